@@ -1,0 +1,39 @@
+# make help says what there is. Everything runs in .venv, which the first call sets up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+# Shards, checkpoints and the MLflow store of the demonstration stay inside this folder.
+export RESNET_HOME ?= $(CURDIR)/runs
+ARGS ?=
+
+.PHONY: help setup train sweep serve test check requirements clean
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  ARGS='...' goes to the job: make train ARGS='imagenet-resnet18 --data.path SHARDS'"
+
+setup: .venv/.ready ## set up .venv (pinned and hashed; the other commands do it themselves)
+.venv/.ready: requirements.txt pyproject.toml deploy/setup.sh
+	@bash deploy/setup.sh
+
+train: setup ## ray job submit jobs/train_imagenet.py: the whole way on embedded images, about two minutes
+	@$(PY) -m pipelines.cluster -- python jobs/train_imagenet.py $(ARGS)
+
+sweep: setup ## the networks of Table 6 up to 56 layers, two epochs each, as a Ray Tune sweep
+	@$(PY) -m pipelines.cluster -- python jobs/sweep_paper.py table6 --seeds 0 --recipe.epochs 2 $(ARGS)
+
+serve: setup ## the best model behind an HTTP endpoint on http://127.0.0.1:8000, until Ctrl-C
+	@$(PY) jobs/deploy_best.py $(ARGS)
+
+test: setup ## all tests
+	@$(PY) -m pytest $(ARGS)
+
+check: setup ## lint, format and types
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m basedpyright
+
+requirements: setup ## pin requirements.txt anew from pyproject.toml, for Linux and macOS
+	@.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
+	  --custom-compile-command "make requirements" --output-file requirements.txt pyproject.toml
+
+clean: ## remove .venv and caches; keeps runs/
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

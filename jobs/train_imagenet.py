@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Train a network of the paper: ray job submit --working-dir . -- python jobs/train_imagenet.py [RECIPE] [OVERRIDES]
+
+    jobs/train_imagenet.py                                          the demonstration: ResNet-20 on handwritten digits
+    jobs/train_imagenet.py imagenet-resnet50-B --data.path s3://bucket/shards --storage s3://bucket/runs
+    jobs/train_imagenet.py imagenet-resnet18 --data.path OUT --recipe.epochs 1 --recipe.images.size 128
+    jobs/train_imagenet.py cifar10-plain56 --data.path CIFAR --seed 1 --scaling.workers 4
+
+RECIPE is <network>[@<variant>]; `python -m resnet.table` lists the networks. Every field below can be overridden. The
+same command again goes on where the run stopped. Lengths of --recipe.images are in pixels; --recipe.images.size is the
+side of the square that the network sees.
+"""
+
+import sys
+
+from pipelines import cli, report, train
+from pipelines.run import Run, demonstration
+from resnet.recipe import recipe
+
+
+def job(argv: list[str]) -> train.Outcome:
+    """Train one run and print its table."""
+    named = argv[:1] if argv and not argv[0].startswith("-") else []
+    if not named and not any(word.startswith("--data.path") for word in argv):
+        print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
+    start = Run(recipe=recipe(named[0])) if named else demonstration()
+    run = cli.parse(Run, start, argv[len(named) :], __doc__)
+    outcome = train.fit(run)
+    print(report.table(outcome), file=sys.stderr)
+    return outcome
+
+
+if __name__ == "__main__":
+    cli.run_job(job)

@@ -1,0 +1,70 @@
+"""The border between a person's command line and typed objects: overrides, errors in one sentence, one JSON outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(kind: type[Model], default: Model | None, argv: Sequence[str], description: str | None) -> Model:
+    """An object of `kind`, with the dotted overrides of argv over `default`. --help prints and exits.
+
+    Raises ValueError with one sentence for an unknown name or a value that is not allowed.
+    """
+    import tyro
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind,
+                default=default,
+                args=list(argv),
+                description=description,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ValueError(_first_paragraph(complaint.getvalue())) from None
+
+
+def _first_paragraph(box: str) -> str:
+    """The sentence inside tyro's framed message."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    text = " ".join(lines[:rule]).replace("Error parsing ", "")
+    hint = [line for line in lines[rule:] if line.startswith("--")]
+    if text.startswith("Unrecognized") and hint:
+        text += f"; near it: {', '.join(h.split()[0].rstrip(',') for h in hint)}"
+    return re.sub(r"\s+", " ", text) or "wrong arguments, see --help"
+
+
+def run_job(job: Callable[[list[str]], dict[str, Any] | BaseModel | None]) -> None:
+    """Run a job as the main program: its outcome is one line of JSON, the last on stdout; all else goes to stderr.
+
+    A ValueError is a user's mistake: one sentence, exit status 2. Ctrl-C: exit status 130.
+    """
+    prog = sys.argv[0].rsplit("/", 1)[-1]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                sys.stdout = sys.__stdout__
+            outcome = job(sys.argv[1:])
+    except ValueError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    if outcome is not None:
+        row = outcome.model_dump(mode="json") if isinstance(outcome, BaseModel) else outcome
+        print(json.dumps(row), flush=True)

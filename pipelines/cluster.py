@@ -1,0 +1,117 @@
+"""The Ray cluster that a job runs on: the one that is there, or a private one on this machine's loopback.
+
+    python -m pipelines.cluster -- python jobs/train_imagenet.py ARGS
+
+submits a command as a Ray job and streams its output: to the cluster of RAY_ADDRESS, else to the head that
+`ray start --head` left on this machine, else to a head of its own that ends with the job.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Ray's own defaults wait two seconds between the controller's looks at its workers; every report waits for one.
+QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
+PASSED_ON = ("RESNET_HOME", "MLFLOW_TRACKING_URI", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S")
+
+
+def connect() -> dict[str, float]:
+    """Connect this process to Ray and return the cluster's resources, e.g. {"CPU": 2.0}.
+
+    Uses the cluster of RAY_ADDRESS (set in every Ray job) or of `ray start` on this machine, else starts a private one
+    that listens on the loopback interface only and ends with this process.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        for name, value in QUICK.items():
+            os.environ.setdefault(name, value)
+        address = os.environ.get("RAY_ADDRESS") or running_head()
+        if address:
+            ray.init(address=address, log_to_driver=True, logging_level="warning")
+        else:
+            start_private()
+    return ray.cluster_resources()
+
+
+def start_private(**options: Any) -> Any:
+    """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process."""
+    folder = tempfile.mkdtemp(prefix="resnet-", dir=_short_temp())
+    token = Path(folder) / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ.update(QUICK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
+    # A job's `python` is the one on the head's PATH.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    # Read by Ray at import: without it Ray binds the machine's outward address, whatever node address is asked for.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False  # the same, should Ray have been imported before
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    settings = {"include_dashboard": False, "logging_level": "warning", "_temp_dir": folder} | options
+    return ray.init(address="local", **settings)
+
+
+def _short_temp() -> str:
+    """A temporary folder with a short name: the path of a Unix socket holds 107 bytes at most."""
+    return "/tmp" if len(tempfile.gettempdir()) > 20 else tempfile.gettempdir()
+
+
+def running_head() -> str | None:
+    """Address of the head that `ray start --head` left running on this machine, or None."""
+    from ray._private.utils import read_ray_address
+
+    address = read_ray_address()
+    if not address:
+        return None
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError, ValueError), socket.create_connection((host, int(port)), timeout=1):
+        return address
+    return None
+
+
+@contextlib.contextmanager
+def head() -> Iterator[dict[str, str]]:
+    """Environment in which `ray job submit` reaches a cluster; a private head is ended on the way out."""
+    address = os.environ.get("RAY_ADDRESS") or running_head()
+    if address:
+        yield {**os.environ, "RAY_ADDRESS": address}
+        return
+    print("Starting a Ray head on this machine for this job (loopback only).", file=sys.stderr, flush=True)
+    import ray
+
+    context = start_private(include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False)
+    try:
+        yield {**os.environ, "RAY_ADDRESS": f"http://{context.address_info['webui_url']}"}
+    finally:
+        ray.shutdown()
+
+
+def submit(command: list[str]) -> int:
+    """Run a command as a Ray job from this folder, stream its output; its exit status (1 for any failure)."""
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    with head() as environment:
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."]
+        runtime = ["--runtime-env-json", json.dumps({"env_vars": QUICK | variables})]
+        return subprocess.call([*ray, *runtime, "--", *command], env=environment)
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    if not words or words[0] != "--" or len(words) == 1:
+        sys.exit(__doc__)
+    sys.exit(submit(words[1:]))

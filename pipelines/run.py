@@ -1,0 +1,126 @@
+"""Run = Recipe + Data + Scaling + seed: the one object that a worker receives, and what a command line overrides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from resnet.recipe import Frozen, Recipe, recipe
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def home() -> str:
+    """Absolute folder for everything that no option names: $RESNET_HOME, or ~/resnet."""
+    return str(Path(os.environ.get("RESNET_HOME") or "~/resnet").expanduser().resolve())
+
+
+class Data(Frozen):
+    """Where the shards are, and how they reach the workers."""
+
+    path: Annotated[
+        str | None,
+        Field(description="shards from jobs/write_shards.py: a folder or URI. None: the embedded handwritten digits"),
+    ] = None
+    window: Annotated[
+        int, Field(ge=1, description="row groups that are shuffled together; a resume re-reads at most one window")
+    ] = 16
+    memory_limit: Annotated[
+        int, Field(ge=1, description="largest decoded set, in MiB, that policy pad-crop keeps in memory")
+    ] = 2048
+
+
+class Scaling(Frozen):
+    """How many workers, and what each has. None and auto: from what the machine or cluster has."""
+
+    workers: Annotated[int | None, Field(ge=1, description="processes that train side by side")] = None
+    gpu: Annotated[bool | None, Field(description="one GPU a worker")] = None
+    cpus_per_worker: Annotated[
+        float | None, Field(gt=0, description="CPUs that Ray reserves a worker; the rest is for reading and decoding")
+    ] = None
+    threads: Annotated[int | None, Field(ge=1, description="torch threads a worker")] = None
+    precision: Annotated[
+        Precision, Field(description="of the matrix products; auto: bfloat16 where the hardware multiplies it natively")
+    ] = "auto"
+
+    def resolve(self, cpus: float, gpus: float) -> Scaling:
+        """Fill what is left open, for a cluster with so many CPUs and GPUs. ValueError if it cannot fit."""
+        gpu = gpus >= 1 if self.gpu is None else self.gpu
+        workers = self.workers or (int(gpus) if gpu else min(2, max(1, int(cpus))))
+        if gpu and workers > gpus:
+            raise ValueError(f"scaling.workers must be at most the cluster's {gpus:g} GPUs, got {workers}")
+        # Half of the CPUs stay free for data tasks: workers that hold all of them wait for ever for their data.
+        share = self.cpus_per_worker or max(0.05, round(cpus / 2 / workers, 2))
+        if share * workers > cpus - 0.25:
+            raise ValueError(
+                f"scaling.workers x scaling.cpus_per_worker must leave 0.25 of the cluster's {cpus:g} CPUs for data "
+                f"tasks, got {workers} x {share:g}"
+            )
+        threads = self.threads or max(1, int(cpus // workers))
+        return self.model_copy(update={"workers": workers, "gpu": gpu, "cpus_per_worker": share, "threads": threads})
+
+
+class Checkpoints(Frozen):
+    """When the state of the training is saved. The last and the best are kept."""
+
+    every_epochs: Annotated[int, Field(ge=1)] = 1
+    keep: Annotated[int, Field(ge=1, description="best checkpoints kept, beside the last")] = 1
+
+
+class Run(Frozen):
+    """One training run."""
+
+    recipe: Recipe
+    data: Data = Data()
+    scaling: Scaling = Scaling()
+    checkpoints: Checkpoints = Checkpoints()
+    seed: Annotated[int, Field(ge=0, description="of initial weights, order of examples and augmentation")] = 0
+    storage: Annotated[
+        str | None,
+        Field(description="folder or URI that all nodes can reach, for checkpoints. None: runs/ in $RESNET_HOME"),
+    ] = None
+    promote: Annotated[
+        bool,
+        Field(description="register the model, and serve it (alias champion) if it is better than the present one"),
+    ] = True
+
+    @model_validator(mode="after")
+    def _workers_share_the_batch(self) -> Self:
+        workers = self.scaling.workers or 1
+        if self.recipe.optim.batch_size % workers:
+            raise ValueError(
+                f"recipe.optim.batch_size must be a multiple of scaling.workers, "
+                f"got {self.recipe.optim.batch_size} and {workers}"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """Recipe and seed, e.g. imagenet-resnet34-C.s0."""
+        return f"{self.recipe.name}.s{self.seed}"
+
+    @property
+    def storage_path(self) -> str:
+        """Where the checkpoints of all runs are: an absolute path or a URI."""
+        if self.storage is None:
+            return str(Path(home()) / "runs")
+        return self.storage if "://" in self.storage else str(Path(self.storage).expanduser().resolve())
+
+
+def demonstration() -> Run:
+    """A run that shows the whole way in about a minute on 2 cores: cifar10-resnet20 on 1,797 handwritten digits.
+
+    Its recipe differs from the paper's: a mirrored digit is no digit, and 12 epochs with cosine schedule are enough.
+    """
+    paper = recipe("cifar10-resnet20")
+    images = paper.images.model_copy(update={"flip": False, "pad": 3})
+    schedule = paper.schedule.model_copy(update={"kind": "cosine", "milestones": (), "gamma": None, "warmup": 0.1})
+    optim = paper.optim.model_copy(update={"batch_size": 64})
+    return Run(
+        recipe=paper.model_copy(
+            update={"images": images, "schedule": schedule, "optim": optim, "epochs": 12.0, "steps": None}
+        )
+    )

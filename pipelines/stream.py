@@ -1,0 +1,271 @@
+"""Shards -> batches of one worker, by Ray Data. Which example comes when is pipelines/order.py's, a pure function.
+
+Two ways, chosen by the recipe's policy. Streamed: each worker runs a Ray Data pipeline of its own over the windows of
+an epoch; a task reads a worker's row groups of one window, decodes and augments, and yields its batches in order.
+Resident: Ray Data decodes a small set once, the arrays lie in the object store, and a batch is an index into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipelines.manifest import Manifest, read_manifest
+from pipelines.order import Order, evaluation_slice
+from pipelines.storage import filesystem
+
+if TYPE_CHECKING:
+    from resnet.recipe import Images
+
+EVAL_CHUNK = 64  # images that an evaluation task yields at once
+
+
+class Batch(NamedTuple):
+    """images: (N, S, S, 3) uint8; labels: (N,) int64; index: (N,) place in the split; shift: (N, 3) float32 or None."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+    shift: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The row groups of one split, in the order of the manifest: what a task needs to read any of them."""
+
+    uri: str
+    name: str
+    files: tuple[str, ...]
+    places: tuple[tuple[int, int], ...]  # (file, row group inside it) of each row group
+    rows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest, uri: str, name: str) -> Split:
+        """The split called train or val."""
+        shards = manifest.of_split(name)  # pyright: ignore[reportArgumentType]
+        places = tuple((f, g) for f, shard in enumerate(shards) for g in range(len(shard.row_groups)))
+        rows = tuple(rows for shard in shards for rows in shard.row_groups)
+        return cls(uri, name, tuple(shard.file for shard in shards), places, rows)
+
+    @property
+    def examples(self) -> int:
+        """Images of the split."""
+        return sum(self.rows)
+
+    def starts(self) -> np.ndarray:
+        """(row groups + 1,) examples before each row group: the index of its first example."""
+        return np.cumsum([0, *self.rows])
+
+    def read(self, group: int, columns: tuple[str, ...] = ("image", "label")) -> dict[str, list[Any]]:
+        """One row group as lists, e.g. {"image": [bytes, ...], "label": [int, ...]}."""
+        from pyarrow import parquet
+
+        file, number = self.places[group]
+        system, root = filesystem(self.uri)
+        with parquet.ParquetFile(f"{root}/{self.files[file]}", filesystem=system) as shard:
+            return shard.read_row_group(number, columns=list(columns)).to_pydict()
+
+
+def open_split(uri: str, name: str) -> tuple[Manifest, Split]:
+    """The manifest at a folder or URI, and one of its splits."""
+    manifest = read_manifest(uri)
+    return manifest, Split.of(manifest, uri, name)
+
+
+# --- Resident: sets that fit into memory ------------------------------------------------------------------------------
+
+
+class Resident(NamedTuple):
+    """A decoded split. images: (N, S, S, 3) uint8; labels: (N,) int64, both in the order of the manifest."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def load_resident(split: Split, size: int, limit: int) -> Resident:
+    """Decode a split once, by Ray Data tasks, into size x size images. limit: bytes that the result may have."""
+    import ray
+
+    wanted = split.examples * size * size * 3
+    if wanted > limit:
+        raise ValueError(
+            f"policy pad-crop keeps the decoded set in memory: data.memory_limit must be at least "
+            f"{-(-wanted // 2**20)} MiB for {split.examples} {split.name} images of {size} pixels, "
+            f"got {limit // 2**20}; larger sets need policy scale-jitter or random-resized-crop"
+        )
+    _ordered()
+    groups = ray.data.from_items([{"group": g} for g in range(len(split.rows))], override_num_blocks=8)
+    blocks = groups.map_batches(partial(_decode_groups, split, size), batch_size=None, num_cpus=0.25)
+    parts = list(blocks.iter_batches(batch_size=None, prefetch_batches=4))
+    order = np.argsort(np.concatenate([p["index"] for p in parts]))
+    images = np.concatenate([p["image"] for p in parts])[order]
+    return Resident(images, np.concatenate([p["label"] for p in parts])[order])
+
+
+def _decode_groups(split: Split, size: int, block: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """A Ray Data task: row groups -> (N, size, size, 3) images, their labels and places."""
+    from resnet import images
+
+    starts = split.starts()
+    for group in block["group"]:
+        rows = split.read(int(group))
+        decoded = [images.center_crop(data, size, size) for data in rows["image"]]
+        index = starts[group] + np.arange(len(decoded))
+        yield {"image": np.stack(decoded), "label": np.asarray(rows["label"], dtype=np.int64), "index": index}
+
+
+def resident_batches(
+    resident: Resident, order: Order, images: Images, epoch: int, first_step: int, rank: int, world_size: int
+) -> Iterator[Batch]:
+    """A rank's training batches of an epoch from `first_step` on: pad, random crop, mirror (section 4.2)."""
+    from resnet.images import draw_pad_crop, pad_crop_flip
+
+    assert images.pad is not None  # the recipe's validator: policy pad-crop
+    starts = np.cumsum([0, *order.rows])
+    # One draw for the whole epoch: an example's crop depends on (seed, epoch, example) alone, whoever trains on it.
+    offsets, flips = draw_pad_crop(np.random.default_rng((order.seed, epoch, 1)), order.examples, images.pad)
+    if not images.flip:
+        flips = np.zeros_like(flips)
+    for window, skip in order.remaining(epoch, first_step):
+        for group, row in zip(*order.share(epoch, window, rank, world_size, skip), strict=True):
+            index = starts[group] + row
+            crops = pad_crop_flip(resident.images[index], offsets[index], flips[index], images.pad)
+            yield Batch(crops, resident.labels[index], index)
+
+
+def resident_evaluation(resident: Resident, batch_size: int, rank: int, world_size: int) -> Iterator[Batch]:
+    """A rank's part of a split, each example once over all ranks, in batches of at most batch_size."""
+    part = evaluation_slice(len(resident.labels), rank, world_size)
+    for start in range(part.start, part.stop, batch_size):
+        index = np.arange(start, min(start + batch_size, part.stop))
+        yield Batch(resident.images[index], resident.labels[index], index)
+
+
+# --- Streamed: sets of any size ---------------------------------------------------------------------------------------
+
+
+def streamed_batches(
+    split: Split, order: Order, images: Images, epoch: int, first_step: int, rank: int, world_size: int, cpus: float
+) -> Iterator[Batch]:
+    """A rank's training batches of an epoch from `first_step` on. cpus: what this rank's tasks may hold."""
+    items = [{"window": w, "skip": s} for w, s in order.remaining(epoch, first_step)]
+    task = partial(_train_window, split, order, images, epoch, rank, world_size)
+    yield from _run(items, task, order.batch_size // world_size, cpus)
+
+
+def _train_window(
+    split: Split, order: Order, images: Images, epoch: int, rank: int, world_size: int, item: dict[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """A Ray Data task: one window of one rank -> its batches, decoded and augmented, in order."""
+    starts = split.starts()
+    for window, skip in zip(item["window"], item["skip"], strict=True):
+        groups, rows = order.share(epoch, int(window), rank, world_size, int(skip))
+        data = {int(g): split.read(int(g)) for g in np.unique(groups)}
+        for batch_groups, batch_rows in zip(groups, rows, strict=True):
+            index = starts[batch_groups] + batch_rows
+            chosen = [(data[int(g)], int(r)) for g, r in zip(batch_groups, batch_rows, strict=True)]
+            rngs = [np.random.default_rng((order.seed, epoch, int(i), 2)) for i in index]
+            pixels = [augment(d["image"][r], images, rng) for (d, r), rng in zip(chosen, rngs, strict=True)]
+            labels = np.asarray([d["label"][r] for d, r in chosen], dtype=np.int64)
+            yield {"image": np.stack(pixels), "label": labels, "index": index} | _shift(images, rngs)
+
+
+def _shift(images: Images, rngs: list[np.random.Generator]) -> dict[str, np.ndarray]:
+    """The colour shift of each image, if the recipe asks for it; added on the device."""
+    from resnet.images import pca_shift
+
+    return {"shift": np.stack([pca_shift(rng) for rng in rngs])} if images.color == "pca" else {}
+
+
+def augment(data: bytes, recipe: Images, rng: np.random.Generator) -> np.ndarray:
+    """Bytes of an image -> (size, size, 3) uint8, by the recipe's training policy. A pure function of (bytes, rng)."""
+    from resnet import images
+
+    if recipe.policy == "scale-jitter":
+        assert recipe.shorter_side is not None
+        low, high = (recipe.scaled(side) for side in recipe.shorter_side)
+        crop = images.scale_jitter_crop(data, rng, recipe.size, (low, high))
+    else:
+        assert recipe.area is not None
+        crop = images.random_resized_crop(data, rng, recipe.size, recipe.area)
+    return images.flip(crop, rng) if recipe.flip else crop
+
+
+def streamed_evaluation(
+    split: Split, images: Images, batch_size: int, rank: int, world_size: int, cpus: float
+) -> Iterator[Batch]:
+    """A rank's part of a split, each example once over all ranks, centre crops, in batches of at most batch_size."""
+    part, starts = evaluation_slice(split.examples, rank, world_size), split.starts()
+    spans = [(g, max(part.start, int(starts[g])), min(part.stop, int(starts[g + 1]))) for g in range(len(split.rows))]
+    items = [{"group": g, "begin": b, "end": e} for g, b, e in spans if b < e]
+    yield from _run(items, partial(_evaluate_groups, split, images), batch_size, cpus)
+
+
+def _evaluate_groups(split: Split, recipe: Images, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """A Ray Data task: a part of a row group -> centre crops."""
+    for group, begin, end in zip(item["group"], item["begin"], item["end"], strict=True):
+        rows, first = split.read(int(group)), int(split.starts()[group])
+        for start in range(int(begin), int(end), EVAL_CHUNK):
+            index = np.arange(start, min(start + EVAL_CHUNK, int(end)))
+            pixels = [center(rows["image"][i - first], recipe) for i in index]
+            labels = np.asarray([rows["label"][i - first] for i in index], dtype=np.int64)
+            yield {"image": np.stack(pixels), "label": labels, "index": index}
+
+
+def center(data: bytes, recipe: Images) -> np.ndarray:
+    """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
+    from resnet import images
+
+    side = recipe.size if recipe.eval_shorter_side is None else recipe.scaled(recipe.eval_shorter_side)
+    return images.center_crop(data, recipe.size, side)
+
+
+def _run(items: list[dict[str, int]], task: Any, batch_size: int, cpus: float) -> Iterator[Batch]:
+    """Items through a Ray Data task to batches of numpy arrays, in the items' order."""
+    import ray
+
+    if not items:
+        return
+    # A task may wait, holding its CPUs, until its consumer takes what it made. Ranks wait for each other in every step,
+    # so each must always be able to run a task of its own: none may hold more than its part of the cluster.
+    each = min(1.0, cpus)
+    _ordered()
+    source = ray.data.from_items(items, override_num_blocks=len(items))
+    dataset = source.map_batches(task, batch_size=1, num_cpus=each, concurrency=max(1, int(cpus / each)))
+    for block in dataset.iter_batches(batch_size=batch_size, prefetch_batches=2, batch_format="numpy"):
+        yield Batch(block["image"], block["label"], block["index"], block.get("shift"))
+
+
+def _ordered() -> None:
+    """Set what the order depends on in this process: Ray Data hands blocks on in the order of the items."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A fresh map process imports for up to a minute on a busy machine; Ray's own 30 minutes would hide a deadlock.
+    context.execution_no_progress_timeout_s = 300
+
+
+def sample(split: Split, images: Images, examples: int = 2048) -> np.ndarray:
+    """Centre crops of the first row groups, which preparation made a random sample: (N, S, S, 3) uint8."""
+    groups = int(np.searchsorted(split.starts(), min(examples, split.examples)))
+    part = Split(split.uri, split.name, split.files, split.places[:groups], split.rows[:groups])
+    return np.concatenate([b.images for b in streamed_evaluation(part, images, EVAL_CHUNK, 0, 1, 1.0)])
+
+
+# --- Both -------------------------------------------------------------------------------------------------------------
+
+
+def pixel_statistics(images: np.ndarray, per_pixel: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean, (3, S, S) or (3, 1, 1), and std, (3, 1, 1), of (N, S, S, 3) uint8 images, in [0, 255], float32."""
+    axes = (0,) if per_pixel else (0, 1, 2)
+    mean = images.mean(axis=axes, dtype=np.float64)
+    std = images.reshape(-1, 3).astype(np.float32).std(axis=0, dtype=np.float64)
+    mean = mean.transpose(2, 0, 1) if per_pixel else mean.reshape(3, 1, 1)
+    return mean.astype(np.float32), std.reshape(3, 1, 1).astype(np.float32)

@@ -1,0 +1,131 @@
+"""Weights, recipe and progress on disk. One reader for resume, evaluation and serving; nothing in it can execute code.
+
+A checkpoint is a directory:
+    model.safetensors       weights and batch norm statistics, torchvision's keys for the imagenet family
+    optimizer.safetensors   momentum of every parameter
+    pixels.safetensors      mean and std that are taken from the input, in [0, 255]
+    run.json                the whole run: recipe, data, scaling, seed
+    progress.json           steps done, classes, and one row an epoch
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from resnet.classes import ImageClass
+from resnet.net import ResNet, build
+from resnet.recipe import Frozen, Recipe, sentence
+from resnet.steps import Normalize
+
+TENSORS = ("model", "optimizer", "pixels")
+
+
+class EpochRow(Frozen):
+    """Global figures of one epoch, over all workers. Errors in percent, of the epoch's training steps and of val."""
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_error: float
+    val_loss: float
+    top1_error: float
+    top5_error: float
+    seconds: float
+    images_per_second: float
+
+
+class Progress(Frozen):
+    """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count."""
+
+    step: int
+    total_steps: int
+    examples: int
+    classes: tuple[ImageClass, ...]
+    rows: tuple[EpochRow, ...] = ()
+
+
+@dataclass
+class Checkpoint:
+    """What a directory holds. `run` is the JSON of pipelines.run.Run; its recipe is all that resnet knows of it."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    pixels: dict[str, Tensor]
+    run: dict[str, Any]
+    progress: Progress
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the run that wrote it."""
+        return Recipe(**self.run["recipe"])
+
+    def network(self) -> ResNet:
+        """The trained network in evaluation mode."""
+        model = build(self.recipe.network, len(self.progress.classes))
+        model.load_state_dict(self.model)
+        return model.eval()
+
+    def normalize(self) -> Normalize:
+        """The input's normalisation."""
+        return Normalize(self.pixels["mean"], self.pixels["std"])
+
+
+def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into a directory that does not exist yet; complete, or not there at all."""
+    target = Path(path)
+    part = target.with_name(f"{target.name}.part-{os.getpid()}")
+    part.mkdir(parents=True)
+    try:
+        for name in TENSORS:
+            tensors: Mapping[str, Tensor] = getattr(checkpoint, name)
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / f"{name}.safetensors")
+        (part / "run.json").write_text(json.dumps(checkpoint.run, indent=2))
+        (part / "progress.json").write_text(checkpoint.progress.model_dump_json(indent=2))
+        part.replace(target)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint directory. ValueError names what is missing or damaged."""
+    folder = Path(path)
+    for name in [f"{name}.safetensors" for name in TENSORS] + ["run.json", "progress.json"]:
+        if not (folder / name).is_file():
+            raise ValueError(f"a checkpoint must hold {name}, got {folder}")
+    try:
+        tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
+        run = json.loads((folder / "run.json").read_text())
+        progress = Progress.model_validate_json((folder / "progress.json").read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"checkpoint {folder} is damaged: progress.json: {sentence(error)}") from None
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"checkpoint {folder} is damaged: {error}") from None
+    return Checkpoint(**tensors, run=run, progress=progress)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Momentum buffers by parameter name."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: s["momentum_buffer"] for p, s in optimizer.state.items() if s.get("momentum_buffer") is not None}
+
+
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put momentum buffers back, each on its parameter's device."""
+    for name, parameter in model.named_parameters():
+        if name in tensors:
+            buffer = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(tensors[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer

@@ -1,0 +1,60 @@
+"""What tests share: one private Ray, the real images beside the project, and a home that is thrown away."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """$RESNET_HOME for all tests: nothing is read from or written to the user's own."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNET_HOME", str(home))
+        for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+            patch.delenv(name, raising=False)
+        yield home
+
+
+@pytest.fixture(scope="session")
+def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One private Ray with four pretended CPUs and a dashboard, for all tests that need one. Gives Ray's context."""
+    import ray
+
+    from pipelines import cluster
+
+    before = os.environ.copy()
+    context = cluster.start_private(
+        num_cpus=4,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=0,
+        object_store_memory=2**28,
+        log_to_driver=False,
+    )
+    yield context
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def real_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with cifar-10-batches-bin/, imagenette/ and imagenet-sample/, unpacked once; skips without them."""
+    if not (SHARED / "unpack.py").exists():
+        pytest.skip(f"the real images are not here: {SHARED}")
+    if importlib.util.find_spec("PIL") is None:
+        pytest.skip("Pillow is not installed")
+    folder = tmp_path_factory.getbasetemp().parent / "resnet-real-images"
+    folder.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, SHARED / "unpack.py", folder], check=True, capture_output=True)
+    return folder
