@@ -1,0 +1,22 @@
+"""The networks, the recipe and the results of He et al. 2015, "Deep Residual Learning for Image Recognition".
+
+`import resnet` loads neither torch nor ray: what needs torch is imported when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from resnet.table import names, parse
+
+__all__ = ["build", "names", "parse"]
+
+if TYPE_CHECKING:
+    from resnet.net import build
+else:
+
+    def __getattr__(attribute: str) -> Any:
+        """`resnet.build`, imported late: torch takes seconds to load, and a wrong name should not wait for it."""
+        if attribute == "build":
+            from resnet.net import build
+
+            return build
+        raise AttributeError(f"module 'resnet' has no attribute {attribute!r}; it has {', '.join(__all__)}")
