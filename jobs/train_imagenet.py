@@ -14,16 +14,16 @@ side of the square that the network sees.
 import sys
 
 from pipelines import cli, report, train
-from pipelines.run import Run, demonstration
-from resnet.recipe import recipe
+from pipelines.run import Run, standard
 
 
 def job(argv: list[str]) -> train.Outcome:
     """Train one run and print its table."""
     named = argv[:1] if argv and not argv[0].startswith("-") else []
-    if not named and not any(word.startswith("--data.path") for word in argv):
+    data_is_given = any(word.startswith("--data.path") for word in argv)
+    if not named and not data_is_given:
         print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
-    start = Run(recipe=recipe(named[0])) if named else demonstration()
+    start = standard(named[0] if named else "cifar10-resnet20", data_is_given=data_is_given)
     run = cli.parse(Run, start, argv[len(named) :], __doc__)
     outcome = train.fit(run)
     print(report.table(outcome), file=sys.stderr)

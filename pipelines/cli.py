@@ -25,16 +25,26 @@ def parse(kind: type[Model], default: Model | None, argv: Sequence[str], descrip
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                kind,
-                default=default,
-                args=list(argv),
-                description=description,
-            )
+            parsed = tyro.cli(kind, default=default, args=list(argv), description=description)
     except SystemExit as end:
         if not end.code:
             raise
         raise ValueError(_first_paragraph(complaint.getvalue())) from None
+    assert parsed is not None
+    return parsed
+
+
+def parse_some(kind: type[Model], argv: Sequence[str]) -> tuple[Model, list[str]]:
+    """An object of `kind` from the words that are its own, and the words that are left for others."""
+    names = [f"--{name.replace('_', '-')}" for name in kind.model_fields]
+    mine: list[str] = []
+    rest: list[str] = []
+    target = rest
+    for word in argv:
+        if word.startswith("--"):
+            target = mine if word.partition("=")[0].replace("_", "-") in names else rest
+        target.append(word)
+    return parse(kind, None, mine, None), rest
 
 
 def _first_paragraph(box: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -24,6 +25,8 @@ from typing import Any
 
 # Ray's own defaults wait two seconds between the controller's looks at its workers; every report waits for one.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
+# Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
+LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
 PASSED_ON = ("RESNET_HOME", "MLFLOW_TRACKING_URI", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S")
 
 
@@ -40,10 +43,10 @@ def connect() -> dict[str, float]:
             os.environ.setdefault(name, value)
         address = os.environ.get("RAY_ADDRESS") or running_head()
         if address:
-            ray.init(address=address, log_to_driver=True, logging_level="warning")
+            ray.init(address=address, log_to_driver=LOGS, logging_level=logging.WARNING)
         else:
             start_private()
-    return ray.cluster_resources()
+    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 
 def start_private(**options: Any) -> Any:
@@ -59,10 +62,18 @@ def start_private(**options: Any) -> Any:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
     from ray._private import ray_constants
+    from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]  compiled
 
-    ray_constants.ENABLE_RAY_CLUSTER = False  # the same, should Ray have been imported before
+    # The same for a process that has imported Ray before: both settings are read once, at import.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    Config.initialize("")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    settings = {"include_dashboard": False, "logging_level": "warning", "_temp_dir": folder} | options
+    settings = {
+        "include_dashboard": False,
+        "logging_level": logging.WARNING,
+        "log_to_driver": LOGS,
+        "_temp_dir": folder,
+    } | options
     return ray.init(address="local", **settings)
 
 

@@ -1,4 +1,4 @@
-"""How far the runs of a cluster are, as a person watches it: rank 0 posts, the job that launched the run shows it."""
+"""How far runs are, as a person watches them: rank 0 of each posts, the job that launched them shows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,15 +32,21 @@ class Status(Frozen):
     seconds_left: float
     rows: tuple[dict[str, Any], ...] = ()
 
-    def line(self) -> str:
-        """One line of text with bar and ETA."""
+    def line(self, width: int = 0) -> str:
+        """One line of text with bar and ETA. width: of the column of names."""
         done = self.step / max(1, self.total)
         bar = "━" * round(24 * done) + "╌" * (24 - round(24 * done))
-        left = time.strftime("%H:%M:%S", time.gmtime(self.seconds_left))
         return (
-            f"{self.run}  {bar} {done:4.0%}  epoch {self.epoch:.1f}/{self.epochs:g}  loss {self.loss:.3f}  "
-            f"error {self.error:.2f} %  {self.images_per_second:,.0f} img/s  {self.phase}, {left} left"
+            f"{self.run:<{width}}  {bar} {done:4.0%}  epoch {self.epoch:.1f}/{self.epochs:g}  loss {self.loss:.3f}  "
+            f"error {self.error:.2f} %  {self.images_per_second:,.0f} img/s  "
+            f"{clock(self.seconds_left)} left ({self.phase})"
         )
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, e.g. 1:02:03."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 def post(status: Status) -> None:
@@ -66,23 +72,29 @@ def forget(run: str) -> None:
 
 
 class Watch:
-    """Within `with`: shows a run's status on stderr, and hands each new one to `seen`."""
+    """Within `with`: shows the status of runs on stderr, and hands each new one to `seen`.
 
-    def __init__(self, run: str, seen: Callable[[Status], None] | None = None, *, show: bool = True) -> None:
-        self.run, self.seen, self.show = run, seen, show
+    One line is rewritten in place on a terminal; elsewhere, and for several runs, lines are printed now and then.
+    """
+
+    def __init__(self, runs: Sequence[str], seen: Callable[[Status], None] | None = None, *, show: bool = True) -> None:
+        self.runs, self.seen, self.show = tuple(runs), seen, show
+        self.in_place = len(self.runs) == 1 and sys.stderr.isatty()
+        self.every = LINE if len(self.runs) == 1 else 4 * LINE
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name=f"watch {run}", daemon=True)
-        self._printed: tuple[float, int] = (0.0, -1)
+        self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
+        self._printed, self._steps = 0.0, dict.fromkeys(self.runs, -1)
 
     def __enter__(self) -> Self:
-        forget(self.run)
+        for run in self.runs:
+            forget(run)
         self._thread.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._end.set()
         self._thread.join()
-        if self.show and sys.stderr.isatty():
+        if self.show and self.in_place:
             print(file=sys.stderr)
 
     def _follow(self) -> None:
@@ -91,14 +103,16 @@ class Watch:
         self._look()
 
     def _look(self) -> None:
-        status = look(self.run)
-        if status is None:
+        found = [status for run in self.runs if (status := look(run)) is not None]
+        for status in found:
+            if self.seen:
+                self.seen(status)
+        news = [status for status in found if status.step != self._steps[status.run]]
+        ended = any(status.step == status.total for status in news)
+        if not self.show or not news or not (ended or self.in_place or time.monotonic() - self._printed > self.every):
             return
-        if self.seen:
-            self.seen(status)
-        when, step = self._printed
-        last = status.step == status.total
-        if not self.show or status.step == step or not (last or sys.stderr.isatty() or time.monotonic() - when > LINE):
-            return
-        print(status.line(), file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n", flush=True)
-        self._printed = time.monotonic(), status.step
+        width = max(map(len, self.runs))
+        for status in news:
+            print(status.line(width), file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
+            self._steps[status.run] = status.step
+        self._printed = time.monotonic()

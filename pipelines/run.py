@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from resnet.recipe import Frozen, Recipe, recipe
+from resnet.recipe import Frozen, Recipe, Schedule, recipe
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -41,13 +41,16 @@ class Scaling(Frozen):
     cpus_per_worker: Annotated[
         float | None, Field(gt=0, description="CPUs that Ray reserves a worker; the rest is for reading and decoding")
     ] = None
+    data_cpus: Annotated[
+        float | None, Field(gt=0, description="CPUs that a worker's tasks for reading and decoding may hold")
+    ] = None
     threads: Annotated[int | None, Field(ge=1, description="torch threads a worker")] = None
     precision: Annotated[
         Precision, Field(description="of the matrix products; auto: bfloat16 where the hardware multiplies it natively")
     ] = "auto"
 
     def resolve(self, cpus: float, gpus: float) -> Scaling:
-        """Fill what is left open, for a cluster with so many CPUs and GPUs. ValueError if it cannot fit."""
+        """Fill what is left open, for a run that has so many CPUs and GPUs to itself. ValueError if it cannot fit."""
         gpu = gpus >= 1 if self.gpu is None else self.gpu
         workers = self.workers or (int(gpus) if gpu else min(2, max(1, int(cpus))))
         if gpu and workers > gpus:
@@ -60,7 +63,9 @@ class Scaling(Frozen):
                 f"tasks, got {workers} x {share:g}"
             )
         threads = self.threads or max(1, int(cpus // workers))
-        return self.model_copy(update={"workers": workers, "gpu": gpu, "cpus_per_worker": share, "threads": threads})
+        data = self.data_cpus or int((cpus / workers - share) * 100) / 100
+        known = {"workers": workers, "gpu": gpu, "cpus_per_worker": share, "data_cpus": data, "threads": threads}
+        return self.model_copy(update=known)
 
 
 class Checkpoints(Frozen):
@@ -110,17 +115,26 @@ class Run(Frozen):
         return self.storage if "://" in self.storage else str(Path(self.storage).expanduser().resolve())
 
 
-def demonstration() -> Run:
-    """A run that shows the whole way in about a minute on 2 cores: cifar10-resnet20 on 1,797 handwritten digits.
+def standard(recipe_name: str, *, data_is_given: bool = True) -> Run:
+    """The run of a recipe before any override. Without data, a cifar10 recipe is adapted to the embedded digits.
 
-    Its recipe differs from the paper's: a mirrored digit is no digit, and 12 epochs with cosine schedule are enough.
+    ValueError: unknown recipe, or an imagenet recipe without data.
     """
-    paper = recipe("cifar10-resnet20")
+    paper = recipe(recipe_name)
+    if data_is_given:
+        return Run(recipe=paper)
+    if not paper.network.startswith("cifar10-"):
+        raise ValueError(f"data.path must be given for {paper.name}: the embedded digits are for cifar10 networks")
+    return Run(recipe=for_digits(paper))
+
+
+def for_digits(paper: Recipe) -> Recipe:
+    """A cifar10 recipe for 1,797 handwritten digits, in about a minute on 2 cores.
+
+    A mirrored digit is no digit, and 12 epochs with a cosine schedule are enough.
+    """
     images = paper.images.model_copy(update={"flip": False, "pad": 3})
-    schedule = paper.schedule.model_copy(update={"kind": "cosine", "milestones": (), "gamma": None, "warmup": 0.1})
+    schedule = Schedule(kind="cosine", warmup=0.1)
     optim = paper.optim.model_copy(update={"batch_size": 64})
-    return Run(
-        recipe=paper.model_copy(
-            update={"images": images, "schedule": schedule, "optim": optim, "epochs": 12.0, "steps": None}
-        )
-    )
+    changes = {"images": images, "schedule": schedule, "optim": optim, "epochs": 12.0, "steps": None}
+    return paper.model_copy(update=changes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -25,11 +25,11 @@ EVAL_CHUNK = 64  # images that an evaluation task yields at once
 
 
 class Batch(NamedTuple):
-    """images: (N, S, S, 3) uint8; labels: (N,) int64; index: (N,) place in the split; shift: (N, 3) float32 or None."""
+    """images: (N, S, S, 3) uint8; labels: (N,) int64; ids: (N,) places in the split; shift: (N, 3) float32 or None."""
 
     images: np.ndarray
     labels: np.ndarray
-    index: np.ndarray
+    ids: np.ndarray
     shift: np.ndarray | None = None
 
 
@@ -99,7 +99,8 @@ def load_resident(split: Split, size: int, limit: int) -> Resident:
         )
     _ordered()
     groups = ray.data.from_items([{"group": g} for g in range(len(split.rows))], override_num_blocks=8)
-    blocks = groups.map_batches(partial(_decode_groups, split, size), batch_size=None, num_cpus=0.25)
+    decode: Any = partial(_decode_groups, split, size)
+    blocks = groups.map_batches(decode, batch_size=None, num_cpus=0.25)
     parts = list(blocks.iter_batches(batch_size=None, prefetch_batches=4))
     order = np.argsort(np.concatenate([p["index"] for p in parts]))
     images = np.concatenate([p["image"] for p in parts])[order]
@@ -237,7 +238,8 @@ def _run(items: list[dict[str, int]], task: Any, batch_size: int, cpus: float) -
     source = ray.data.from_items(items, override_num_blocks=len(items))
     dataset = source.map_batches(task, batch_size=1, num_cpus=each, concurrency=max(1, int(cpus / each)))
     for block in dataset.iter_batches(batch_size=batch_size, prefetch_batches=2, batch_format="numpy"):
-        yield Batch(block["image"], block["label"], block["index"], block.get("shift"))
+        arrays = cast("dict[str, np.ndarray]", block)
+        yield Batch(arrays["image"], arrays["label"], arrays["index"], arrays.get("shift"))
 
 
 def _ordered() -> None:

@@ -240,3 +240,18 @@ class Recorder:
         """Record that the run was stopped or failed."""
         if self._stop() and self.run_id is not None:
             client().set_terminated(self.run_id, status)
+
+
+def start_sweep(name: str, place: str) -> str | None:
+    """The MLflow run that is the parent of a sweep's runs, made on first use; None if the store cannot be reached."""
+    try:
+        api = client()
+        where, key = experiment(api), f"{place}/{name}"
+        found = api.search_runs([where], f"tags.`resnet.key` = '{key}'", max_results=1)
+        if found:
+            return found[0].info.run_id
+        tags = {"resnet.key": key, "mlflow.runName": name, "git_commit": git_commit()}
+        return api.create_run(where, tags=tags).info.run_id
+    except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
+        print(f"MLflow cannot be reached, the sweep has no parent run: {trouble}", file=sys.stderr)
+        return None

@@ -6,15 +6,22 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pipelines import cluster, progress, report, stream, tracking
+from pipelines.feed import Feed
+from pipelines.manifest import Manifest
 from pipelines.run import Run, home
 from pipelines.storage import filesystem
 from resnet.recipe import Frozen, sentence
+
+if TYPE_CHECKING:
+    from resnet.checkpoint import EpochRow
 
 
 class Outcome(Frozen):
@@ -39,54 +46,89 @@ class Outcome(Frozen):
     curves: str | None = None
 
 
-def fit(run: Run, *, show: bool = True, parent: str | None = None, callbacks: tuple[Any, ...] = ()) -> Outcome:
-    """Train to the end and return what came out; goes on where an earlier call with the same run stopped.
+@dataclass(frozen=True)
+class Source:
+    """The data of a run: where the shards are, their two splits, and a fingerprint of the manifest."""
 
-    show: progress on stderr; parent: MLflow run of the sweep; callbacks: Ray Train's. ValueError for a wrong setting,
-    before the cluster is touched where that is possible; RuntimeError if the training fails for good.
-    """
+    uri: str
+    manifest: Manifest
+    train: stream.Split
+    val: stream.Split
+
+    @property
+    def sha256(self) -> str:
+        """Of the manifest, and so of every shard that it names."""
+        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
+
+
+def open_source(run: Run) -> Source:
+    """Find the shards of a run; the embedded digits are written on first use. ValueError before any work is done."""
     uri = shards(run)
     manifest, train = stream.open_split(uri, "train")
-    _, val = stream.open_split(uri, "val")
-    total = run.recipe.total_steps(train.examples)
-    data = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
-    place = Place(run, data)
+    source = Source(uri, manifest, train, stream.Split.of(manifest, uri, "val"))
+    for split in (source.train, source.val):
+        if split.examples == 0:
+            raise ValueError(f"{uri} must have {split.name} images, got none")
+    run.recipe.total_steps(train.examples)
+    return source
+
+
+def fit(
+    run: Run,
+    *,
+    feed: Any = None,
+    show: bool = True,
+    parent: str | None = None,
+    callbacks: tuple[Any, ...] = (),
+) -> Outcome:
+    """Train to the end and return what came out; goes on where an earlier call with the same run stopped.
+
+    feed: the data, if a sweep has loaded it already; show: progress on stderr; parent: MLflow run of the sweep;
+    callbacks: Ray Train's. ValueError for a wrong setting, before the cluster is touched where that is possible;
+    RuntimeError if the training fails for good.
+    """
+    source = open_source(run)
+    place = Place(run, source.sha256)
     if (finished := place.claim()) is not None:
         _say(show, f"{run.name} is finished already: {place.folder}")
         return finished
-
     began = time.monotonic()
     resources = cluster.connect()
     run = run.model_copy(update={"scaling": run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0))})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
-    _say(show, _plan(run, train.examples, val.examples, len(manifest.classes), total))
-    recorder = tracking.Recorder(run, {"data": uri, "data_sha256": data}, parent)
+    _say(show, _plan(run, source))
+    recorder = tracking.Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
     try:
-        with progress.Watch(run.name, recorder.see, show=show):
-            checkpoint, rows = _train(run, _feed(run, manifest, train, val), callbacks)
+        with progress.Watch([run.name], recorder.see, show=show):
+            checkpoint, rows = _train(run, feed or load_feed(run, source), callbacks)
         recorder.rows(rows)
-        last = rows[-1]
-        outcome = Outcome(
-            run=run.name,
-            recipe=run.recipe.name,
-            seed=run.seed,
-            top1_error=last.top1_error,
-            top5_error=last.top5_error,
-            train_error=last.train_error,
-            examples=val.examples,
-            epochs=last.step / (train.examples // run.recipe.optim.batch_size),
-            steps=last.step,
-            seconds=time.monotonic() - began,
-            images_per_second=sum(r.images_per_second * r.seconds for r in rows) / sum(r.seconds for r in rows),
-            data=uri,
-            checkpoint=checkpoint,
-        )
-        outcome = outcome.model_copy(update=recorder.finish(outcome, report.curves(run.name, rows, home()), data))
+        outcome = _outcome(run, source, checkpoint, rows, time.monotonic() - began)
+        gained = recorder.finish(outcome, report.curves(run.name, rows, home()), source.sha256)
     except BaseException as error:
         recorder.fail("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
+    outcome = outcome.model_copy(update=gained)
     place.write("outcome.json", outcome.model_dump(mode="json"))
     return outcome
+
+
+def _outcome(run: Run, source: Source, checkpoint: str, rows: Sequence[EpochRow], seconds: float) -> Outcome:
+    last = rows[-1]
+    return Outcome(
+        run=run.name,
+        recipe=run.recipe.name,
+        seed=run.seed,
+        top1_error=last.top1_error,
+        top5_error=last.top5_error,
+        train_error=last.train_error,
+        examples=source.val.examples,
+        epochs=last.step / (source.train.examples // run.recipe.optim.batch_size),
+        steps=last.step,
+        seconds=seconds,
+        images_per_second=sum(r.images_per_second * r.seconds for r in rows) / sum(r.seconds for r in rows),
+        data=source.uri,
+        checkpoint=checkpoint,
+    )
 
 
 def shards(run: Run) -> str:
@@ -94,11 +136,12 @@ def shards(run: Run) -> str:
     if run.data.path is not None:
         return run.data.path if "://" in run.data.path else str(Path(run.data.path).expanduser().resolve())
     from pipelines.shards import write_shards
-    from pipelines.sources import digits
+    from pipelines.sources import Source as Origin
 
-    out = str(Path(home()) / "data" / "digits")
-    write_shards(digits(), out)
-    return out
+    out = Path(home()) / "data" / "digits"
+    if not (out / "manifest.json").exists():
+        write_shards(Origin(kind="digits"), str(out), workers=0)
+    return str(out)
 
 
 def _say(show: bool, text: str) -> None:
@@ -106,11 +149,12 @@ def _say(show: bool, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _plan(run: Run, train: int, val: int, classes: int, total: int) -> str:
-    scaling, batch = run.scaling, run.recipe.optim.batch_size
+def _plan(run: Run, source: Source) -> str:
+    scaling, train = run.scaling, source.train.examples
     return (
-        f"{run.name}: {train:,} training and {val:,} validation images of {classes} classes, {total:,} steps of "
-        f"{batch} images, {scaling.workers} worker{'s' if scaling.workers != 1 else ''} on "
+        f"{run.name}: {train:,} training and {source.val.examples:,} validation images of "
+        f"{len(source.manifest.classes)} classes, {run.recipe.total_steps(train):,} steps of "
+        f"{run.recipe.optim.batch_size} images, {scaling.workers} worker{'s' if scaling.workers != 1 else ''} on "
         f"{'GPU' if scaling.gpu else f'CPU with {scaling.threads} thread(s) each'}"
     )
 
@@ -158,13 +202,11 @@ class Place:
         self.system.move(f"{self.path}/{name}.part", f"{self.path}/{name}")
 
 
-def _feed(run: Run, manifest: Any, train: stream.Split, val: stream.Split) -> Any:
-    """What workers need of the data; small sets are decoded here, once, into the object store."""
+def load_feed(run: Run, source: Source) -> Feed:
+    """What workers need of the data; small sets are decoded here, once, into the object store. Needs a cluster."""
     import ray
 
-    from pipelines.worker import Feed
-
-    images = run.recipe.images
+    images, train, val = run.recipe.images, source.train, source.val
     resident = None
     if images.policy == "pad-crop":
         limit = run.data.memory_limit * 2**20
@@ -174,10 +216,10 @@ def _feed(run: Run, manifest: Any, train: stream.Split, val: stream.Split) -> An
     else:
         sample = stream.sample(train, images)
     mean, std = stream.pixel_statistics(sample, images.mean == "per-pixel")
-    return Feed(train, val, manifest.classes, {"mean": mean, "std": std}, resident)
+    return Feed(train, val, source.manifest.classes, {"mean": mean, "std": std}, resident)
 
 
-def _train(run: Run, feed: Any, callbacks: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Sequence[EpochRow]]:
     """Run the workers to the end; the last checkpoint's place and the rows of all epochs."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines import progress, stream
+from pipelines.feed import Feed
 from pipelines.order import Order
 from pipelines.run import Run
 from resnet import build
@@ -26,36 +26,18 @@ from resnet.checkpoint import (
     restore_optimizer,
     save,
 )
-from resnet.classes import ImageClass
 from resnet.optim import EpochErrors, lr_at, optimizer
 from resnet.steps import Normalize, eval_step, native_precision, train_step
 
 POST_EVERY = 1.0  # seconds between two statuses of rank 0
 
 
-@dataclasses.dataclass
-class Feed:
-    """All that a worker needs of the data. resident: object references of decoded splits, or None if streamed."""
-
-    train: stream.Split
-    val: stream.Split
-    classes: tuple[ImageClass, ...]
-    pixels: dict[str, np.ndarray]
-    resident: dict[str, Any] | None
-
-
 class Task:
     """One rank's view of the run: which batches come, on which device they are computed."""
 
-    def __init__(self, run: Run, feed: Feed, rank: int, world_size: int, cpus: float, device: torch.device) -> None:
-        self.run, self.feed, self.rank, self.world_size, self.cpus, self.device = (
-            run,
-            feed,
-            rank,
-            world_size,
-            cpus,
-            device,
-        )
+    def __init__(self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device) -> None:
+        self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
+        self.cpus = run.scaling.data_cpus or 1.0
         optim = run.recipe.optim
         self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed)
         self.local = optim.batch_size // world_size
@@ -106,10 +88,10 @@ def train_worker(config: dict[str, Any]) -> None:
     rank, world_size, device = context.get_world_rank(), context.get_world_size(), ray_torch.get_device()
     torch.set_num_threads(run.scaling.threads or 1)
     precision = native_precision(device) if run.scaling.precision == "auto" else run.scaling.precision
-    task = Task(run, feed, rank, world_size, _data_cpus(run, world_size), device)
+    task = Task(run, feed, rank, world_size, device)
 
     torch.manual_seed(run.seed)  # the same initial weights on every rank, and whatever their number
-    network = build(run.recipe.network, len(feed.classes)).to(device, memory_format=torch.channels_last)
+    network = build(run.recipe.network, len(feed.classes)).to(device).to(memory_format=torch.channels_last)
     optim = optimizer(network, run.recipe.optim)
     step, rows = 0, ()
     if (found := ray.train.get_checkpoint()) is not None:
@@ -156,14 +138,6 @@ def train_worker(config: dict[str, Any]) -> None:
         clock.post(step, sums, rows, "saving")
         if len(rows) % run.checkpoints.every_epochs == 0 or step == task.total:
             _report(task, network, optim, done)
-
-
-def _data_cpus(run: Run, world_size: int) -> float:
-    """CPUs that the data tasks of one rank may hold: an even part of what the workers leave over."""
-    import ray
-
-    left = ray.cluster_resources().get("CPU", 1.0) - world_size * (run.scaling.cpus_per_worker or 0)
-    return max(0.05, int(left / world_size * 100) / 100)
 
 
 def _restore(

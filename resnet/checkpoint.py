@@ -119,8 +119,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Momentum buffers by parameter name."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[p]: s["momentum_buffer"] for p, s in optimizer.state.items() if s.get("momentum_buffer") is not None}
+    state = optimizer.state
+    buffers = {name: state[p].get("momentum_buffer") for name, p in model.named_parameters() if p in state}
+    return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

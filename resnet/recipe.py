@@ -208,8 +208,9 @@ def cifar10_paper(network: str) -> Recipe:
 
     110 layers and more start with lr 0.01 until the training error is below 80 %.
     """
-    gentle = {"gentle_lr": 0.01, "gentle_error": 80.0} if table.parse(network).depth >= 110 else {}
-    schedule = Schedule(kind="step", milestones=(32_000 / 64_000, 48_000 / 64_000), gamma=0.1, **gentle)
+    lr, error = (0.01, 80.0) if table.parse(network).depth >= 110 else (None, None)
+    boundaries = (32_000 / 64_000, 48_000 / 64_000)
+    schedule = Schedule(kind="step", milestones=boundaries, gamma=0.1, gentle_lr=lr, gentle_error=error)
     images = Images(size=32, policy="pad-crop", pad=4, flip=True)
     return Recipe(network=network, images=images, optim=Optim(batch_size=128), schedule=schedule, steps=64_000)
 

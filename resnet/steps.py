@@ -44,7 +44,7 @@ def native_precision(device: torch.device) -> str:
     return "float32"
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Mixed precision: matrix products and convolutions in `precision`, weights and sums in float32."""
     return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
 

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Recreate a comparison of the paper: table2, table3, table6, figure1, figure4, figure6 or figure7.
+
+    jobs/sweep_paper.py table6 --seeds 0 --recipe.epochs 2                on the embedded digits, in minutes
+    jobs/sweep_paper.py table6 --data.path CIFAR --seeds 0 1 2            the paper's setting
+    jobs/sweep_paper.py figure1 --data.path CIFAR --recipe.steps 6400     a tenth of its schedule
+    jobs/sweep_paper.py table6 --networks cifar10-resnet110 --data.path CIFAR
+
+Overrides (--recipe.*, --data.*, --scaling.*, --storage; see jobs/train_imagenet.py --help) go to every run. The same
+command again goes on where the sweep stopped.
+"""
+
+import sys
+
+from pipelines import cli, sweep
+from pipelines.run import Run
+
+
+def job(argv: list[str]) -> dict[str, object]:
+    """Run the sweep and print its table."""
+    named = argv[0] if argv and not argv[0].startswith("-") else ""
+    if {"-h", "--help"} & set(argv):
+        cli.parse(sweep.Sweep, None, ["--help"], __doc__)
+    options, overrides = cli.parse_some(sweep.Sweep, argv[1:])
+    planned = sweep.trials(named, options, overrides, lambda run, words: cli.parse(Run, run, words, None))
+    done = sweep.run_sweep(named, options, planned)
+    print(sweep.table(named, done), file=sys.stderr)
+    failed = [t.run.name for t in done if t.outcome is None]
+    rows = [t.outcome.model_dump(mode="json") for t in done if t.outcome is not None]
+    return {"sweep": named, "runs": rows, "failed": failed}
+
+
+if __name__ == "__main__":
+    cli.run_job(job)
