@@ -1,0 +1,77 @@
+"""Fill the network's batches from concurrent requests.
+
+While the network is busy, images gather; when it is free it takes what is there, up to the largest batch. Nothing
+waits for a clock: a lone image starts at once, and under load the batches fill by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Timed(Generic[Result]):
+    """A result and its times in seconds: waiting for the network, and in it. size: items of its batch."""
+
+    result: Result
+    queued: float
+    computed: float
+    size: int
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `compute` over at most `largest` items at once, in one thread of its own, off the event loop."""
+
+    def __init__(self, compute: Callable[[Sequence[Item]], Sequence[Result]], largest: int) -> None:
+        self._compute = compute
+        self._largest = largest
+        self._waiting: deque[tuple[Item, asyncio.Future[Timed[Result]], float]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._drain: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Timed[Result]:
+        """The result of one item. If the caller is cancelled while it waits, the item is not computed."""
+        future: asyncio.Future[Timed[Result]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future, time.perf_counter()))
+        if self._drain is None or self._drain.done():
+            self._drain = asyncio.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        """Batch after batch until nothing waits."""
+        while batch := self._take():
+            started = time.perf_counter()
+            loop = asyncio.get_running_loop()
+            try:
+                results = await loop.run_in_executor(self._thread, self._compute, [item for item, _, _ in batch])
+            except Exception as error:  # each waiting request reports it
+                for _, future, _ in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            computed = time.perf_counter() - started
+            for (_, future, since), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(Timed(result, started - since, computed, len(batch)))
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Timed[Result]], float]]:
+        """The oldest items that somebody still waits for."""
+        batch = []
+        while self._waiting and len(batch) < self._largest:
+            entry = self._waiting.popleft()
+            if not entry[1].done():
+                batch.append(entry)
+        return batch
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

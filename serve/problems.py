@@ -1,0 +1,92 @@
+"""Errors as problem details (RFC 9457): every answer that is not 2xx is one JSON object with status, title, detail."""
+
+from __future__ import annotations
+
+import http
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+MEDIA_TYPE = "application/problem+json"
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string"},
+    },
+}
+
+
+class Problem(Exception):
+    """A request that is answered by an error. status: HTTP's; detail: one sentence for a person."""
+
+    def __init__(self, status: int, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+        if status == http.HTTPStatus.UNAUTHORIZED:
+            self.headers["WWW-Authenticate"] = "Bearer"
+
+
+def response(scope: Mapping[str, Any], problem: Problem) -> JSONResponse:
+    """The answer to a request (its ASGI scope) that met a problem."""
+    content = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": scope.get("request_id", ""),
+    }
+    if scope["path"].startswith("/v2"):
+        content["error"] = problem.detail  # the Open Inference Protocol's own member, which its clients read
+    return JSONResponse(content, problem.status, problem.headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of the application by problem details."""
+
+    @app.exception_handler(Problem)
+    async def ours(request: Request, problem: Problem) -> Response:
+        return response(request.scope, problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        message = first["msg"].replace("Input should", "must")
+        return response(request.scope, Problem(422, f"{where} {message}, got {str(first.get('input'))[:80]!r}"))
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        problem = Problem(error.status_code, _routing_detail(request, error))
+        problem.headers |= dict(error.headers or {})
+        return response(request.scope, problem)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it; the log shows that the client left
+
+    @app.exception_handler(Exception)
+    async def ours_to_mend(request: Request, error: Exception) -> Response:
+        return response(request.scope, Problem(500, "the endpoint failed; its log has the cause under the request id"))
+
+
+def _routing_detail(request: Request, error: HTTPException) -> str:
+    """A sentence instead of Starlette's bare title."""
+    if error.status_code == 404:
+        return f"there is no {request.url.path}; /docs lists what there is"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"{request.url.path} takes {allowed}, not {request.method}"
+    return str(error.detail)

@@ -1,0 +1,90 @@
+"""What can be set about the endpoint: the limits of a request, the batches, the replicas, who may ask."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from resnet.recipe import Frozen
+
+
+class Settings(Frozen):
+    """Limits and sizes of the endpoint; each holds for one replica."""
+
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Field(description="of the convolutions; auto: bfloat16 where the hardware multiplies it natively"),
+    ] = "auto"
+    threads: Annotated[int, Field(ge=1, description="torch threads, and threads that decode images")] = 1
+    batch: Annotated[int, Field(ge=1, le=1024, description="most images of one pass through the network")] = 8
+    max_waiting: Annotated[int, Field(ge=1, description="images in progress; more requests are answered by 503")] = 128
+    max_images: Annotated[int, Field(ge=1, description="images of one request")] = 32
+    max_bytes: Annotated[int, Field(ge=1, description="bytes of one request's body")] = 16 * 2**20
+    max_pixels: Annotated[int, Field(ge=1, description="pixels of one image, before it is decoded")] = 50_000_000
+    timeout: Annotated[float, Field(gt=0, description="seconds for a request's body, and again for its answer")] = 30.0
+    api_key_file: Annotated[
+        str | None, Field(description="file with a line `NAME KEY` for each client; read again when it changes")
+    ] = None
+    rate_limit: Annotated[float | None, Field(gt=0, description="requests a second of one client")] = None
+    rate_burst: Annotated[int, Field(ge=1, description="requests of one client at once, under rate_limit")] = 20
+    access_log: Annotated[bool, Field(description="one line of JSON a request on standard error")] = True
+    min_replicas: Annotated[int, Field(ge=0, description="0: none while nobody asks")] = 1
+    max_replicas: Annotated[int, Field(ge=1)] = 1
+    target_requests: Annotated[float, Field(gt=0, description="requests in progress that call for a replica more")] = 16
+    cpus: Annotated[float, Field(ge=0, description="CPUs that Ray reserves a replica")] = 1.0
+    gpus: Annotated[float, Field(ge=0, description="GPUs, or a share of one, a replica")] = 0.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas must be at least min_replicas {self.min_replicas}, got {self.max_replicas}")
+        if self.max_waiting < self.max_images:
+            raise ValueError(f"max_waiting must be at least max_images {self.max_images}, got {self.max_waiting}")
+        return self
+
+
+class Args(Settings):
+    """What the Ray Serve application is built from: `args` of a config file."""
+
+    checkpoint: Annotated[str, Field(description="folder or URI (s3://, gs://) of a checkpoint")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", description="the model's name in answers and /v2")] = (
+        "resnet"
+    )
+    version: Annotated[str, Field(description="the model's version in answers")] = "unregistered"
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _folder_is_absolute(cls, value: str) -> str:
+        """A replica runs in another folder than the caller."""
+        return value if "://" in value else str(Path(value).expanduser().resolve())
+
+
+class Deploy(Settings):
+    """What jobs/deploy_best.py is told."""
+
+    model: Annotated[str, Field(description="registered model: NAME@ALIAS or NAME/VERSION")] = "resnet@champion"
+    checkpoint: Annotated[
+        str | None, Field(description="serve this checkpoint, a folder or URI, and ask no registry")
+    ] = None
+    host: Annotated[str, Field(description="address to listen on; 0.0.0.0 for the network")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+
+    def args(self, checkpoint: str, version: str) -> Args:
+        """The application's arguments for a resolved model. ValueError where the folder is no checkpoint."""
+        if "://" not in checkpoint and not (Path(checkpoint).expanduser() / "model.safetensors").is_file():
+            raise ValueError(f"checkpoint must be a folder with model.safetensors, got {checkpoint}")
+        shared = {field: getattr(self, field) for field in Settings.model_fields}
+        name = self.model.replace("/", "@").partition("@")[0]
+        return Args(**shared, checkpoint=checkpoint, name=name, version=version)
+
+    def require_free_port(self) -> None:
+        """ValueError where another program listens on the port: said before Ray takes its seconds to start."""
+        with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                raise ValueError(f"port must be free on {self.host}, got {self.port}: {error.strerror}") from None

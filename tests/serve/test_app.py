@@ -1,0 +1,133 @@
+"""The application on a real Ray Serve: deployed, asked over HTTP, replaced by another checkpoint."""
+
+import concurrent.futures
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from serve.classifier import Classifier
+from serve.settings import Args, Deploy
+
+Picture = Callable[..., bytes]
+# Ray Serve 2.60 warns of itself when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on:DeprecationWarning")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def url(ray_local: Any, cifar: Path) -> Iterator[str]:
+    """The endpoint with two replicas."""
+    from ray import serve
+
+    from serve import app
+
+    settings = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.1, "precision": "float32"}
+    yield app.deploy(Args(checkpoint=str(cifar), version="1", **settings), "127.0.0.1", free_port())
+    serve.shutdown()
+
+
+def test_answers_over_http_equal_the_classifier(url: str, classifier: Classifier, picture: Picture):
+    images = [picture(seed) for seed in range(8)]
+    expected = classifier.predict(images, 2)
+    with httpx.Client(base_url=url, timeout=60) as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda data: client.post("/v1/predict?top_k=2", content=data), images * 4))
+    for answer, best in zip(answers, expected * 4, strict=True):
+        assert answer.status_code == 200
+        told = answer.json()["images"][0]["predictions"]
+        assert [p["id"] for p in told] == [p.image_class.id for p in best]
+        np.testing.assert_allclose([p["probability"] for p in told], [p.probability for p in best], atol=1e-6)
+
+
+def test_errors_are_problem_details_through_the_proxy(url: str):
+    for content, status in ((b"no image", 400), (b"0" * (17 * 2**20), 413), (b"%PDF-1.4", 415)):
+        answer = httpx.post(f"{url}/v1/predict", content=content, timeout=60)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]]
+
+
+def test_metrics_are_of_all_replicas(url: str):
+    lines = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("resnet_replica_up")]
+    assert len(lines) == 2
+    assert all('version="1"' in line for line in lines)
+
+
+def test_another_checkpoint_takes_over_without_a_failed_request(url: str, imagenet: Path, picture: Picture):
+    from serve import app
+
+    data, versions = picture(1), []
+    settings = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.1}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, httpx.Client(timeout=60) as client:
+        deployed = pool.submit(app.deploy, Args(checkpoint=str(imagenet), version="2", **settings), *address(url))
+        while not deployed.done() or len(versions) < 20:
+            answer = client.post(f"{url}/v1/predict", content=data)
+            assert answer.status_code == 200, answer.text
+            versions.append(answer.json()["version"])
+        assert deployed.result() == url
+    assert versions[0] == "1"
+    assert versions[-1] == "2"
+
+
+def address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+def test_another_address_than_the_running_one_is_refused(url: str, cifar: Path):
+    from serve import app
+
+    with pytest.raises(ValueError, match="where Serve runs"):
+        app.deploy(Args(checkpoint=str(cifar)), "127.0.0.1", free_port())
+
+
+def test_the_config_file_builds_the_application():
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve import app
+
+    config = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text()))
+    (application,) = config.applications
+    assert application.import_path == "serve.app:build"
+    assert app.build(Args(**application.args)) is not None
+    assert config.http_options.host == "127.0.0.1"
+
+
+def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture: Picture, tmp_path: Path):
+    from ray import serve
+
+    from serve import app
+
+    serve.shutdown()  # another test's Serve listens elsewhere
+    config = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())
+    config["http_options"]["port"] = port = free_port()
+    config["applications"][0]["args"] |= {"checkpoint": str(cifar), "min_replicas": 1, "cpus": 0.1}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "ray.serve.scripts", "deploy", "--address"]
+    dashboard = f"http://{ray_local.address_info['webui_url']}"
+    subprocess.run([*command, dashboard, str(tmp_path / "serve.yaml")], check=True, cwd=ROOT, capture_output=True)
+    app.wait_until_ready(f"http://127.0.0.1:{port}", "1")
+    assert httpx.post(f"http://127.0.0.1:{port}/v1/predict", content=picture(0)).status_code == 200
+    serve.shutdown()
+
+
+def test_limits_that_do_not_fit_are_named(cifar: Path):
+    with pytest.raises(ValueError, match="max_replicas must be at least min_replicas 3, got 1"):
+        Args(checkpoint=str(cifar), min_replicas=3)
+    with pytest.raises(ValueError, match="max_waiting must be at least max_images 32, got 8"):
+        Args(checkpoint=str(cifar), max_waiting=8)
+    with pytest.raises(ValueError, match=r"model\.safetensors, got /nowhere"):
+        Deploy().args("/nowhere", "1")

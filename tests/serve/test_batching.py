@@ -1,0 +1,111 @@
+"""Each item is computed once, in order, in batches that fill while the network is busy."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve.batching import Batcher
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(), min_size=1, max_size=40), st.integers(1, 9))
+def test_every_item_gets_its_own_result_in_batches_of_bounded_size(items: list[int], largest: int):
+    batches: list[Sequence[int]] = []
+
+    def compute(batch: Sequence[int]) -> list[str]:
+        batches.append(batch)
+        return [str(item) for item in batch]
+
+    async def submit_all() -> list[str]:
+        batcher = Batcher(compute, largest)
+        timed = await asyncio.gather(*(batcher.submit(item) for item in items))
+        batcher.close()
+        return [t.result for t in timed]
+
+    assert asyncio.run(submit_all()) == [str(item) for item in items]
+    assert [item for batch in batches for item in batch] == items
+    assert max(map(len, batches)) <= largest
+
+
+def test_a_lone_item_does_not_wait_and_batches_fill_meanwhile():
+    release, batches = threading.Event(), []
+
+    def compute(batch: Sequence[int]) -> Sequence[int]:
+        batches.append(list(batch))
+        release.wait(5)
+        return batch
+
+    async def story() -> None:
+        batcher = Batcher(compute, 4)
+        first = asyncio.create_task(batcher.submit(0))
+        while not batches:
+            await asyncio.sleep(0.001)
+        rest = [asyncio.create_task(batcher.submit(i)) for i in range(1, 6)]
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(first, *rest)
+        batcher.close()
+
+    asyncio.run(story())
+    assert batches == [[0], [1, 2, 3, 4], [5]]
+
+
+def test_what_nobody_waits_for_is_not_computed():
+    release, seen = threading.Event(), []
+
+    def compute(batch: Sequence[int]) -> Sequence[int]:
+        seen.extend(batch)
+        release.wait(5)
+        return batch
+
+    async def story() -> None:
+        batcher = Batcher(compute, 8)
+        first = asyncio.create_task(batcher.submit(0))
+        while not seen:
+            await asyncio.sleep(0.001)
+        gone, stays = asyncio.create_task(batcher.submit(1)), asyncio.create_task(batcher.submit(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        release.set()
+        assert (await first).result == 0
+        assert (await stays).result == 2
+        batcher.close()
+
+    asyncio.run(story())
+    assert seen == [0, 2]
+
+
+def test_a_failed_batch_is_reported_and_the_next_one_computed():
+    def compute(batch: Sequence[int]) -> Sequence[float]:
+        return [1 / item for item in batch]
+
+    async def story() -> float:
+        batcher = Batcher(compute, 1)
+        with pytest.raises(ZeroDivisionError):
+            await batcher.submit(0)
+        answer = await batcher.submit(4)
+        batcher.close()
+        return answer.result
+
+    assert asyncio.run(story()) == 0.25
+
+
+def test_times_are_of_the_queue_and_of_the_network():
+    def compute(batch: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.05)
+        return batch
+
+    async def story() -> list[tuple[float, float]]:
+        batcher = Batcher(compute, 1)
+        timed = await asyncio.gather(batcher.submit(1), batcher.submit(2))
+        batcher.close()
+        return [(t.queued, t.computed) for t in timed]
+
+    (first_wait, first), (second_wait, second) = asyncio.run(story())
+    assert first_wait < 0.04 < second_wait
+    assert min(first, second) > 0.045

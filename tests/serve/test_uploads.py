@@ -1,0 +1,89 @@
+"""What is accepted is told by content, and refused by name before it is decoded."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from serve import uploads
+from serve.classifier import Classifier
+from serve.problems import Problem
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+GRADIENT = Image.linear_gradient("L").convert("RGB").resize((40, 30))
+JPEG = encoded(GRADIENT, "JPEG")
+PNG = encoded(GRADIENT, "PNG")
+
+ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_accepted_kinds_are_known_by_content(kind: str):
+    data = encoded(GRADIENT, kind)
+    assert uploads.media_type(data) == f"image/{kind.lower()}"
+    uploads.check(data, 10**4, 32)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "words"),
+    [
+        (b"", 400, "got no bytes"),
+        (b"hello", 400, "got none of these"),
+        (b"%PDF-1.7 ...", 415, "got PDF"),
+        (b"<svg xmlns=''>", 415, "got SVG"),
+        (b"\0\0\0\x18ftypheic", 415, "got HEIC"),
+        (encoded(GRADIENT, "TIFF"), 415, "got TIFF"),
+        (b"RIFF\0\0\0\0WAVE", 400, "must be JPEG, PNG"),
+        (b"\xff\xd8\xff" + b"\0" * 40, 400, "an image must"),
+    ],
+)
+def test_what_is_none_is_refused_by_name(data: bytes, status: int, words: str):
+    with pytest.raises(Problem, match=words) as caught:
+        uploads.check(data, 10**6, 32)
+    assert caught.value.status == status
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that says how large it is; there are no pixels in it."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT", b"IEND"]
+    framed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1001, 1000), (30_000, 30_000), (60_000, 1), (2**31 - 1, 2**31 - 1)])
+def test_pixels_are_counted_before_decoding(width: int, height: int):
+    with pytest.raises(Problem) as caught:
+        uploads.check(png_of(width, height), 10**6, 256)
+    assert caught.value.status in (400, 413)
+    assert (width, height) == (2**31 - 1, 2**31 - 1) or caught.value.status == 413
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([JPEG, PNG]), st.integers(0, 400), st.binary(max_size=20))
+def test_damaged_images_are_never_anything_but_a_problem(data: bytes, at: int, noise: bytes):
+    at = min(at, len(data))
+    status = 400
+    try:
+        uploads.check(data[:at] + noise + data[at + len(noise) :], 10**6, 32)
+    except Problem as problem:
+        status = problem.status
+    assert status in (400, 413, 415)
+
+
+def test_a_turned_photograph_is_answered_upright(classifier: Classifier):
+    upright = Image.radial_gradient("L").convert("RGB").crop((0, 40, 96, 136))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
+    turned = encoded(upright.rotate(90, expand=True), "PNG", exif=exif)
+    assert (classifier.crop(turned) == classifier.crop(encoded(upright, "PNG"))).all()
