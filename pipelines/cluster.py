@@ -25,6 +25,8 @@ from typing import Any
 
 # Ray's own defaults wait two seconds between the controller's looks at its workers; every report waits for one.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
+# Ours to show: progress, tables, errors. Ray Tune's own reports would stand between them.
+QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_worker_maximum_startup_concurrency": "4"}
 # Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
 LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
 PASSED_ON = ("RESNET_HOME", "MLFLOW_TRACKING_URI", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S")
@@ -39,7 +41,7 @@ def connect() -> dict[str, float]:
     import ray
 
     if not ray.is_initialized():
-        for name, value in QUICK.items():
+        for name, value in (QUICK | QUIET).items():
             os.environ.setdefault(name, value)
         address = os.environ.get("RAY_ADDRESS") or running_head()
         if address:
@@ -55,7 +57,7 @@ def start_private(**options: Any) -> Any:
     token = Path(folder) / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    os.environ.update(QUICK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
+    os.environ.update(QUICK | QUIET | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
     # A job's `python` is the one on the head's PATH.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     # Read by Ray at import: without it Ray binds the machine's outward address, whatever node address is asked for.

@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.manifest import Manifest, read_manifest
 from pipelines.order import Order, evaluation_slice
 from pipelines.storage import filesystem
+from resnet import images
 
 if TYPE_CHECKING:
     from resnet.recipe import Images
@@ -103,13 +104,12 @@ def load_resident(split: Split, size: int, limit: int) -> Resident:
     blocks = groups.map_batches(decode, batch_size=None, num_cpus=0.25)
     parts = list(blocks.iter_batches(batch_size=None, prefetch_batches=4))
     order = np.argsort(np.concatenate([p["index"] for p in parts]))
-    images = np.concatenate([p["image"] for p in parts])[order]
-    return Resident(images, np.concatenate([p["label"] for p in parts])[order])
+    decoded = np.concatenate([p["image"] for p in parts])[order]
+    return Resident(decoded, np.concatenate([p["label"] for p in parts])[order])
 
 
 def _decode_groups(split: Split, size: int, block: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """A Ray Data task: row groups -> (N, size, size, 3) images, their labels and places."""
-    from resnet import images
 
     starts = split.starts()
     for group in block["group"]:
@@ -120,21 +120,20 @@ def _decode_groups(split: Split, size: int, block: dict[str, np.ndarray]) -> Ite
 
 
 def resident_batches(
-    resident: Resident, order: Order, images: Images, epoch: int, first_step: int, rank: int, world_size: int
+    resident: Resident, order: Order, policy: Images, epoch: int, first_step: int, rank: int, world_size: int
 ) -> Iterator[Batch]:
     """A rank's training batches of an epoch from `first_step` on: pad, random crop, mirror (section 4.2)."""
-    from resnet.images import draw_pad_crop, pad_crop_flip
 
-    assert images.pad is not None  # the recipe's validator: policy pad-crop
+    assert policy.pad is not None  # the recipe's validator: policy pad-crop
     starts = np.cumsum([0, *order.rows])
     # One draw for the whole epoch: an example's crop depends on (seed, epoch, example) alone, whoever trains on it.
-    offsets, flips = draw_pad_crop(np.random.default_rng((order.seed, epoch, 1)), order.examples, images.pad)
-    if not images.flip:
+    offsets, flips = images.draw_pad_crop(np.random.default_rng((order.seed, epoch, 1)), order.examples, policy.pad)
+    if not policy.flip:
         flips = np.zeros_like(flips)
     for window, skip in order.remaining(epoch, first_step):
         for group, row in zip(*order.share(epoch, window, rank, world_size, skip), strict=True):
             index = starts[group] + row
-            crops = pad_crop_flip(resident.images[index], offsets[index], flips[index], images.pad)
+            crops = images.pad_crop_flip(resident.images[index], offsets[index], flips[index], policy.pad)
             yield Batch(crops, resident.labels[index], index)
 
 
@@ -150,16 +149,16 @@ def resident_evaluation(resident: Resident, batch_size: int, rank: int, world_si
 
 
 def streamed_batches(
-    split: Split, order: Order, images: Images, epoch: int, first_step: int, rank: int, world_size: int, cpus: float
+    split: Split, order: Order, policy: Images, epoch: int, first_step: int, rank: int, world_size: int, cpus: float
 ) -> Iterator[Batch]:
     """A rank's training batches of an epoch from `first_step` on. cpus: what this rank's tasks may hold."""
     items = [{"window": w, "skip": s} for w, s in order.remaining(epoch, first_step)]
-    task = partial(_train_window, split, order, images, epoch, rank, world_size)
+    task = partial(_train_window, split, order, policy, epoch, rank, world_size)
     yield from _run(items, task, order.batch_size // world_size, cpus)
 
 
 def _train_window(
-    split: Split, order: Order, images: Images, epoch: int, rank: int, world_size: int, item: dict[str, np.ndarray]
+    split: Split, order: Order, policy: Images, epoch: int, rank: int, world_size: int, item: dict[str, np.ndarray]
 ) -> Iterator[dict[str, np.ndarray]]:
     """A Ray Data task: one window of one rank -> its batches, decoded and augmented, in order."""
     starts = split.starts()
@@ -170,59 +169,56 @@ def _train_window(
             index = starts[batch_groups] + batch_rows
             chosen = [(data[int(g)], int(r)) for g, r in zip(batch_groups, batch_rows, strict=True)]
             rngs = [np.random.default_rng((order.seed, epoch, int(i), 2)) for i in index]
-            pixels = [augment(d["image"][r], images, rng) for (d, r), rng in zip(chosen, rngs, strict=True)]
+            pixels = [augment(d["image"][r], policy, rng) for (d, r), rng in zip(chosen, rngs, strict=True)]
             labels = np.asarray([d["label"][r] for d, r in chosen], dtype=np.int64)
-            yield {"image": np.stack(pixels), "label": labels, "index": index} | _shift(images, rngs)
+            yield {"image": np.stack(pixels), "label": labels, "index": index} | _shift(policy, rngs)
 
 
-def _shift(images: Images, rngs: list[np.random.Generator]) -> dict[str, np.ndarray]:
+def _shift(policy: Images, rngs: list[np.random.Generator]) -> dict[str, np.ndarray]:
     """The colour shift of each image, if the recipe asks for it; added on the device."""
-    from resnet.images import pca_shift
 
-    return {"shift": np.stack([pca_shift(rng) for rng in rngs])} if images.color == "pca" else {}
+    return {"shift": np.stack([images.pca_shift(rng) for rng in rngs])} if policy.color == "pca" else {}
 
 
-def augment(data: bytes, recipe: Images, rng: np.random.Generator) -> np.ndarray:
+def augment(data: bytes, policy: Images, rng: np.random.Generator) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8, by the recipe's training policy. A pure function of (bytes, rng)."""
-    from resnet import images
 
-    if recipe.policy == "scale-jitter":
-        assert recipe.shorter_side is not None
-        low, high = (recipe.scaled(side) for side in recipe.shorter_side)
-        crop = images.scale_jitter_crop(data, rng, recipe.size, (low, high))
+    if policy.policy == "scale-jitter":
+        assert policy.shorter_side is not None
+        low, high = (policy.scaled(side) for side in policy.shorter_side)
+        crop = images.scale_jitter_crop(data, rng, policy.size, (low, high))
     else:
-        assert recipe.area is not None
-        crop = images.random_resized_crop(data, rng, recipe.size, recipe.area)
-    return images.flip(crop, rng) if recipe.flip else crop
+        assert policy.area is not None
+        crop = images.random_resized_crop(data, rng, policy.size, policy.area)
+    return images.flip(crop, rng) if policy.flip else crop
 
 
 def streamed_evaluation(
-    split: Split, images: Images, batch_size: int, rank: int, world_size: int, cpus: float
+    split: Split, policy: Images, batch_size: int, rank: int, world_size: int, cpus: float
 ) -> Iterator[Batch]:
     """A rank's part of a split, each example once over all ranks, centre crops, in batches of at most batch_size."""
     part, starts = evaluation_slice(split.examples, rank, world_size), split.starts()
     spans = [(g, max(part.start, int(starts[g])), min(part.stop, int(starts[g + 1]))) for g in range(len(split.rows))]
     items = [{"group": g, "begin": b, "end": e} for g, b, e in spans if b < e]
-    yield from _run(items, partial(_evaluate_groups, split, images), batch_size, cpus)
+    yield from _run(items, partial(_evaluate_groups, split, policy), batch_size, cpus)
 
 
-def _evaluate_groups(split: Split, recipe: Images, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+def _evaluate_groups(split: Split, policy: Images, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """A Ray Data task: a part of a row group -> centre crops."""
     for group, begin, end in zip(item["group"], item["begin"], item["end"], strict=True):
         rows, first = split.read(int(group)), int(split.starts()[group])
         for start in range(int(begin), int(end), EVAL_CHUNK):
             index = np.arange(start, min(start + EVAL_CHUNK, int(end)))
-            pixels = [center(rows["image"][i - first], recipe) for i in index]
+            pixels = [center(rows["image"][i - first], policy) for i in index]
             labels = np.asarray([rows["label"][i - first] for i in index], dtype=np.int64)
             yield {"image": np.stack(pixels), "label": labels, "index": index}
 
 
-def center(data: bytes, recipe: Images) -> np.ndarray:
+def center(data: bytes, policy: Images) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
-    from resnet import images
 
-    side = recipe.size if recipe.eval_shorter_side is None else recipe.scaled(recipe.eval_shorter_side)
-    return images.center_crop(data, recipe.size, side)
+    side = policy.size if policy.eval_shorter_side is None else policy.scaled(policy.eval_shorter_side)
+    return images.center_crop(data, policy.size, side)
 
 
 def _run(items: list[dict[str, int]], task: Any, batch_size: int, cpus: float) -> Iterator[Batch]:
@@ -254,11 +250,11 @@ def _ordered() -> None:
     context.execution_no_progress_timeout_s = 300
 
 
-def sample(split: Split, images: Images, examples: int = 2048) -> np.ndarray:
+def sample(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:
     """Centre crops of the first row groups, which preparation made a random sample: (N, S, S, 3) uint8."""
     groups = int(np.searchsorted(split.starts(), min(examples, split.examples)))
     part = Split(split.uri, split.name, split.files, split.places[:groups], split.rows[:groups])
-    return np.concatenate([b.images for b in streamed_evaluation(part, images, EVAL_CHUNK, 0, 1, 1.0)])
+    return np.concatenate([b.images for b in streamed_evaluation(part, policy, EVAL_CHUNK, 0, 1, 1.0)])
 
 
 # --- Both -------------------------------------------------------------------------------------------------------------

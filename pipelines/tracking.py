@@ -45,7 +45,8 @@ def experiment(api: Any, name: str = EXPERIMENT) -> str:
     found = api.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    place = None if os.environ.get("MLFLOW_TRACKING_URI") else Path(home(), "artifacts").as_uri()
+    # A server keeps artifacts itself; any other store would put them into ./mlruns, wherever that is.
+    place = None if api.tracking_uri.startswith(("http", "databricks")) else Path(home(), "artifacts").as_uri()
     return api.create_experiment(name, artifact_location=place)
 
 

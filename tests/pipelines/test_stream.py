@@ -1,0 +1,145 @@
+"""The stream as Ray Data really delivers it: the same pictures in the same batches for any number of workers."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import stream
+from pipelines.order import Order
+from pipelines.shards import write_shards
+from pipelines.sources import Source
+from resnet.recipe import Images, recipe
+
+JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
+
+
+def photograph(rng: np.random.Generator) -> bytes:
+    """A smooth random picture of random size, as JPEG."""
+    small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    size = (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
+    data = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """150 training and 37 validation images of 3 classes, in row groups of 16."""
+    source, out = tmp_path_factory.mktemp("folders"), tmp_path_factory.mktemp("out") / "shards"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 150), ("val", 37)):
+        for i in range(count):
+            folder = source / split / f"class{i % 3}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{i}.JPEG").write_bytes(photograph(rng))
+    write_shards(Source(path=str(source)), str(out), row_group_size=16, workers=0)
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def alone(ray_local: Any, shards: str) -> dict[str, np.ndarray]:
+    """An epoch of one worker: images, labels and ids, each (steps, 24, ...)."""
+    return epoch(shards, 1)
+
+
+def epoch(shards: str, world_size: int, first_step: int = 0, images: Images = JITTER) -> dict[str, np.ndarray]:
+    """An epoch as `world_size` ranks get it one after the other; global batches put together rank after rank."""
+    _, split = stream.open_split(shards, "train")
+    order = Order(split.rows, 24, 4, seed=5)
+    ranks = []
+    for rank in range(world_size):
+        batches = list(stream.streamed_batches(split, order, images, 3, first_step, rank, world_size, 1.0))
+        assert all(len(batch.labels) == 24 // world_size for batch in batches)
+        ranks.append(batches)
+    parts = [list(step) for step in zip(*ranks, strict=True)]
+    return {
+        "images": np.stack([np.concatenate([b.images for b in step]) for step in parts]),
+        "labels": np.stack([np.concatenate([b.labels for b in step]) for step in parts]),
+        "ids": np.stack([np.concatenate([b.ids for b in step]) for step in parts]),
+    }
+
+
+def test_every_image_comes_once_with_its_label(alone: dict[str, np.ndarray], shards: str) -> None:
+    _, split = stream.open_split(shards, "train")
+    labels = np.concatenate([split.read(g)["label"] for g in range(len(split.rows))])
+    assert alone["images"].shape == (6, 24, 32, 32, 3)
+    assert len(np.unique(alone["ids"])) == 144
+    np.testing.assert_array_equal(labels[alone["ids"]], alone["labels"])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_pictures_and_batches_are_the_same_for_any_number_of_workers(
+    alone: dict[str, np.ndarray], shards: str, world_size: int
+) -> None:
+    several = epoch(shards, world_size)
+    for name, array in alone.items():
+        np.testing.assert_array_equal(several[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_resume_inside_the_epoch_goes_on_with_the_next_batch(
+    alone: dict[str, np.ndarray], shards: str, step: int
+) -> None:
+    rest = epoch(shards, 2, first_step=step)
+    for name, array in alone.items():
+        np.testing.assert_array_equal(rest[name], array[step:], err_msg=name)
+
+
+def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local: Any, shards: str) -> None:
+    _, split = stream.open_split(shards, "val")
+    seen = {}
+    for world_size in (1, 3):
+        batches = [
+            batch
+            for rank in range(world_size)
+            for batch in stream.streamed_evaluation(split, JITTER, 10, rank, world_size, 1.0)
+        ]
+        seen[world_size] = batches
+        assert np.concatenate([b.ids for b in batches]).tolist() == list(range(37))
+    one, three = (np.concatenate([b.images for b in seen[n]]) for n in (1, 3))
+    np.testing.assert_array_equal(one, three)
+
+
+def test_a_resident_set_is_the_decoded_split(ray_local: Any, shards: str) -> None:
+    _, split = stream.open_split(shards, "val")
+    resident = stream.load_resident(split, 32, 2**20)
+    rows = [row for g in range(len(split.rows)) for row in split.read(g)["image"]]
+    np.testing.assert_array_equal(resident.images, [stream.images.center_crop(data, 32, 32) for data in rows])
+    with pytest.raises(ValueError, match=r"data\.memory_limit must be at least 1 MiB"):
+        stream.load_resident(split, 32, 1000)
+
+
+def test_resident_batches_are_the_same_for_any_number_of_workers() -> None:
+    images = recipe("cifar10-resnet20").images
+    rng = np.random.default_rng(0)
+    resident = stream.Resident(rng.integers(0, 256, (70, 32, 32, 3), dtype=np.uint8), np.arange(70))
+    order = Order((16, 16, 16, 16, 6), 16, 2, seed=1)
+    whole = list(stream.resident_batches(resident, order, images, 4, 0, 0, 1))
+    ranks = [list(stream.resident_batches(resident, order, images, 4, 0, rank, 4)) for rank in range(4)]
+    for step, batch in enumerate(whole):
+        np.testing.assert_array_equal(np.concatenate([rank[step].images for rank in ranks]), batch.images)
+        np.testing.assert_array_equal(batch.labels, batch.ids)
+    later = list(stream.resident_batches(resident, order, images, 4, 2, 0, 1))
+    np.testing.assert_array_equal(later[0].images, whole[2].images)
+
+
+def test_statistics_are_those_of_numpy() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
+    mean, std = stream.pixel_statistics(images, per_pixel=True)
+    np.testing.assert_allclose(mean, images.mean(0).transpose(2, 0, 1), rtol=1e-6)
+    np.testing.assert_allclose(std.ravel(), images.reshape(-1, 3).std(0), rtol=1e-4)
+    mean, _ = stream.pixel_statistics(images, per_pixel=False)
+    np.testing.assert_allclose(mean.ravel(), images.mean((0, 1, 2)), rtol=1e-6)
+
+
+def test_shards_can_be_read_from_any_folder(shards: str, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    Path(shards).rename(moved)
+    try:
+        assert stream.open_split(str(moved), "train")[1].examples == 150
+    finally:
+        moved.rename(shards)

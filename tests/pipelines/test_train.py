@@ -1,0 +1,139 @@
+"""A training run as a whole, on the real engines: Ray Data, Ray Train with two workers, MLflow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines import tracking
+from pipelines.run import Run, Scaling, standard
+from pipelines.train import Outcome, fit, open_source
+from resnet.checkpoint import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def small(storage: Path, epochs: float = 1.0, **changes: Any) -> Run:
+    """A run of a few seconds: ResNet-8 on the digits, two workers."""
+    run = standard("cifar10-resnet8", data_is_given=False)
+    recipe = run.recipe.model_copy(update={"epochs": epochs})
+    scaling = Scaling(workers=2, threads=1)
+    return Run(**(run.model_dump() | {"recipe": recipe, "scaling": scaling, "storage": str(storage)} | changes))
+
+
+@pytest.fixture(scope="module")
+def finished(ray_local: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Outcome]:
+    """One run to its end, for the tests that only look at it."""
+    run = small(tmp_path_factory.mktemp("finished"), epochs=2)
+    return run, fit(run, show=False)
+
+
+def test_the_outcome_is_what_the_checkpoint_and_the_validation_split_say(finished: tuple[Run, Outcome]) -> None:
+    run, outcome = finished
+    checkpoint = load(outcome.checkpoint)
+    assert outcome.examples == 360, "every validation image counts once"
+    assert checkpoint.progress.step == outcome.steps == 2 * (1437 // 64)
+    assert checkpoint.recipe == run.recipe
+    assert [row.epoch for row in checkpoint.progress.rows] == [0, 1]
+    wrong, total = count_errors(run, outcome.checkpoint)
+    assert total == 360
+    # bfloat16 and another batch size may turn a borderline image
+    assert abs(100 * wrong / total - outcome.top1_error) < 0.6
+
+
+def count_errors(run: Run, path: str) -> tuple[int, int]:
+    """Top-1 errors on the validation split by a plain loop that shares nothing with the worker's."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+    from pyarrow import parquet
+
+    checkpoint, source = load(path), open_source(run)
+    network, normalize = checkpoint.network(), checkpoint.normalize()
+    wrong = total = 0
+    for shard in source.manifest.of_split("val"):
+        table = parquet.read_table(Path(source.uri) / shard.file).to_pydict()
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(b)).convert("RGB")) for b in table["image"]])
+        with torch.no_grad():
+            best = network(normalize(torch.from_numpy(pixels))).argmax(1)
+        wrong += int((best != torch.tensor(table["label"])).sum())
+        total += len(best)
+    return wrong, total
+
+
+def test_one_mlflow_run_and_a_registered_champion(finished: tuple[Run, Outcome]) -> None:
+    _, outcome = finished
+    api = tracking.client()
+    record = api.get_run(outcome.mlflow_run)
+    assert record.info.status == "FINISHED"
+    assert record.data.params["recipe.network"] == "cifar10-resnet8-A"
+    steps = [metric.step for metric in api.get_metric_history(outcome.mlflow_run, "top1_error")]
+    assert steps == [22, 44], "one figure an epoch, none doubled"
+    path, version = tracking.resolve("resnet@champion")
+    assert load(path).progress.classes[3].name == "3"
+    assert int(version) >= 1
+    assert Path(outcome.curves or "").stat().st_size > 5000
+
+
+def test_the_same_command_again_does_nothing_more(finished: tuple[Run, Outcome]) -> None:
+    run, outcome = finished
+    assert fit(run, show=False) == outcome
+
+
+def test_another_recipe_in_the_same_place_is_refused_by_the_field_that_differs(finished: tuple[Run, Outcome]) -> None:
+    run, _ = finished
+    recipe = run.recipe.model_copy(update={"optim": run.recipe.optim.model_copy(update={"lr": 0.2})})
+    with pytest.raises(ValueError, match=r"recipe\.optim\.lr must be 0\.1 as in the run that .* holds, got 0\.2"):
+        fit(run.model_copy(update={"recipe": recipe}), show=False)
+
+
+def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp_path: Path) -> None:
+    """SIGKILL the whole job after its first checkpoint; the same command goes on, to the same weights."""
+    command = [sys.executable, ROOT / "jobs" / "train_imagenet.py", "cifar10-resnet8", "--recipe.epochs", "4"]
+    command += ["--scaling.workers", "2", "--scaling.threads", "1", "--no-promote"]
+    environment = {**os.environ, "RAY_ADDRESS": ray_local.address_info["gcs_address"]}
+    interrupted = tmp_path / "interrupted"
+    process = subprocess.Popen([*command, "--storage", interrupted], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(interrupted.glob("*/step-*/progress.json")):
+        assert process.poll() is None, "the job ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    outcomes = []
+    for storage in (interrupted, tmp_path / "whole"):
+        done = subprocess.run([*command, "--storage", storage], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        outcomes.append(Outcome(**json.loads(done.stdout.splitlines()[-1])))
+    resumed, whole = (load(outcome.checkpoint) for outcome in outcomes)
+    assert [row.step for row in resumed.progress.rows] == [22, 44, 66, 88]
+    for a, b in zip(resumed.progress.rows, whole.progress.rows, strict=True):
+        assert (a.train_loss, a.train_error, a.val_loss) == (b.train_loss, b.train_error, b.val_loss)
+    for name, tensor in whole.model.items():
+        assert torch.equal(tensor, resumed.model[name]), name
+    for name, tensor in whole.optimizer.items():
+        assert torch.equal(tensor, resumed.optimizer[name]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": {"path": "/nowhere/at/all"}}, "holds no shards"),
+        ({"scaling": {"workers": 3}}, "multiple of scaling.workers, got 64 and 3"),
+        ({"scaling": {"workers": 0}}, "scaling.workers must be greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        fit(small(tmp_path, **change), show=False)
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir()), "nothing is left behind"
