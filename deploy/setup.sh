@@ -54,7 +54,8 @@ log=$(mktemp "${TMPDIR:-/tmp}/resnet-setup.XXXXXX") || fail "no temporary file c
 "$python" -m venv .venv >"$log" 2>&1 || { grep -qi ensurepip "$log" && fail "$python lacks the venv module; on Debian and Ubuntu: apt install python3-venv"; explain "$log"; }
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$UV" >"$log" 2>&1 || explain "$log"
 export UV_LINK_MODE="${UV_LINK_MODE:-hardlink}" VIRTUAL_ENV="$PWD/.venv"
-.venv/bin/uv pip sync --require-hashes requirements.txt >"$log" 2>&1 || explain "$log"
+# Ray starts many Python processes, and each would compile torch, Ray and pyarrow anew where bytecode is not written.
+.venv/bin/uv pip sync --require-hashes --compile-bytecode requirements.txt >"$log" 2>&1 || explain "$log"
 .venv/bin/uv pip install --no-deps --editable . >"$log" 2>&1 || explain "$log"
 echo "$stamp" >.venv/.ready
 rm -f "$log"

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from resnet.recipe import Frozen
 
-KEY = "resnet/progress/"
+KEY, SAVE, FAILED = "resnet/progress/", "resnet/save/", "resnet/failed/"
 POLL = 0.5  # seconds between two looks
 LINE = 3.0  # seconds between two lines where the output is no terminal
 
@@ -30,6 +30,8 @@ class Status(Frozen):
     error: float
     images_per_second: float
     seconds_left: float
+    saved: str | None = None
+    trouble: str | None = None
     rows: tuple[dict[str, Any], ...] = ()
 
     def line(self, width: int = 0) -> str:
@@ -68,7 +70,40 @@ def forget(run: str) -> None:
     """Remove what an earlier try of a run posted."""
     from ray.experimental.internal_kv import _internal_kv_del
 
-    _internal_kv_del(KEY + run)
+    for key in (KEY, SAVE, FAILED):
+        _internal_kv_del(key + run)
+
+
+def ask_to_save(run: str) -> None:
+    """Ask a run to save its state soon, because it is about to be stopped."""
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(SAVE + run, b"1", overwrite=True)
+
+
+def save_is_wanted(run: str) -> bool:
+    """Whether somebody has asked; answers yes once."""
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
+
+    wanted = _internal_kv_get(SAVE + run) is not None
+    if wanted:
+        _internal_kv_del(SAVE + run)
+    return wanted
+
+
+def fail(run: str, reason: str) -> None:
+    """Say why a run cannot go on; another try would end the same way. The first word stays."""
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(FAILED + run, reason.encode(), overwrite=False)
+
+
+def failure(run: str) -> str | None:
+    """Why a run cannot go on, or None."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    reason = _internal_kv_get(FAILED + run)
+    return None if reason is None else reason.decode()
 
 
 class Watch:

@@ -45,6 +45,7 @@ class Scaling(Frozen):
         float | None, Field(gt=0, description="CPUs that a worker's tasks for reading and decoding may hold")
     ] = None
     threads: Annotated[int | None, Field(ge=1, description="torch threads a worker")] = None
+    retries: Annotated[int, Field(ge=0, description="restarts after a lost worker or node, from the last state")] = 20
     precision: Annotated[
         Precision, Field(description="of the matrix products; auto: bfloat16 where the hardware multiplies it natively")
     ] = "auto"
@@ -72,6 +73,8 @@ class Checkpoints(Frozen):
     """When the state of the training is saved. The last and the best are kept."""
 
     every_epochs: Annotated[int, Field(ge=1)] = 1
+    every_steps: Annotated[int | None, Field(ge=1, description="inside an epoch too, after so many steps")] = None
+    every_minutes: Annotated[float | None, Field(gt=0, description="inside an epoch too, after so many minutes")] = 10
     keep: Annotated[int, Field(ge=1, description="best checkpoints kept, beside the last")] = 1
 
 

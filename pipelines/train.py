@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
 
 from pipelines import cluster, progress, report, stream, tracking
 from pipelines.feed import Feed
 from pipelines.manifest import Manifest
 from pipelines.run import Run, home
-from pipelines.storage import filesystem
-from resnet.recipe import Frozen, sentence
+from pipelines.storage import Folder
+from resnet.recipe import Frozen, Recipe
 
 if TYPE_CHECKING:
     from resnet.checkpoint import EpochRow
+
+
+SAVING = 15.0  # seconds that a stopped run waits for its workers to save
 
 
 class Outcome(Frozen):
@@ -163,43 +167,44 @@ class Place:
     """The folder of a run: what was asked for lies beside its checkpoints, so that two runs never mix."""
 
     def __init__(self, run: Run, data: str) -> None:
-        self.run, self.folder = run, f"{run.storage_path}/{run.name}"
-        self.system, self.path = filesystem(self.folder)
+        self.folder = Folder(f"{run.storage_path}/{run.name}")
         # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
         self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
 
     def claim(self) -> Outcome | None:
         """Write down what is asked for, or check that it is what the folder was made for. The outcome, if finished."""
         asked = self.read("asked.json")
+        if asked is not None:  # fields that a newer version has added have their defaults in an older run
+            asked["recipe"] = Recipe(**asked["recipe"]).model_dump(mode="json")
         if asked is None:
             self.write("asked.json", self.asked)
         elif asked != self.asked:
             before, now = dict(tracking.flat(asked)), dict(tracking.flat(self.asked))
             field = next(k for k in {**now, **before} if before.get(k) != now.get(k))
             raise ValueError(
-                f"{field} must be {before.get(field)} as in the run that {self.folder} holds, got {now.get(field)}; "
-                f"for another run give another --storage"
+                f"{field} must be {before.get(field)} as in the run that {self.folder.uri} holds, "
+                f"got {now.get(field)}; for another run give another --storage"
             )
         finished = self.read("outcome.json")
         try:
             return None if finished is None else Outcome(**finished)
-        except ValidationError as error:
-            raise ValueError(f"{self.folder}/outcome.json: {sentence(error)}") from None
+        except ValueError as error:
+            raise ValueError(f"{self.folder.uri}/outcome.json: {error}") from None
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder, or None."""
         try:
-            with self.system.open_input_stream(f"{self.path}/{name}") as file:
-                return json.loads(file.read())
+            return json.loads(self.folder.read(name))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, value: dict[str, Any]) -> None:
-        """Write a JSON file into the folder; whole, or not at all."""
-        self.system.create_dir(self.path, recursive=True)
-        with self.system.open_output_stream(f"{self.path}/{name}.part") as file:
-            file.write(json.dumps(value, indent=2).encode())
-        self.system.move(f"{self.path}/{name}.part", f"{self.path}/{name}")
+        """Write a JSON file into the folder; whole, or not at all. ValueError if that cannot be."""
+        try:
+            with self.folder.writing(name) as file:
+                file.write(json.dumps(value, indent=2).encode())
+        except OSError as error:
+            raise ValueError(f"storage must be a folder or bucket that can be written, got {error}") from None
 
 
 def load_feed(run: Run, source: Source) -> Feed:
@@ -219,19 +224,43 @@ def load_feed(run: Run, source: Source) -> Feed:
     return Feed(train, val, source.manifest.classes, {"mean": mean, "std": std}, resident)
 
 
+@contextlib.contextmanager
+def _saving_first(run: str) -> Iterator[None]:
+    """Within: SIGTERM (`ray job stop`, a scheduler) lets the workers save their state, then ends like Ctrl-C."""
+
+    def save(*_: object) -> None:
+        progress.ask_to_save(run)
+        before, deadline = progress.look(run), time.monotonic() + SAVING
+        while before and time.monotonic() < deadline:
+            now = progress.look(run)
+            if now and now.saved != before.saved:
+                break
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, save)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
 def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Sequence[EpochRow]]:
     """Run the workers to the end; the last checkpoint's place and the rows of all epochs."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from pipelines.checkpoints import Checkpoints
     from pipelines.worker import train_worker
-    from resnet.checkpoint import load
 
-    scaling = run.scaling
+    scaling, place = run.scaling, f"{run.storage_path}/{run.name}"
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"run": run.model_dump_json(), "feed": feed},
+        train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=ScalingConfig(
             num_workers=scaling.workers or 1,
             use_gpu=bool(scaling.gpu),
@@ -239,19 +268,24 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
         ),
         run_config=RunConfig(
             name=run.name,
-            storage_path=run.storage_path,
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=run.checkpoints.keep, checkpoint_score_attribute="top1_error", checkpoint_score_order="min"
-            ),
+            storage_path=f"{place}/ray",  # Ray's own records; the checkpoints are pipelines/checkpoints.py's
+            failure_config=FailureConfig(max_failures=scaling.retries),
             callbacks=list(callbacks),
         ),
     )
+    trouble = None
     try:
-        result = trainer.fit()
+        with _saving_first(run.name):
+            trainer.fit()
     except TrainingFailedError as error:
-        raise RuntimeError(f"{run.name} failed: {error}") from error
-    if result.checkpoint is None:
-        raise RuntimeError(f"{run.name} ended without a checkpoint in {run.storage_path}")
-    with result.checkpoint.as_directory() as folder:
-        return result.checkpoint.path, load(folder).progress.rows
+        trouble = error
+    if (reason := progress.failure(run.name)) is not None:
+        raise RuntimeError(f"{run.name} failed: {reason}") from trouble
+    if trouble is not None:
+        raise RuntimeError(f"{run.name} failed after {scaling.retries} restarts: {trouble}") from trouble
+    checkpoints = Checkpoints(place, run.checkpoints.keep)
+    found = checkpoints.latest()
+    if found is None:
+        raise RuntimeError(f"{run.name} ended without a checkpoint in {place}")
+    name, checkpoint = found
+    return checkpoints.path(name), checkpoint.progress.rows

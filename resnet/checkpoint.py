@@ -44,17 +44,25 @@ class EpochRow(Frozen):
     top1_error: float
     top5_error: float
     seconds: float
+    data_wait_fraction: float = 0.0
     images_per_second: float
 
 
 class Progress(Frozen):
-    """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count."""
+    """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count.
+
+    sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait: its time of
+    training, and the part of it that was spent waiting for data.
+    """
 
     step: int
     total_steps: int
     examples: int
     classes: tuple[ImageClass, ...]
     rows: tuple[EpochRow, ...] = ()
+    sums: tuple[float, ...] = (0.0, 0.0, 0.0)
+    seconds: float = 0.0
+    wait: float = 0.0
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -95,25 +96,46 @@ def test_another_recipe_in_the_same_place_is_refused_by_the_field_that_differs(f
         fit(run.model_copy(update={"recipe": recipe}), show=False)
 
 
-def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp_path: Path) -> None:
-    """SIGKILL the whole job after its first checkpoint; the same command goes on, to the same weights."""
-    command = [sys.executable, ROOT / "jobs" / "train_imagenet.py", "cifar10-resnet8", "--recipe.epochs", "4"]
-    command += ["--scaling.workers", "2", "--scaling.threads", "1", "--no-promote"]
-    environment = {**os.environ, "RAY_ADDRESS": ray_local.address_info["gcs_address"]}
-    interrupted = tmp_path / "interrupted"
-    process = subprocess.Popen([*command, "--storage", interrupted], env=environment, stderr=subprocess.DEVNULL)
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 240
-    while not list(interrupted.glob("*/step-*/progress.json")):
+    while not condition():
         assert process.poll() is None, "the job ended before it was killed"
         assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        time.sleep(0.05)
+
+
+def workers() -> list[psutil.Process]:
+    """Training workers of the Ray that this test process started, and no others."""
+    found = psutil.Process().children(recursive=True)
+    return [p for p in found if any(word.startswith("ray::RayTrainWorker") for word in p.cmdline()[:1])]
+
+
+def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp_path: Path) -> None:
+    """SIGKILL the job inside an epoch, start it again, SIGKILL a worker: the same weights as without any of it."""
+    command = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--recipe.epochs", "4"]
+    command += ["--scaling.workers", "2", "--scaling.threads", "1", "--no-promote", "--checkpoints.every-steps", "8"]
+    environment = {**os.environ, "RAY_ADDRESS": ray_local.address_info["gcs_address"]}
+    interrupted = tmp_path / "interrupted"
+
+    def start(storage: Path) -> subprocess.Popen[str]:
+        words = [*command, "--storage", str(storage)]
+        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def reached(step: int) -> bool:
+        return any(int(path.parent.name[5:]) >= step for path in interrupted.glob("*/step-*/progress.json"))
+
+    process = start(interrupted)
+    wait_for(lambda: reached(16), process)
+    process.kill()
+    process.communicate()
+    process = start(interrupted)
+    wait_for(lambda: reached(32) and workers(), process)
+    workers()[0].kill()
     outcomes = []
-    for storage in (interrupted, tmp_path / "whole"):
-        done = subprocess.run([*command, "--storage", storage], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        outcomes.append(Outcome(**json.loads(done.stdout.splitlines()[-1])))
+    for job in (process, start(tmp_path / "whole")):
+        out, _ = job.communicate(timeout=300)
+        assert job.returncode == 0
+        outcomes.append(Outcome(**json.loads(out.splitlines()[-1])))
     resumed, whole = (load(outcome.checkpoint) for outcome in outcomes)
     assert [row.step for row in resumed.progress.rows] == [22, 44, 66, 88]
     for a, b in zip(resumed.progress.rows, whole.progress.rows, strict=True):
@@ -122,6 +144,16 @@ def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp
         assert torch.equal(tensor, resumed.model[name]), name
     for name, tensor in whole.optimizer.items():
         assert torch.equal(tensor, resumed.optimizer[name]), name
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_one_sentence(ray_local: Any, tmp_path: Path) -> None:
+    run = small(tmp_path, epochs=2)
+    optim = run.recipe.optim.model_copy(update={"lr": 1e30})
+    schedule = run.recipe.schedule.model_copy(update={"warmup": 0.0})
+    recipe = run.recipe.model_copy(update={"optim": optim, "schedule": schedule})
+    words = r"the training loss is not finite at step [12] \(lr .*images \[\d+.*last good checkpoint is none"
+    with pytest.raises(RuntimeError, match=words):
+        fit(run.model_copy(update={"recipe": recipe}), show=False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""The checkpoints of a run in its folder or bucket: written beside the training, the last and the best kept.
+
+Not by ray.train.report: that is a barrier of all ranks, a report that the controller has not yet seen is lost with a
+killed worker, and an upload that fails ends the worker. Here rank 0 hands a copy of the state to a thread and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.storage import Folder
+from resnet.checkpoint import Checkpoint, load, save
+
+PREFIX = "step-"
+LAST_FILE = "progress.json"  # uploaded last: a checkpoint that has it is whole
+
+
+class Checkpoints:
+    """The checkpoints step-00000000, ... in a run's folder. keep: best ones that stay, beside the last."""
+
+    def __init__(self, folder: str, keep: int) -> None:
+        self.folder, self.keep = Folder(folder), keep
+
+    def names(self) -> list[str]:
+        """Whole checkpoints, oldest first."""
+        found = [e.name for e in self.folder.entries() if e.is_folder and e.name.startswith(PREFIX)]
+        return [n for n in found if any(e.name == LAST_FILE for e in self.folder.entries(n))]
+
+    def path(self, name: str) -> str:
+        """Local path or URI of a checkpoint."""
+        return self.folder.path(name) if self.folder.is_local else f"{self.folder.uri.rstrip('/')}/{name}"
+
+    def latest(self) -> tuple[str, Checkpoint] | None:
+        """Name and content of the newest checkpoint that can be read; a damaged one is passed over, and said so."""
+        for name in reversed(self.names()):
+            try:
+                return name, self.read(name)
+            except (ValueError, OSError) as error:
+                print(f"checkpoint {self.path(name)} is passed over: {error}", file=sys.stderr)
+        return None
+
+    def read(self, name: str) -> Checkpoint:
+        """One checkpoint. ValueError: damaged."""
+        with self.local(name) as folder:
+            return load(folder)
+
+    @contextlib.contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A local folder with the files of a checkpoint."""
+        if self.folder.is_local:
+            yield Path(self.folder.path(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+            for entry in self.folder.entries(name):
+                (Path(folder) / entry.name).write_bytes(self.folder.read(f"{name}/{entry.name}"))
+            yield Path(folder)
+
+    def write(self, checkpoint: Checkpoint) -> str:
+        """Write a checkpoint, whole or not at all, and remove those that need not be kept. OSError if it cannot be."""
+        name = f"{PREFIX}{checkpoint.progress.step:08d}"
+        if name in self.names():
+            return name
+        self.folder.remove(name)  # what a stopped upload left
+        if self.folder.is_local:
+            save(self.folder.path(name), checkpoint)
+        else:
+            with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
+                save(Path(temporary) / name, checkpoint)
+                files = sorted((Path(temporary) / name).iterdir(), key=lambda file: file.name == LAST_FILE)
+                for file in files:
+                    with self.folder.writing(f"{name}/{file.name}") as target:
+                        target.write(file.read_bytes())
+        self._prune()
+        return name
+
+    def _prune(self) -> None:
+        names = self.names()
+        errors = {name: self._error(name) for name in names}
+        judged = sorted((n for n in names if errors[n] is not None), key=lambda n: (errors[n], n))
+        for name in set(names[:-1]) - set(judged[: self.keep]):
+            self.folder.remove(name)
+
+    def _error(self, name: str) -> float | None:
+        """Validation error at this checkpoint; None inside an epoch."""
+        progress = json.loads(self.folder.read(f"{name}/{LAST_FILE}"))
+        rows = progress["rows"]
+        return rows[-1]["top1_error"] if rows and rows[-1]["step"] == progress["step"] else None
+
+
+class Writer:
+    """A thread that writes checkpoints, so that the training does not wait. A newer one replaces one that waits."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.written: str | None = None
+        self.trouble: str | None = None
+        self._waiting: Checkpoint | None = None
+        self._busy = False
+        self._end = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def submit(self, checkpoint: Checkpoint) -> None:
+        """Hand over a checkpoint whose tensors nobody changes any more."""
+        with self._change:
+            self._waiting = checkpoint
+            self._change.notify_all()
+
+    def flush(self) -> None:
+        """Wait until all that was handed over is written, or has failed."""
+        with self._change:
+            self._change.wait_for(lambda: self._waiting is None and not self._busy)
+
+    def close(self) -> None:
+        """Write what waits and end the thread."""
+        self.flush()
+        with self._change:
+            self._end = True
+            self._change.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._waiting is not None or self._end)
+                checkpoint, self._waiting, self._busy = self._waiting, None, True
+            if checkpoint is None:
+                return
+            try:
+                self.written = self.checkpoints.write(checkpoint)
+                self.trouble = None
+            except OSError as error:  # a full disk, a bucket that is gone: the last good one stays, training goes on
+                self.trouble = f"the checkpoint of step {checkpoint.progress.step} could not be written: {error}"
+            with self._change:
+                self._busy = False
+                self._change.notify_all()

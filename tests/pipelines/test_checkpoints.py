@@ -1,0 +1,76 @@
+"""Checkpoints of a run: whole or not seen, last and best kept, and trouble with a disk never ends the training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.checkpoints import Checkpoints, Writer
+from resnet.checkpoint import Checkpoint, EpochRow, Progress
+from resnet.classes import ImageClass
+
+
+def checkpoint(step: int, error: float | None = None) -> Checkpoint:
+    """A small one; with `error` at the end of an epoch, else inside one."""
+    rows = ()
+    if error is not None:
+        figures = dict.fromkeys(EpochRow.model_fields, 0.0) | {"epoch": 0, "step": step, "top1_error": error}
+        rows = (EpochRow(**figures),)  # pyright: ignore[reportArgumentType]
+    tensors = {"weight": torch.full((2,), float(step))}
+    classes = (ImageClass(id=0, wnid="n0", name="zero"),)
+    progress = Progress(step=step, total_steps=100, examples=1, classes=classes, rows=rows)
+    return Checkpoint(model=tensors, optimizer=tensors, pixels=tensors, run={"seed": 0}, progress=progress)
+
+
+def test_the_newest_whole_one_is_read(tmp_path: Path) -> None:
+    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    assert store.latest() is None
+    for step in (10, 20, 30):
+        store.write(checkpoint(step))
+    found = store.latest()
+    assert found is not None
+    assert (found[0], found[1].progress.step) == ("step-00000030", 30)
+    assert torch.equal(found[1].model["weight"], torch.tensor([30.0, 30.0]))
+
+
+def test_a_damaged_one_is_passed_over_and_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Checkpoints(str(tmp_path / "run"), keep=2)
+    store.write(checkpoint(10, error=5.0))
+    store.write(checkpoint(20, error=4.0))
+    (tmp_path / "run" / "step-00000020" / "model.safetensors").write_bytes(b"torn")
+    found = store.latest()
+    assert found is not None
+    assert found[0] == "step-00000010"
+    assert "step-00000020 is passed over" in capsys.readouterr().err
+
+
+def test_an_unfinished_upload_is_not_seen_and_is_replaced(tmp_path: Path) -> None:
+    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    store.write(checkpoint(10))
+    (tmp_path / "run" / "step-00000020").mkdir()
+    (tmp_path / "run" / "step-00000020" / "model.safetensors").write_bytes(b"half")
+    assert store.names() == ["step-00000010"]
+    store.write(checkpoint(20))
+    assert store.names() == ["step-00000020"]
+
+
+def test_last_and_best_are_kept(tmp_path: Path) -> None:
+    store = Checkpoints(str(tmp_path / "run"), keep=2)
+    for step, error in ((10, 9.0), (20, 3.0), (30, 5.0), (35, None), (40, 7.0), (45, None)):
+        store.write(checkpoint(step, error))
+    assert store.names() == ["step-00000020", "step-00000030", "step-00000045"]
+
+
+def test_trouble_is_told_and_the_next_write_succeeds(tmp_path: Path) -> None:
+    """A file where the folder should be stands for a disk that cannot be written."""
+    (tmp_path / "run").write_text("in the way")
+    writer = Writer(Checkpoints(str(tmp_path / "run"), keep=1))
+    writer.submit(checkpoint(10))
+    writer.flush()
+    assert writer.trouble is not None
+    assert "the checkpoint of step 10 could not be written" in writer.trouble
+    (tmp_path / "run").unlink()
+    writer.submit(checkpoint(20))
+    writer.close()
+    assert writer.trouble is None
+    assert writer.written == "step-00000020"
