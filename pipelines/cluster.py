@@ -69,7 +69,7 @@ def start_private(**options: Any) -> Any:
     # The same for a process that has imported Ray before: both settings are read once, at import.
     ray_constants.ENABLE_RAY_CLUSTER = False
     Config.initialize("")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_end_private, folder)
     settings = {
         "include_dashboard": False,
         "logging_level": logging.WARNING,
@@ -77,6 +77,14 @@ def start_private(**options: Any) -> Any:
         "_temp_dir": folder,
     } | options
     return ray.init(address="local", **settings)
+
+
+def _end_private(folder: str) -> None:
+    """End Ray, then remove its folder; the other way round its processes would write it anew."""
+    import ray
+
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short_temp() -> str:

@@ -2,93 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pipelines import progress, stream
-from pipelines.checkpoints import Checkpoints, Writer
+from pipelines import progress
+from pipelines.checkpoints import Checkpoints
 from pipelines.feed import Feed
-from pipelines.order import Order
 from pipelines.run import Run
+from pipelines.saving import NotFinite, Saver, State, all_reduce
+from pipelines.task import Task
 from resnet import build
-from resnet.checkpoint import (
-    Checkpoint,
-    EpochRow,
-    Progress,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from resnet.checkpoint import EpochRow, restore_optimizer
 from resnet.optim import EpochErrors, lr_at, optimizer
-from resnet.steps import Normalize, autocast, eval_step, native_precision, train_step
+from resnet.steps import autocast, eval_step, native_precision, train_step
 
 POST_EVERY = 1.0  # seconds between two statuses of rank 0
-PREEMPTION_EVERY = 15.0  # seconds between two questions of whether a node is about to be taken away
 AGREE_EVERY = 16  # steps between two questions of whether to save inside an epoch
-
-
-class NotFinite(RuntimeError):
-    """The training loss is not a number any more: trying again gives the same."""
 
 
 # A mistake in the data, the settings or the program. Lost peers, nodes and connections raise others.
 AGAIN_THE_SAME = (NotFinite, ValueError, TypeError, LookupError, AttributeError, NameError, ImportError, AssertionError)
-
-
-class Task:
-    """One rank's view of the run: which batches come, on which device they are computed."""
-
-    def __init__(self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device) -> None:
-        self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
-        self.cpus = run.scaling.data_cpus or 1.0
-        optim = run.recipe.optim
-        self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed)
-        self.local = optim.batch_size // world_size
-        self.total = run.recipe.total_steps(feed.train.examples)
-        pixels = {name: torch.from_numpy(array) for name, array in feed.pixels.items()}
-        self.normalize = Normalize(pixels["mean"], pixels["std"]).to(device)
-        self.resident: dict[str, stream.Resident] = {}
-
-    def split(self, name: str) -> stream.Resident:
-        """A decoded split, fetched once; its arrays are views of the object store."""
-        import ray
-
-        assert self.feed.resident is not None
-        if name not in self.resident:
-            self.resident[name] = stream.Resident(*ray.get(self.feed.resident[name]))
-        return self.resident[name]
-
-    def training(self, epoch: int, first_step: int) -> Iterator[stream.Batch]:
-        """This rank's batches of an epoch."""
-        place = (epoch, first_step, self.rank, self.world_size)
-        if self.feed.resident is not None:
-            return stream.resident_batches(self.split("train"), self.order, self.run.recipe.images, *place)
-        return stream.streamed_batches(self.feed.train, self.order, self.run.recipe.images, *place, self.cpus)
-
-    def evaluation(self) -> Iterator[stream.Batch]:
-        """This rank's part of the validation split."""
-        size = max(self.local, 128)
-        if self.feed.resident is not None:
-            return stream.resident_evaluation(self.split("val"), size, self.rank, self.world_size)
-        images = self.run.recipe.images
-        return stream.streamed_evaluation(self.feed.val, images, size, self.rank, self.world_size, self.cpus)
-
-    def ids(self, epoch: int, step: int) -> list[int]:
-        """Places in the training split of the global batch of a step of an epoch."""
-        window, skip = self.order.remaining(epoch, step)[0]
-        groups, rows = self.order.batches(epoch, window)
-        return (self.feed.train.starts()[groups[skip]] + rows[skip]).tolist()
-
-    def tensors(self, batch: stream.Batch) -> tuple[Tensor, Tensor]:
-        """Pixels (N, 3, S, S), normalised on the device, and labels (N,)."""
-        images = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
-        labels = torch.from_numpy(batch.labels).to(self.device, non_blocking=True)
-        shift = None if batch.shift is None else torch.from_numpy(batch.shift).to(self.device, non_blocking=True)
-        return self.normalize(images, shift), labels
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -171,45 +107,6 @@ def _loop(run: Run, feed: Feed, report: bool) -> None:
     clock.post(state, "done")
 
 
-class State:
-    """What a run is at a step, beside weights and momentum. sums: (3,) of the epoch so far, this rank's own part."""
-
-    def __init__(self, device: torch.device, saved: Progress | None, rank: int) -> None:
-        self.step, self.rows, self.lr = 0, (), 0.0
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-        self.bad = torch.full((), -1, dtype=torch.int64, device=device)  # first step whose loss is not finite
-        self.seconds = self.wait = 0.0
-        self._since = time.monotonic()
-        if saved is not None:
-            self.step, self.rows, self.seconds, self.wait = saved.step, saved.rows, saved.seconds, saved.wait
-            if rank == 0:  # sums of all ranks come back on one
-                self.sums += torch.tensor(saved.sums, dtype=torch.float64, device=device)
-
-    def add(self, sums: Tensor) -> None:
-        """Count a step. Nothing here waits for the device."""
-        self.sums += sums
-        self.bad = torch.where((self.bad < 0) & ~torch.isfinite(sums[0]), self.step, self.bad)
-
-    def mark(self) -> None:
-        """Take the time since the last mark as training."""
-        now = time.monotonic()
-        self.seconds, self._since = self.seconds + now - self._since, now
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time within is time that the training waited for data."""
-        began = time.perf_counter()
-        yield
-        self.wait += time.perf_counter() - began
-
-    def close(self) -> tuple[list[float], float, float]:
-        """End an epoch: sums over all ranks, seconds of training, seconds of waiting; all start again from zero."""
-        ended = _all_reduce(self.sums), self.seconds, self.wait
-        self.sums.zero_()
-        self.seconds = self.wait = 0.0
-        return ended
-
-
 def _start(
     task: Task, network: nn.Module, optim: torch.optim.Optimizer, checkpoints: Checkpoints, precision: str
 ) -> tuple[nn.parallel.DistributedDataParallel, State]:
@@ -247,108 +144,6 @@ def _settle(task: Task, model: nn.parallel.DistributedDataParallel, precision: s
         model.zero_grad(set_to_none=True)
 
 
-class Saver:
-    """When and how the state is saved. Rank 0 writes, beside the training; all ranks agree on the step."""
-
-    def __init__(
-        self, task: Task, network: nn.Module, optim: torch.optim.Optimizer, checkpoints: Checkpoints, state: State
-    ) -> None:
-        self.task, self.network, self.optim, self.checkpoints = task, network, optim, checkpoints
-        self.writer = Writer(checkpoints) if task.rank == 0 else None
-        self.saved_step, self.saved_at = state.step, time.monotonic()
-        self.looked_at, self.preempted = time.monotonic(), False
-
-    def agree(self, state: State) -> None:
-        """Save inside the epoch if steps, minutes or a request say so. Called by all ranks at the same steps."""
-        import ray.train
-
-        self.require_finite(state)
-        plan = self.task.run.checkpoints
-        save = look = False
-        if self.task.rank == 0:
-            now = time.monotonic()
-            save = plan.every_steps is not None and state.step - self.saved_step >= plan.every_steps
-            save |= plan.every_minutes is not None and now - self.saved_at >= 60 * plan.every_minutes
-            save |= progress.save_is_wanted(self.task.run.name)
-            look = now - self.looked_at > PREEMPTION_EVERY
-        flags = torch.tensor([int(save), int(look)], device=self.task.device)
-        torch.distributed.broadcast(flags, src=0)
-        save, look = (bool(flag) for flag in flags.tolist())
-        if look:  # a barrier of all ranks, so not in each step
-            self.looked_at = time.monotonic()
-            preempted = ray.train.get_preemption_info() is not None
-            save |= preempted and not self.preempted
-            self.preempted = preempted
-        if save:
-            state.mark()
-            self.save(state)
-
-    def save(self, state: State) -> None:
-        """Copy the state and hand it to the writer. Called by all ranks."""
-        sums = _all_reduce(state.sums)
-        self.saved_step, self.saved_at = state.step, time.monotonic()
-        if self.writer is None:
-            return
-        task = self.task
-        self.writer.submit(
-            Checkpoint(
-                model=_copy(self.network.state_dict()),
-                optimizer=_copy(optimizer_tensors(self.network, self.optim)),
-                pixels=_copy({"mean": task.normalize.mean, "std": task.normalize.std}),
-                run=task.run.model_dump(mode="json"),
-                progress=Progress(
-                    step=state.step,
-                    total_steps=task.total,
-                    examples=task.feed.val.examples,
-                    classes=task.feed.classes,
-                    rows=state.rows,
-                    sums=tuple(sums),
-                    seconds=state.seconds,
-                    wait=state.wait,
-                ),
-            )
-        )
-
-    def require_finite(self, state: State) -> None:
-        """End the training if a loss was not finite. Such weights are never saved: this comes before each save."""
-        task = self.task
-        first = torch.where(state.bad < 0, task.total, state.bad)
-        torch.distributed.all_reduce(first, op=torch.distributed.ReduceOp.MIN)
-        step = int(first)
-        if step == task.total:
-            return
-        if self.writer is not None:
-            self.writer.flush()
-            names = self.checkpoints.names()
-            epoch, inside = divmod(step, task.order.steps_per_epoch)
-            raise NotFinite(
-                f"the training loss is not finite at step {step} (lr {state.lr:g}, epoch {epoch}, images "
-                f"{task.ids(epoch, inside)} of the training split); the last good checkpoint is "
-                f"{self.checkpoints.path(names[-1]) if names else 'none: it was before the first'}"
-            )
-        time.sleep(1)  # rank 0's words, which say more, are the first to be heard
-        raise NotFinite(f"the training loss is not finite at step {step}")
-
-    def close(self) -> None:
-        """Wait for the last checkpoint. RuntimeError if it could not be written."""
-        if self.writer is None:
-            return
-        self.writer.close()
-        if self.writer.trouble:
-            raise RuntimeError(self.writer.trouble)
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-
-
-def _all_reduce(sums: Tensor) -> list[float]:
-    """Sums over all ranks."""
-    total = sums.clone()
-    torch.distributed.all_reduce(total)
-    return total.tolist()
-
-
 @torch.no_grad()
 def _evaluate(task: Task, network: nn.Module, precision: str) -> list[float]:
     """Sums over the whole validation split: loss, top-1 errors, top-5 errors, examples. Each example counts once."""
@@ -359,7 +154,7 @@ def _evaluate(task: Task, network: nn.Module, precision: str) -> list[float]:
     for batch in task.evaluation():
         sums += eval_step(network, *task.tensors(batch), precision)
     network.train()
-    total = _all_reduce(sums)
+    total = all_reduce(sums)
     if int(total[3]) != task.feed.val.examples:
         raise RuntimeError(f"evaluation counted {int(total[3])} of {task.feed.val.examples} images")
     return total

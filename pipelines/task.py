@@ -1,0 +1,66 @@
+"""One rank's view of a run: which batches come, and on which device they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pipelines import stream
+from pipelines.feed import Feed
+from pipelines.order import Order
+from pipelines.run import Run
+from resnet.steps import Normalize
+
+
+class Task:
+    """The batches of a rank, and what it needs to train on them."""
+
+    def __init__(self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device) -> None:
+        self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
+        self.cpus = run.scaling.data_cpus or 1.0
+        optim = run.recipe.optim
+        self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed)
+        self.local = optim.batch_size // world_size
+        self.total = run.recipe.total_steps(feed.train.examples)
+        pixels = {name: torch.from_numpy(array) for name, array in feed.pixels.items()}
+        self.normalize = Normalize(pixels["mean"], pixels["std"]).to(device)
+        self.resident: dict[str, stream.Resident] = {}
+
+    def split(self, name: str) -> stream.Resident:
+        """A decoded split, fetched once; its arrays are views of the object store."""
+        import ray
+
+        assert self.feed.resident is not None
+        if name not in self.resident:
+            self.resident[name] = stream.Resident(*ray.get(self.feed.resident[name]))
+        return self.resident[name]
+
+    def training(self, epoch: int, first_step: int) -> Iterator[stream.Batch]:
+        """This rank's batches of an epoch."""
+        place = (epoch, first_step, self.rank, self.world_size)
+        if self.feed.resident is not None:
+            return stream.resident_batches(self.split("train"), self.order, self.run.recipe.images, *place)
+        return stream.streamed_batches(self.feed.train, self.order, self.run.recipe.images, *place, self.cpus)
+
+    def evaluation(self) -> Iterator[stream.Batch]:
+        """This rank's part of the validation split."""
+        size = max(self.local, 128)
+        if self.feed.resident is not None:
+            return stream.resident_evaluation(self.split("val"), size, self.rank, self.world_size)
+        images = self.run.recipe.images
+        return stream.streamed_evaluation(self.feed.val, images, size, self.rank, self.world_size, self.cpus)
+
+    def ids(self, epoch: int, step: int) -> list[int]:
+        """Places in the training split of the global batch of a step of an epoch."""
+        window, skip = self.order.remaining(epoch, step)[0]
+        groups, rows = self.order.batches(epoch, window)
+        return (self.feed.train.starts()[groups[skip]] + rows[skip]).tolist()
+
+    def tensors(self, batch: stream.Batch) -> tuple[Tensor, Tensor]:
+        """Pixels (N, 3, S, S), normalised on the device, and labels (N,)."""
+        images = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
+        labels = torch.from_numpy(batch.labels).to(self.device, non_blocking=True)
+        shift = None if batch.shift is None else torch.from_numpy(batch.shift).to(self.device, non_blocking=True)
+        return self.normalize(images, shift), labels

@@ -1,0 +1,237 @@
+"""Bytes of an image file -> uint8 pixels: decode, the crops of training and evaluation, mirror, colour.
+
+Pure functions of (bytes, rng): the same bytes and the same generator give the same pixels, whichever process runs
+them. Pixels are (H, W, 3) uint8, RGB. Lengths are in pixels, offsets from the top left.
+
+Two ways lead to a crop. Evaluation takes `center_crop`, equal to Pillow's and torchvision's bit for bit. Training takes
+`random_resized_crop` and `scale_jitter_crop`, which decode and resize only what the crop shows (resnet/region.py), and
+differ from Pillow by 0.2 grey levels on average. Both filter as Pillow's BILINEAR does: a triangle, wide enough that
+nothing aliases.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from resnet import region
+from resnet.decoding import MAX_PIXELS, CorruptImage, TooLarge, decode, size_of
+
+__all__ = [
+    "CorruptImage",
+    "TooLarge",
+    "center_crop",
+    "decode",
+    "draw_pad_crop",
+    "draw_resized_crop",
+    "draw_scale_jitter",
+    "flip",
+    "pad_crop_flip",
+    "pca_color",
+    "pca_shift",
+    "random_resized_crop",
+    "resize_shorter",
+    "scale_jitter_crop",
+    "scaled_size",
+    "size_of",
+]
+
+# Eigenvalues and eigenvectors (columns) of the covariance of RGB over ImageNet's training pixels in [0, 1], as
+# facebookarchive/fb.resnet.torch:datasets/imagenet.lua gives them. Krizhevsky et al. 2012, section 4.1.
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+
+# --- Crops for evaluation: Pillow's pixels ----------------------------------------------------------------------------
+
+
+def scaled_size(height: int, width: int, shorter_side: int) -> tuple[int, int]:
+    """(height, width) with the shorter side as given and the longer in proportion, rounded down as torchvision does."""
+    longer = int(shorter_side * max(height, width) / min(height, width))
+    return (shorter_side, longer) if height <= width else (longer, shorter_side)
+
+
+def resize_shorter(data: bytes, shorter_side: int, exif: bool = False) -> np.ndarray:
+    """The whole image with its shorter side as given, (H, W, 3): for 10-crop and fully convolutional evaluation."""
+    from PIL import Image
+
+    image = decode(data, exif)
+    height, width = scaled_size(image.shape[0], image.shape[1], shorter_side)
+    if (height, width) == image.shape[:2]:
+        return image
+    if height * width > MAX_PIXELS:  # a hair, one pixel wide, would grow to gigabytes
+        raise TooLarge(f"a resized image must have at most {MAX_PIXELS} pixels, got {width} x {height}: it is narrow")
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def center_crop(data: bytes, size: int, shorter_side: int, exif: bool = False) -> np.ndarray:
+    """The middle size x size of the image with its shorter side as given. (size, size, 3).
+
+    Equal to torchvision's Resize(shorter_side) and CenterCrop(size) of a Pillow image, bit for bit.
+    """
+    _check_crop(size, shorter_side)
+    image = resize_shorter(data, shorter_side, exif)
+    top, left = (round((length - size) / 2) for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
+
+
+def _check_crop(size: int, shorter_side: int) -> None:
+    if not 1 <= size <= shorter_side:
+        raise ValueError(f"shorter_side must be at least size, and size at least 1, got {shorter_side} and {size}")
+
+
+# --- Crops for training: only what is seen is decoded -----------------------------------------------------------------
+
+
+def random_resized_crop(
+    data: bytes,
+    rng: np.random.Generator,
+    size: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    engine: region.Engine | None = None,
+) -> np.ndarray:
+    """A random part of the image resized to (size, size, 3): torchvision's RandomResizedCrop. engine: region.best()."""
+    header, image, height, width = _header_or_pixels(data)
+    box = draw_resized_crop(rng, height, width, area, ratio)
+    return _crop(data, header, image, box, size, False, engine)
+
+
+def scale_jitter_crop(
+    data: bytes,
+    rng: np.random.Generator,
+    size: int,
+    shorter_side: tuple[int, int] = (256, 480),
+    engine: region.Engine | None = None,
+) -> np.ndarray:
+    """A random size x size crop of the image with a random shorter side (section 3.4). (size, size, 3).
+
+    As if the whole were resized and then cropped, without the work. engine: region.best().
+    """
+    header, image, height, width = _header_or_pixels(data)
+    box = draw_scale_jitter(rng, height, width, size, shorter_side)
+    return _crop(data, header, image, box, size, True, engine)
+
+
+def draw_resized_crop(
+    rng: np.random.Generator, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) with a share of the area and a ratio of width to height drawn from their ranges.
+
+    Ten tries, then the largest central part within the range of ratios (torchvision's RandomResizedCrop). The area is
+    drawn uniformly, the ratio so that r and 1 / r are equally likely.
+    """
+    (least, most), (low, high) = area, (math.log(ratio[0]), math.log(ratio[1]))
+    for _ in range(10):
+        pixels = height * width * (least + (most - least) * rng.random())
+        aspect = math.exp(low + (high - low) * rng.random())
+        w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def draw_scale_jitter(
+    rng: np.random.Generator, height: int, width: int, size: int, shorter_side: tuple[int, int]
+) -> region.Box:
+    """Box of the stored image under a random size x size crop of it at a random shorter side; ends included.
+
+    Draws the shorter side, then top, then left, in pixels of the resized image.
+    """
+    _check_crop(size, shorter_side[0])
+    shorter = int(rng.integers(shorter_side[0], shorter_side[1], endpoint=True))
+    tall, wide = scaled_size(height, width, shorter)
+    top, left = int(rng.integers(tall - size + 1)), int(rng.integers(wide - size + 1))
+    y, x = height / tall, width / wide
+    return top * y, left * x, size * y, size * x
+
+
+def _header_or_pixels(data: bytes) -> tuple[region.Header | None, np.ndarray | None, int, int]:
+    """A JPEG's header, or the pixels of anything else; and height and width."""
+    header = region.read_header(data)
+    if header is not None:
+        return header, None, header.height, header.width
+    image = decode(data)
+    return None, image, *image.shape[:2]
+
+
+def _crop(
+    data: bytes,
+    header: region.Header | None,
+    image: np.ndarray | None,
+    box: region.Box,
+    size: int,
+    bleed: bool,
+    engine: region.Engine | None,
+) -> np.ndarray:
+    engine = engine or region.best()
+    if header is not None:
+        try:
+            return region.crop_and_resize(data, header, box, size, bleed, engine)
+        except region.Undecodable:
+            image = decode(data)
+    assert image is not None
+    if not bleed:
+        top, left, height, width = (int(length) for length in box)
+        image, box = image[top : top + height, left : left + width], (0, 0, height, width)
+    return engine.resize(image, box, size, size)
+
+
+# --- Mirror and colour ------------------------------------------------------------------------------------------------
+
+
+def flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The image or, as often, its mirror image. (H, W, 3)."""
+    return _mirror(image) if rng.random() < 0.5 else image
+
+
+def _mirror(image: np.ndarray) -> np.ndarray:
+    """(..., H, W, 3) -> its mirror image, new. By channel: numpy is slow at turning pixels of three bytes (5 times)."""
+    mirror = np.empty_like(image)
+    for c in range(3):
+        mirror[..., c] = image[..., ::-1, c]
+    return mirror
+
+
+def pca_shift(rng: np.random.Generator, std: float = 0.1) -> np.ndarray:
+    """AlexNet's PCA colour: (3,) float32 to add to R, G and B in [0, 255], one draw an image.
+
+    Adding it commutes with subtracting a mean, so the device may do it after normalising (divide it by the same std).
+    """
+    return (255 * EIGENVECTORS @ (rng.normal(0, std, 3) * EIGENVALUES)).astype(np.float32)
+
+
+def pca_color(image: np.ndarray, rng: np.random.Generator, std: float = 0.1) -> np.ndarray:
+    """The image with `pca_shift` added, rounded and clipped. (H, W, 3) uint8."""
+    levels = np.arange(256, dtype=np.float32)[:, None] + pca_shift(rng, std)
+    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return np.stack([table[:, c].take(image[..., c]) for c in range(3)], axis=2)
+
+
+# --- Small images, in batches -----------------------------------------------------------------------------------------
+
+
+def draw_pad_crop(rng: np.random.Generator, n: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """n draws for `pad_crop_flip`: offsets (n, 2), each from 0 to 2 pad, and flips (n,), true half of the time."""
+    return rng.integers(0, 2 * pad, (n, 2), endpoint=True), rng.random(n) < 0.5
+
+
+def pad_crop_flip(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, pad: int = 4) -> np.ndarray:
+    """Pad with zeros, crop back to the same size, mirror some (section 4.2). (N, H, W, 3) uint8 -> the same, new.
+
+    offsets: (N, 2) top and left of the crop in the padded image, pad is the middle; flips: (N,) bool.
+    """
+    n, height, width, channels = images.shape
+    if offsets.shape != (n, 2) or flips.shape != (n,):
+        raise ValueError(f"offsets and flips must be ({n}, 2) and ({n},), got {offsets.shape} and {flips.shape}")
+    if n and (offsets.min() < 0 or offsets.max() > 2 * pad):
+        raise ValueError(f"offsets must lie in [0, {2 * pad}], got {offsets.min()} to {offsets.max()}")
+    padded = np.zeros((n, height + 2 * pad, width + 2 * pad, channels), np.uint8)
+    padded[:, pad : pad + height, pad : pad + width] = images
+    crops = np.empty_like(images)
+    for crop, whole, (top, left) in zip(crops, padded, offsets.tolist(), strict=True):
+        crop[:] = whole[top : top + height, left : left + width]
+    crops[flips] = _mirror(crops[flips])
+    return crops

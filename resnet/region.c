@@ -1,0 +1,179 @@
+/* Two hot loops of region.py: decode a region of a JPEG, and the antialiased bilinear (triangle) resize.
+ *
+ * Plain C for any compiler with GCC's vector extensions (gcc or clang); nothing depends on the CPU that
+ * compiles. Compiled on first use by region.py; with -DREGION it also needs libjpeg-turbo's jpeglib.h and -ljpeg.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef float float4 __attribute__((vector_size(16), aligned(4)));
+
+typedef struct { int *first, *count, most; float *weight; } Taps;
+
+/* Weights of the triangle filter along one axis; as wide as the shrinking, so that nothing aliases.
+ * The box [start, start + length) of an axis of n pixels goes to `out` pixels; pixels outside the axis weigh nothing. */
+static int make_taps(Taps *taps, int n, double start, double length, int out) {
+    double step = length / out, reach = step < 1 ? 1 : step;
+    int room = (int)ceil(2 * reach) + 2;
+    taps->first = malloc(2 * (size_t)out * sizeof(int));
+    taps->weight = calloc((size_t)out * room, sizeof(float));
+    if (!taps->first || !taps->weight) return -1;
+    taps->count = taps->first + out;
+    taps->most = 1;
+    for (int i = 0; i < out; i++) {
+        double centre = start + (i + 0.5) * step, sum = 0;
+        int from = (int)floor(centre - reach + 0.5), to = (int)floor(centre + reach + 0.5);
+        from = from < 0 ? 0 : from > n - 1 ? n - 1 : from;
+        to = to > n ? n : to <= from ? from + 1 : to;
+        float *weight = taps->weight + (size_t)i * room;
+        for (int j = from; j < to; j++) {
+            double w = 1 - fabs((j + 0.5 - centre) / reach);
+            weight[j - from] = w > 0 ? (float)w : 0;
+            sum += weight[j - from];
+        }
+        if (sum == 0) sum = weight[0] = 1;
+        for (int j = 0; j < to - from; j++) weight[j] = (float)(weight[j] / sum);
+        taps->first[i] = from;
+        taps->count[i] = to - from;
+        if (to - from > taps->most) taps->most = to - from;
+    }
+    for (int i = 0; i < out; i++) /* close up: `most` weights a pixel, the rest zero */
+        memmove(taps->weight + (size_t)i * taps->most, taps->weight + (size_t)i * room, taps->most * sizeof(float));
+    return 0;
+}
+
+/* One row of the result before the horizontal pass: n sums over `count` rows of the source. */
+static inline __attribute__((always_inline)) void blend_rows(
+    const uint8_t *source, long stride, int n, const float *weight, int count, float *row) {
+    enum { BLOCK = 64 };
+    for (int at = 0; at < n; at += BLOCK) {
+        if (n < BLOCK) {
+            for (int i = 0; i < n; i++) row[i] = 0;
+            for (int t = 0; t < count; t++)
+                for (int i = 0; i < n; i++) row[i] += weight[t] * source[t * stride + i];
+            return;
+        }
+        if (at + BLOCK > n) at = n - BLOCK; /* the last block overlaps the one before */
+        float sum[BLOCK];
+        for (int i = 0; i < BLOCK; i++) sum[i] = weight[0] * source[at + i];
+        for (int t = 1; t < count; t++)
+            for (int i = 0; i < BLOCK; i++) sum[i] += weight[t] * source[t * stride + at + i];
+        for (int i = 0; i < BLOCK; i++) row[at + i] = sum[i];
+    }
+}
+/* `count` is a constant where this is inlined, so the loop over taps unrolls. Writes one float past the last pixel. */
+static inline __attribute__((always_inline)) void blend_columns(
+    const float *row, const Taps *across, int count, int width, float *line) {
+    for (int x = 0; x < width; x++) {
+        const float *pixel = row + 3 * (long)across->first[x], *weight = across->weight + (size_t)x * count;
+        float4 sum = {0.5f, 0.5f, 0.5f, 0.5f}; /* red, green, blue, and a lane that the next pixel overwrites */
+        for (int t = 0; t < count; t++) sum += weight[t] * *(const float4 *)(pixel + 3 * t);
+        *(float4 *)(line + 3 * (long)x) = sum;
+    }
+}
+
+static inline __attribute__((always_inline)) void blend(const uint8_t *source, long stride, const Taps *down,
+    const Taps *across, int left, int n, int height, int width, float *row, float *line, uint8_t *target) {
+    for (int y = 0; y < height; y++) {
+        blend_rows(source + down->first[y] * stride + 3 * (long)left, stride, n,
+                   down->weight + (size_t)y * down->most, down->count[y], row);
+        switch (across->most) {
+            case 1: blend_columns(row, across, 1, width, line); break;
+            case 2: blend_columns(row, across, 2, width, line); break;
+            case 3: blend_columns(row, across, 3, width, line); break;
+            case 4: blend_columns(row, across, 4, width, line); break;
+            case 5: blend_columns(row, across, 5, width, line); break;
+            case 6: blend_columns(row, across, 6, width, line); break;
+            default: blend_columns(row, across, across->most, width, line);
+        }
+        uint8_t *restrict out = target + 3 * (size_t)width * y;
+        const float *restrict in = line;
+        for (int i = 0; i < 3 * width; i++) out[i] = (uint8_t)(int)in[i];
+    }
+}
+
+static void blend_plain(const uint8_t *source, long stride, const Taps *down, const Taps *across, int left, int n,
+    int height, int width, float *row, float *line, uint8_t *target) {
+    blend(source, stride, down, across, left, n, height, width, row, line, target);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static void blend_avx2(const uint8_t *source, long stride, const Taps *down,
+    const Taps *across, int left, int n, int height, int width, float *row, float *line, uint8_t *target) {
+    blend(source, stride, down, across, left, n, height, width, row, line, target);
+}
+#define BLEND (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? blend_avx2 : blend_plain)
+#else
+#define BLEND blend_plain
+#endif
+
+/* Resize the box (top, left, tall, wide; pixels, fractions allowed) of an RGB image (rows, columns, 3) to
+ * (height, width, 3). 0, or -1 when memory is short. */
+int resize(const uint8_t *source, int rows, int columns, long stride, double top, double left, double tall,
+           double wide, int height, int width, uint8_t *target) {
+    Taps down = {0}, across = {0};
+    float *row = NULL, *line = malloc((3 * (size_t)width + 1) * sizeof(float));
+    int failed = make_taps(&down, rows, top, tall, height) | make_taps(&across, columns, left, wide, width) | !line;
+    if (!failed) {
+        int begin = across.first[0], end = across.first[width - 1] + across.count[width - 1];
+        for (int x = 0; x < width; x++) across.first[x] -= begin;
+        /* what a short row of taps reads past the end weighs zero, and must not be NaN: calloc */
+        row = calloc(3 * ((size_t)(end - begin) + across.most) + 4, sizeof(float));
+        failed = !row;
+        if (row) BLEND(source, stride, &down, &across, begin, 3 * (end - begin), height, width, row, line, target);
+    }
+    free(row); free(line); free(down.first); free(down.weight); free(across.first); free(across.weight);
+    return failed ? -1 : 0;
+}
+
+#ifdef REGION
+#include <stdio.h>
+#include <setjmp.h>
+#include <jpeglib.h>
+
+typedef struct { struct jpeg_error_mgr base; jmp_buf back; } Errors;
+static void leave(j_common_ptr jpeg) { longjmp(((Errors *)jpeg->err)->back, 1); }
+static void be_silent(j_common_ptr jpeg, int level) { (void)jpeg; (void)level; }
+
+/* Decode rows [y, y + h) and columns [x, x + w) of the JPEG shrunk by `scale` (1, 2, 4, 8) to RGB rows in `pixels`.
+ * libjpeg starts at a whole block column; got = {first column, columns}. 0, or -1 when the JPEG cannot be decoded. */
+int decode_region(const uint8_t *data, long size, int scale, int x, int y, int w, int h, uint8_t *pixels,
+                  long capacity, int *got) {
+    struct jpeg_decompress_struct jpeg;
+    Errors errors;
+    jpeg.err = jpeg_std_error(&errors.base);
+    errors.base.error_exit = leave;
+    errors.base.emit_message = be_silent;
+    if (setjmp(errors.back)) {
+        jpeg_destroy_decompress(&jpeg);
+        return -1;
+    }
+    jpeg_create_decompress(&jpeg);
+    jpeg_mem_src(&jpeg, data, size);
+    jpeg_read_header(&jpeg, TRUE);
+    jpeg.out_color_space = JCS_RGB;
+    jpeg.dct_method = JDCT_ISLOW;
+    jpeg.scale_num = 1;
+    jpeg.scale_denom = scale;
+    jpeg_start_decompress(&jpeg);
+    JDIMENSION first = x, columns = w;
+    if (x < 0 || y < 0 || w < 1 || h < 1 || (JDIMENSION)x + w > jpeg.output_width ||
+        (JDIMENSION)y + h > jpeg.output_height) leave((j_common_ptr)&jpeg);
+    if (columns < jpeg.output_width) jpeg_crop_scanline(&jpeg, &first, &columns);
+    got[0] = first;
+    got[1] = columns;
+    size_t stride = 3 * (size_t)columns;
+    if (stride * h > (size_t)capacity) leave((j_common_ptr)&jpeg);
+    if (y) jpeg_skip_scanlines(&jpeg, y);
+    while (jpeg.output_scanline < (JDIMENSION)(y + h)) {
+        JDIMENSION at = jpeg.output_scanline - y;
+        JSAMPROW rows[8];
+        for (JDIMENSION i = 0; i < 8; i++) rows[i] = pixels + stride * (at + i < (JDIMENSION)h ? at + i : (JDIMENSION)h - 1);
+        jpeg_read_scanlines(&jpeg, rows, (JDIMENSION)h - at < 8 ? (JDIMENSION)h - at : 8);
+    }
+    jpeg_destroy_decompress(&jpeg);
+    return 0;
+}
+#endif

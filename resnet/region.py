@@ -1,0 +1,287 @@
+"""The region of a JPEG that a crop needs, decoded and resized: the hot loop of training input.
+
+A JPEG is decoded from its first row on, so rows above a region cost their Huffman codes, and rows below it nothing.
+Three engines give the same picture, to within a fifth of a grey level on average (docs/decisions.md has their speeds):
+
+    libjpeg  our region.c with the system's libjpeg-turbo: only the region's rows and columns are transformed
+    c        simplejpeg decodes whole rows down to the region's last one; region.c resizes
+    wheels   simplejpeg as above; torch resizes (Pillow where the box has fractions). Needs no compiler
+
+region.c is compiled on first use, once a machine, if a C compiler is there. `best()` chooses, `best().name` says which.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+SOURCE = Path(__file__).with_name("region.c")
+ENGINES = ("libjpeg", "c", "wheels")
+# What each engine's library is compiled with: before the source, and after it.
+FLAGS = {"libjpeg": (("-DREGION",), ("-lm", "-ljpeg")), "c": ((), ("-lm",))}
+SCALES = (8, 4, 2)  # a JPEG can be shrunk by these while decoding, in the frequency domain
+HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+MAX_PIXELS = 89_478_485  # Pillow's own bound of what is no decompression bomb
+
+Box = tuple[float, float, float, float]
+"""(top, left, height, width) in pixels of the stored image."""
+
+
+class Undecodable(ValueError):
+    """The fast way cannot decode these bytes; Pillow decides what they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a region decode must know of a JPEG. frame: offset of its frame header; sampling: rows a colour is for."""
+
+    height: int
+    width: int
+    frame: int
+    sampling: int
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """decode(data, header, scale, top, left, height, width) -> pixels, in the JPEG shrunk by scale; a fourth channel
+    may follow. resize(pixels, box, height, width) -> (height, width, 3), antialiased bilinear."""
+
+    name: str
+    decode: Callable[[bytes, Header, int, int, int, int, int], np.ndarray]
+    resize: Callable[[np.ndarray, Box, int, int], np.ndarray]
+
+
+def read_header(data: bytes) -> Header | None:
+    """Header of a complete 8-bit grayscale or three-colour Huffman JPEG. None: anything else, Pillow's business."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    at, frame = 2, 0
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte before the marker
+            at += 1
+        elif marker == 0xDA:
+            return _header(data, frame, at) if frame else None
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # no length follows: none belongs before the scan
+            return None
+        else:
+            if marker in HUFFMAN_FRAMES:
+                frame = at
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _header(data: bytes, frame: int, scan: int) -> Header | None:
+    """data[frame + 4:] is precision, height, width, components, then (id, sampling, table) of each component."""
+    if scan < frame + 10:
+        return None
+    precision, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
+    sampling = [data[frame + 11 + 3 * i] & 15 for i in range(components) if frame + 11 + 3 * i < scan]
+    plain = precision == 8 and components in (1, 3) and len(sampling) == components and all(sampling)
+    # A truncated file has no end marker (or a thumbnail's, before the scan); an early crop would not notice.
+    if not plain or not 0 < height * width <= MAX_PIXELS or data.rfind(b"\xff\xd9", scan) < 0:
+        return None
+    return Header(height, width, frame, max(sampling))
+
+
+def crop_and_resize(data: bytes, header: Header, box: Box, size: int, bleed: bool, engine: Engine) -> np.ndarray:
+    """(size, size, 3) uint8: the box of a JPEG, resized. bleed: the filter may reach pixels outside the box.
+
+    bleed is right where the box is a crop of a resized image, wrong where the crop comes first. Undecodable if it is.
+    """
+    scale = next((s for s in SCALES if min(box[2:]) >= 2 * s * size), 1)
+    top, left, height, width = (length / scale for length in box)
+    reach_y, reach_x = (max(1.0, height / size), max(1.0, width / size)) if bleed else (0.0, 0.0)
+    y, x = max(0, math.floor(top - reach_y)), max(0, math.floor(left - reach_x))
+    bottom = min(-(-header.height // scale), math.ceil(top + height + reach_y))
+    right = min(-(-header.width // scale), math.ceil(left + width + reach_x))
+    pixels = engine.decode(data, header, scale, y, x, bottom - y, right - x)
+    return engine.resize(pixels, (top - y, left - x, height, width), size, size)
+
+
+# --- Engines ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def best() -> Engine:
+    """The fastest engine of this machine. The first call may compile for a second."""
+    return next(found for name in ENGINES if (found := engine(name)))
+
+
+@cache
+def engine(name: str) -> Engine | None:
+    """An engine by name. None where this machine lacks its compiler or library."""
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
+    if name == "wheels":
+        return Engine(name, partial(_decode_rows, "RGBX"), _resize_wheels)
+    library = _library(name)
+    if library is None:
+        return None
+    decode = partial(_decode_region, library) if name == "libjpeg" else partial(_decode_rows, "RGB")
+    return Engine(name, decode, partial(_resize_c, library))
+
+
+def _decode_rows(
+    colors: str, data: bytes, header: Header, scale: int, top: int, left: int, height: int, width: int
+) -> np.ndarray:
+    """By simplejpeg, which knows no regions: a smaller height in the header makes it stop below the region.
+
+    The rows that share one more colour keep the interpolation of colours at the region's last row exact.
+    """
+    rows = min(header.height, (top + height + header.sampling) * scale)
+    start = header.frame + 5
+    data = b"".join((data[:start], rows.to_bytes(2, "big"), data[start + 2 :]))
+    least = {"min_height": -(-rows // scale), "min_width": -(-header.width // scale)} if scale > 1 else {}
+    try:
+        # Not strict: bytes left over after the last row are a warning, and so is what cameras add to their files.
+        pixels = simplejpeg.decode_jpeg(data, colors, strict=False, **least)
+    except ValueError as error:
+        raise Undecodable(str(error)) from None
+    return pixels[top : top + height, left : left + width]
+
+
+def _decode_region(
+    library: ctypes.CDLL, data: bytes, header: Header, scale: int, top: int, left: int, height: int, width: int
+) -> np.ndarray:
+    """By libjpeg-turbo. Two columns more on either side keep the interpolation of colours at the edges exact."""
+    first, last = max(0, left - 2), min(-(-header.width // scale), left + width + 2)
+    room = last - first + 64  # it starts at a whole block column, up to 32 pixels before
+    buffer = np.empty(3 * height * room, np.uint8)
+    got = (ctypes.c_int * 2)()
+    failed = library.decode_region(
+        data, len(data), scale, first, top, last - first, height, buffer.ctypes.data, buffer.size, got
+    )
+    if failed:
+        raise Undecodable("libjpeg cannot decode this JPEG")
+    start, columns = got
+    pixels = buffer[: 3 * height * columns].reshape(height, columns, 3)
+    return pixels[:, left - start : left - start + width]
+
+
+def _resize_c(library: ctypes.CDLL, pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    if pixels.strides[1:] != (3, 1):
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    out = np.empty((height, width, 3), np.uint8)
+    rows, columns = pixels.shape[:2]
+    failed = library.resize(pixels.ctypes.data, rows, columns, pixels.strides[0], *box, height, width, out.ctypes.data)
+    if failed:
+        raise MemoryError(f"no memory to resize {rows} x {columns} pixels")
+    return out
+
+
+def _resize_wheels(pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    """By torch where the box is the whole array: three times as fast as Pillow, from four channels. Else by Pillow."""
+    if box != (0, 0, *pixels.shape[:2]):
+        return _resize_pillow(pixels, box, height, width)
+    import torch
+
+    planes = torch.from_numpy(_four(pixels)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    return _three(resized[0].permute(1, 2, 0).numpy())
+
+
+def _resize_pillow(pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    from PIL import Image
+
+    top, left, tall, wide = box
+    rows, columns = pixels.shape[:2]
+    image = Image.frombuffer("RGBX", (columns, rows), _four(pixels), "raw", "RGBX", 0, 1)
+    corners = (left, top, min(left + wide, columns), min(top + tall, rows))
+    return _three(np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, corners)))
+
+
+def _four(pixels: np.ndarray) -> np.ndarray:
+    """Contiguous pixels with a fourth channel, which is what torch and Pillow work on."""
+    if pixels.shape[2] == 3:
+        return np.concatenate([pixels, pixels[..., :1]], axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def _three(pixels: np.ndarray) -> np.ndarray:
+    """Without the fourth channel. By channel: numpy copies pixels of three bytes five times as slowly."""
+    out = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for c in range(3):
+        out[..., c] = pixels[..., c]
+    return out
+
+
+# --- The C library ----------------------------------------------------------------------------------------------------
+
+
+def _library(name: str) -> ctypes.CDLL | None:
+    """region.c for an engine, compiled now or before. None: no compiler, no libjpeg-turbo, or nowhere to write."""
+    compiler = shutil.which(os.environ.get("CC") or "cc")
+    before, after = FLAGS[name]
+    made_for = (sys.platform, platform.machine(), *before)
+    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), *(part.encode() for part in made_for)]))
+    folder = _private_folder()
+    if folder is None:
+        return None
+    path = folder / f"region-{name}-{key.hexdigest()[:16]}.so"
+    library = _load(path)
+    if library is None and compiler and _compile([compiler, *before], list(after), path):
+        library = _load(path)
+    return library
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
+    """None where it is not there, or from a machine with another libjpeg or C library, by a shared home."""
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_double
+    library.resize.argtypes = [pointer, integer, integer, long, *[double] * 4, integer, integer, pointer]
+    if hasattr(library, "decode_region"):
+        region = [integer] * 5
+        library.decode_region.argtypes = [ctypes.c_char_p, long, *region, pointer, long, ctypes.POINTER(integer)]
+    return library
+
+
+def _compile(command: list[str], libraries: list[str], path: Path) -> bool:
+    """Several processes may compile at once: each renames a file of its own into place."""
+    descriptor, made = tempfile.mkstemp(suffix=".so", dir=path.parent)
+    os.close(descriptor)
+    try:
+        options = ["-std=gnu11", "-O3", "-shared", "-fPIC", "-o", made, str(SOURCE), *libraries]
+        done = subprocess.run([*command, *options], capture_output=True, timeout=120, check=False)
+        if done.returncode == 0:
+            os.replace(made, path)
+        return done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    finally:
+        Path(made).unlink(missing_ok=True)
+
+
+def _private_folder() -> Path | None:
+    """$RESNET_HOME/cache or ~/resnet/cache, else one in the temporary folder; only where no other user can write."""
+    home = Path(os.environ.get("RESNET_HOME") or "~/resnet").expanduser()
+    if not hasattr(os, "getuid"):
+        return None
+    for folder in (home / "cache", Path(tempfile.gettempdir()) / f"resnet-cache-{os.getuid()}"):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = folder.stat()
+        except OSError:
+            continue
+        # A library that somebody else may replace is never loaded.
+        if status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(folder, os.W_OK):
+            return folder
+    return None
