@@ -49,7 +49,7 @@ def test_a_working_directory_travels_with_the_job(ray_local: Any, tmp_path: Path
         (["--recipe.optim.lr", "-1"], r"lr must be greater than 0, got -1"),
         (["--recipe.optim.lr", "fast"], r"--recipe\.optim\.lr"),
         (["--recipe.optm.lr", "1"], r"Unrecognized options: --recipe\.optm\.lr.*--recipe\.optim\.lr"),
-        (["--recipe.images.policy", "scale-jitter"], r"pad has an effect with policy pad-crop only"),
+        (["--recipe.images.policy", "scale-jitter"], r"policy scale-jitter needs shorter_side"),
         (["--scaling.workers", "0"], r"workers must be greater than or equal to 1, got 0"),
         (["--data.path", "/nowhere"], r"/nowhere holds no shards"),
     ],
