@@ -75,6 +75,7 @@ def tar(members: dict[str, bytes]) -> bytes:
 def test_class_folders_are_read_exactly(tmp_path: Path, val: str) -> None:
     expected = write_folders(tmp_path, val=val)
     (tmp_path / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "downloaded.tar").write_bytes(b"x")
     listing = list_source(Source(path=str(tmp_path)))
     assert listing.kind == "folders"
     assert read_back(listing) == expected

@@ -1,0 +1,127 @@
+"""manifest.json of a folder of shards: what is in it, how it was made, and from what."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipelines.storage import Folder
+from resnet.classes import ImageClass
+from resnet.recipe import Frozen, sentence
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+LEDGER = ".writing"  # folder inside the output: what a preparation has finished; gone when the manifest is there
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+class Shard(Frozen):
+    """A Parquet file. row_groups: rows of each row group, in order; sha256: of the file."""
+
+    file: str
+    split: Split
+    examples: int
+    row_groups: tuple[int, ...]
+    bytes: int
+    sha256: str
+
+
+class Rejected(Frozen):
+    """An image that cannot be decoded and is in no shard."""
+
+    split: Split
+    key: str
+    reason: str
+
+
+class Unusual(Frozen):
+    """Images that decode, but are no plain RGB image in the format that their name says. keys: the first of them."""
+
+    what: str
+    count: int
+    keys: tuple[str, ...]
+
+
+class Encoding(Frozen):
+    """How images are stored. Without shorter_side: the source's bytes as they are.
+
+    Else an image whose shorter side has more pixels is scaled down to it and becomes a JPEG of this quality with 4:2:0
+    chroma; all others keep their bytes.
+    """
+
+    shorter_side: Annotated[int | None, Field(ge=16)] = None
+    quality: Annotated[int | None, Field(ge=1, le=100)] = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.shorter_side is None) != (self.quality is None):
+            raise ValueError(
+                f"shorter_side and quality must be given together, got {self.shorter_side} and {self.quality}"
+            )
+        return self
+
+
+class Origin(Frozen):
+    """The source. fingerprint: sha256 over the list of its images (key, label, place, size) and their order here."""
+
+    kind: str
+    path: str
+    images: int
+    fingerprint: str
+
+
+class Manifest(Frozen):
+    """The whole. row_group_size: rows of a row group, but the last of a split and of a shard with rejected images."""
+
+    format_version: int = FORMAT_VERSION
+    classes: tuple[ImageClass, ...]
+    shards: tuple[Shard, ...]
+    row_group_size: int
+    shuffle_seed: int
+    encoding: Encoding
+    reencoded: int = 0
+    source: Origin
+    rejected: tuple[Rejected, ...] = ()
+    unusual: tuple[Unusual, ...] = ()
+
+    def of_split(self, split: Split) -> tuple[Shard, ...]:
+        """The shards of train or val, in order."""
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+    def examples(self, split: Split) -> int:
+        """Images of a split."""
+        return sum(shard.examples for shard in self.of_split(split))
+
+
+def read_manifest(uri: str) -> Manifest:
+    """The manifest of the shards at a folder or URI. ValueError: absent, not ours, or of a newer format."""
+    folder = Folder(uri)
+    try:
+        data = folder.read(MANIFEST)
+    except FileNotFoundError:
+        begun = "; a preparation was begun there, run it again to finish it" if folder.entries(LEDGER) else ""
+        raise ValueError(
+            f"{uri} holds no shards: it has no {MANIFEST}{begun or '; jobs/write_shards.py makes them'}"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"cannot read {uri}/{MANIFEST}: {error}") from None
+    return parse_manifest(data, uri)
+
+
+def parse_manifest(data: bytes, uri: str) -> Manifest:
+    """A manifest from its bytes. ValueError names the folder."""
+    try:
+        fields: Any = json.loads(data)
+        version = fields["format_version"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{uri}/{MANIFEST} is no manifest of image shards") from None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{uri}/{MANIFEST} has format_version {version!r}, this program reads {FORMAT_VERSION}")
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(f"{uri}/{MANIFEST}: {sentence(error)}") from None

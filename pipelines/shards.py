@@ -1,0 +1,267 @@
+"""Sources -> Parquet shards and manifest; verification.
+
+A preparation lists the source, shuffles the list once, cuts it into shards, and writes each shard by a task of its own.
+What is finished is noted in a ledger beside the shards, so that the same command goes on after a kill at any moment.
+The manifest is written last; where it is, all is there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Annotated, Any, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from pipelines import ledger
+from pipelines.listing import Listing, some
+from pipelines.manifest import SPLITS, Encoding, Manifest, Origin, Rejected, Shard, Unusual, read_manifest
+from pipelines.meter import meter
+from pipelines.plan import SHARD_BYTES, ShardPlan, default_row_group_size, fingerprint, plan
+from pipelines.shard_file import Finished, Work, problem_of, write_shard
+from pipelines.sources import Source, list_source
+from pipelines.storage import READERS, Folder, filesystem
+from resnet.classes import ImageClass
+from resnet.recipe import Frozen
+
+__all__ = [
+    "Encoding",
+    "ImageClass",
+    "Manifest",
+    "Rejected",
+    "Shard",
+    "Source",
+    "Unusual",
+    "filesystem",
+    "read_manifest",
+    "verify",
+    "write_shards",
+]
+
+IN_PROCESS = 64 * 2**20  # bytes of images below which starting Ray takes longer than the work
+QUALITY = 90
+JITTER = 480  # the largest shorter side of the paper's scale jitter (section 3.4)
+
+
+class Preparation(Frozen):
+    """One call of jobs/write_shards.py."""
+
+    out: Annotated[str, Field(description="folder or URI of the shards: empty, absent, or begun by the same command")]
+    source: Source = Source()
+    verify: Annotated[bool, Field(description="re-read all shards in out and compare them with the manifest")] = False
+    shorter_side: Annotated[
+        int | None, Field(description="re-encode images with more pixels on the shorter side. None: bytes as they are")
+    ] = None
+    quality: Annotated[int | None, Field(description=f"of the re-encoded JPEGs. None: {QUALITY}")] = None
+    row_group_size: Annotated[
+        int | None, Field(ge=1, description="images that are read at once. None: 128, or 512 for many small images")
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="of the one shuffle")] = 0
+    max_rejected: Annotated[float, Field(ge=0, le=1, description="share of the images that may fail to decode")] = 0.01
+    workers: Annotated[
+        int | None, Field(ge=0, description="shards written at a time; 0: one, without Ray. None: as many as CPUs")
+    ] = None
+
+    @model_validator(mode="after")
+    def _verify_reads_out_alone(self) -> Self:
+        if self.verify and self.source != Source():
+            raise ValueError(f"source must be left out with verify, which reads out alone, got {self.source.path}")
+        return self
+
+    @property
+    def encoding(self) -> Encoding:
+        """How images are stored."""
+        quality = QUALITY if self.shorter_side is not None and self.quality is None else self.quality
+        return Encoding(shorter_side=self.shorter_side, quality=quality)
+
+
+def prepare(preparation: Preparation) -> dict[str, Any]:
+    """Write shards, or verify them, and say what there is. ValueError: one sentence."""
+    start = time.monotonic()
+    if preparation.verify:
+        problems = verify(preparation.out)
+        if problems:
+            raise ValueError(f"{len(problems)} problems in {preparation.out}: {'; '.join(problems)}")
+        manifest = read_manifest(preparation.out)
+    else:
+        side = preparation.encoding.shorter_side
+        if side is not None and side < JITTER:
+            say(f"note: the paper's scale jitter, to shorter sides of {JITTER}, enlarges images of {side}")
+        manifest = write_shards(
+            preparation.source,
+            preparation.out,
+            encoding=preparation.encoding,
+            row_group_size=preparation.row_group_size,
+            seed=preparation.seed,
+            max_rejected=preparation.max_rejected,
+            workers=preparation.workers,
+        )
+    return {
+        "out": preparation.out,
+        "examples": {split: manifest.examples(split) for split in SPLITS},
+        "classes": len(manifest.classes),
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "reencoded": manifest.reencoded,
+        "rejected": len(manifest.rejected),
+        "unusual": {unusual.what: unusual.count for unusual in manifest.unusual},
+        "seconds": round(time.monotonic() - start, 2),
+    }
+
+
+def say(text: str) -> None:
+    """A line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def write_shards(
+    source: Source,
+    out: str,
+    *,
+    encoding: Encoding | None = None,
+    row_group_size: int | None = None,
+    seed: int = 0,
+    max_rejected: float = 0.01,
+    workers: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Manifest:
+    """Write a source as shards to a folder or URI, or finish what was begun there; a finished folder stays as it is.
+
+    workers: Ray tasks at a time; 0: in this process, without Ray; None: Ray on all CPUs, if there is enough to do.
+    max_rejected: share of the images that may fail to decode. shard_bytes: of the source's images in one shard, about.
+    ValueError: one sentence, before anything is written where that is possible; what is finished is kept.
+    """
+    try:
+        folder = Folder(out)
+        ledger.refuse_other_use(folder)
+        listing = list_source(source)
+        if listing.kind != "digits" and (listing.source.holds(folder) or folder.holds(listing.source)):
+            raise ValueError(f"out must lie apart from source.path, got {out} and {listing.source.uri}")
+        rows = row_group_size or default_row_group_size(listing)
+        plans = plan(listing, rows, shard_bytes, seed)
+        wanted = _wanted(listing, plans, rows, seed, encoding or Encoding())
+        done = ledger.begin(folder, wanted)
+        if done is None:
+            say(f"{out} is complete: nothing to do")
+            return read_manifest(out)
+        _write_all(listing, folder, wanted, plans, done, workers)
+        return ledger.finish(folder, wanted, [done[p.file] for p in plans], max_rejected)
+    except OSError as error:
+        raise ValueError(f"{error}; the same command goes on from the shards that are finished") from error
+
+
+def _wanted(listing: Listing, plans: list[ShardPlan], rows: int, seed: int, encoding: Encoding) -> Manifest:
+    """The manifest that is to be, without shards."""
+    origin = Origin(
+        kind=listing.kind,
+        path=listing.source.shown,
+        images=listing.images,
+        fingerprint=fingerprint(listing, plans),
+    )
+    return Manifest(
+        classes=listing.classes, shards=(), row_group_size=rows, shuffle_seed=seed, encoding=encoding, source=origin
+    )
+
+
+def _write_all(
+    listing: Listing,
+    out: Folder,
+    wanted: Manifest,
+    plans: list[ShardPlan],
+    done: dict[str, Finished],
+    workers: int | None,
+) -> None:
+    """Write the shards that are not in `done`, and put them there."""
+    left = [p for p in plans if p.file not in done]
+    before = listing.images - sum(len(p.rows) for p in left)
+    if workers is None and listing.bytes * len(left) < IN_PROCESS * len(plans):
+        workers = 0
+    works = _works(listing, out, wanted, left)
+    results = _here(works) if workers == 0 or not left else _by_ray(works, workers)
+    try:
+        with closing(results), meter("shards", listing.images, before) as shown:
+            for finished in results:
+                done[finished.shard.file] = finished
+                shown.add(finished.shard.examples + len(finished.rejected))
+    except KeyboardInterrupt:
+        say(f"{len(done)} of {len(plans)} shards are finished; the same command goes on with the rest")
+        raise
+
+
+def _works(listing: Listing, out: Folder, wanted: Manifest, plans: list[ShardPlan]) -> Iterator[Work]:
+    """The tasks, one at a time: each carries its rows of the listing."""
+    for p in plans:
+        yield Work(
+            kind=listing.kind,
+            source=listing.source,
+            out=out,
+            file=p.file,
+            split=p.split,
+            rows=listing.splits[p.split].take(pa.array(p.rows)),
+            row_group_size=wanted.row_group_size,
+            encoding=wanted.encoding,
+        )
+
+
+def _here(works: Iterable[Work]) -> Generator[Finished]:
+    for work in works:
+        yield write_shard(work)
+
+
+def _by_ray(works: Iterable[Work], workers: int | None) -> Generator[Finished]:
+    """Connect to Ray and give the results of a task for each shard, as they come; so many tasks at a time."""
+    import ray
+
+    from pipelines.cluster import connect
+
+    ours = not ray.is_initialized()
+    cpus = int(connect().get("CPU", 1))
+    return _results(works, workers or max(1, cpus), ours)
+
+
+def _results(works: Iterable[Work], most: int, ours: bool) -> Generator[Finished]:
+    """The results of Ray tasks. ours: end Ray afterwards. ValueError; OSError: of a task that was tried three times."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    retry: Any = [OSError]  # Ray's annotation says bool, its documentation a list too
+    task = ray.remote(num_cpus=1, max_retries=2, retry_exceptions=retry)(write_shard)
+    running: list[Any] = []
+    try:
+        for work in works:
+            running.append(task.remote(work))
+            if len(running) >= most:
+                (ready,), running = ray.wait(running)
+                yield ray.get(ready)
+        while running:
+            (ready,), running = ray.wait(running)
+            yield ray.get(ready)
+    except RayTaskError as error:
+        raise error.cause from None
+    finally:
+        for left in running:
+            ray.cancel(left, force=True)
+        if ours:
+            ray.shutdown()
+
+
+def verify(uri: str) -> list[str]:
+    """Re-read all shards at a folder or URI and compare them with the manifest; what is wrong, a sentence each.
+
+    ValueError: no manifest that can be read.
+    """
+    manifest, folder = read_manifest(uri), Folder(uri)
+    known = {shard.file for shard in manifest.shards}
+    extra = [e.name for e in folder.entries() if e.name.endswith(".parquet") and e.name not in known]
+    problems = [f"{some(extra)} is not in the manifest"] if extra else []
+    total = sum(shard.examples for shard in manifest.shards)
+    with ThreadPoolExecutor(READERS[folder.is_local]) as pool, meter("verified", total) as shown:
+        found = pool.map(lambda shard: problem_of(folder, shard, len(manifest.classes)), manifest.shards)
+        for shard, problem in zip(manifest.shards, found, strict=True):
+            problems += [problem] if problem else []
+            shown.add(shard.examples)
+    return problems

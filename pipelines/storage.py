@@ -1,0 +1,169 @@
+"""Folders by URI: a local path, file://, s3://, gs:// or any other that Arrow or fsspec opens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+READERS = {True: 1, False: 16}  # threads by Folder.is_local; they wait for the disk or the network, not for a core
+NOT_IMAGES = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, beside names that begin with a dot
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a folder, and the folder's path in it without a trailing slash. A local path becomes absolute.
+
+    Arrow's own file systems take options in the query string: s3://bucket/x?endpoint_override=host:port&scheme=http.
+    ValueError: no file system for this scheme, or it does not answer.
+    """
+    scheme = uri.partition("://")[0] if "://" in uri else ""
+    if scheme in ("", "file"):
+        path = unquote(urlsplit(uri).path) if scheme else uri
+        return fs.LocalFileSystem(), str(Path(path).expanduser().resolve())
+    try:
+        system, path = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        system, path = _by_fsspec(uri)
+    except OSError as error:
+        raise ValueError(f"cannot open {uri}: {_first_sentence(error)}") from None
+    return system, path.rstrip("/")
+
+
+def _by_fsspec(uri: str) -> tuple[fs.FileSystem, str]:
+    """A file system that only fsspec knows. Its package must be installed, e.g. adlfs for abfs://."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"cannot open {uri}: {_first_sentence(error)}") from None
+    return fs.PyFileSystem(fs.FSSpecHandler(system)), path
+
+
+def _first_sentence(error: BaseException) -> str:
+    return str(error).splitlines()[0].partition(" (Request ID")[0]
+
+
+class Entry(NamedTuple):
+    """A file or folder inside a folder. size: bytes of a file."""
+
+    name: str
+    is_folder: bool
+    size: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder by URI. Paths are relative to it, with forward slashes."""
+
+    uri: str
+
+    @cached_property
+    def place(self) -> tuple[fs.FileSystem, str]:
+        """File system, and the folder's path in it."""
+        return filesystem(self.uri)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To a Ray task it travels by its URI alone; a local path becomes absolute, for a task's folder is another."""
+        return Folder, (self.place[1] if self.is_local else self.uri,)
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for a record: an absolute path, or the URI without credentials and options."""
+        if self.is_local:
+            return self.place[1]
+        parts = urlsplit(self.uri)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def is_local(self) -> bool:
+        """On a file system of this machine, where small reads are cheap and a rename is atomic."""
+        return isinstance(self.place[0], fs.LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """The path of a name in the file system."""
+        return f"{self.place[1]}/{name}" if name else self.place[1]
+
+    def kind(self, name: str = "") -> fs.FileType:
+        """File, Directory or NotFound."""
+        return self.place[0].get_file_info(self.path(name)).type
+
+    def entries(self, name: str = "", hidden: bool = False) -> list[Entry]:
+        """What a folder holds, sorted by name; empty where there is no such folder."""
+        selector = fs.FileSelector(self.path(name), allow_not_found=True)
+        infos = self.place[0].get_file_info(selector)
+        found = (Entry(i.base_name, i.type == fs.FileType.Directory, i.size or 0) for i in infos)
+        return sorted(e for e in found if hidden or not (e.name.startswith(".") or e.name in NOT_IMAGES))
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file for reading at any place."""
+        return self.place[0].open_input_file(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """A whole file."""
+        with self.place[0].open_input_stream(self.path(name), compression=None) as stream:
+            return stream.read()
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes] | pa.NativeFile]:
+        """A new file. On a local disk it appears whole or not at all, and replaces what was there.
+
+        An object store shows an upload when it is complete, so there the stream goes to the name itself.
+        """
+        system, path = self.place[0], self.path(name)
+        if not self.is_local:
+            with system.open_output_stream(path, compression=None) as stream:
+                yield stream
+            return
+        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+        Path(part).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all it holds; nothing happens where there is none."""
+        kind = self.kind(name)
+        if kind == fs.FileType.Directory:
+            self.place[0].delete_dir(self.path(name))
+        elif kind == fs.FileType.File:
+            self.place[0].delete_file(self.path(name))
+
+    def holds(self, other: Folder) -> bool:
+        """Whether another folder is this one or lies in it."""
+        mine, others = self.place, other.place
+        return mine[0] == others[0] and f"{others[1]}/".startswith(f"{mine[1]}/")
+
+    def needs_bucket(self) -> str | None:
+        """The name of the bucket that this folder lies in and that does not exist, else None."""
+        system, path = self.place
+        if system.type_name not in ("s3", "gcs"):
+            return None
+        bucket = path.partition("/")[0]
+        return bucket if system.get_file_info(bucket).type == fs.FileType.NotFound else None
+
+
+def side_by_side(folder: Folder, task: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """task(item) of each item, by threads where it waits for a network. On a local disk parsing is the work."""
+    if folder.is_local:
+        return [task(item) for item in items]
+    with ThreadPoolExecutor(READERS[False]) as pool:
+        return list(pool.map(task, items))
