@@ -1,34 +1,78 @@
-"""Tables and figures of runs, for a person to look at."""
+"""What a person reads of trainings: the table and curves of one, and the report of the paper's results beside ours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipelines import comparison, figures
+from pipelines.page import Figure, Heading, Paragraph, Part, to_html, to_markdown
+from pipelines.verdicts import Setting, decisions, describe, settings
+from resnet import paper
+from resnet.results import CurveRow, ResultRow
+from resnet.table import parse
 
 if TYPE_CHECKING:
     from pipelines.train import Outcome
     from resnet.checkpoint import EpochRow
 
+FAMILIES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
+TABLES = {
+    "imagenet": {
+        "Table 2: plain nets and ResNets, 10-crop": paper.TABLE2,
+        "Table 3: shortcuts and depth, 10-crop": paper.TABLE3,
+        "Table 4: single models, multi-scale fully convolutional": paper.TABLE4,
+        "Table 5: ensembles, ImageNet test set": paper.TABLE5,
+        "The authors' release: 1-crop": paper.RELEASE,
+    },
+    "cifar10": {"Table 6: CIFAR-10 test set": paper.TABLE6},
+}
+PLAIN = tuple(f"cifar10-plain{depth}" for depth in (20, 32, 44, 56, 110))
+RESIDUAL = tuple(f"cifar10-resnet{depth}-A" for depth in (20, 32, 44, 56, 110))
+FIGURES = {  # number -> the networks of each panel; a panel is drawn if two of them were trained
+    1: {"plain nets": (PLAIN[0], PLAIN[3])},
+    4: {
+        "plain nets": ("imagenet-plain18", "imagenet-plain34"),
+        "ResNets": ("imagenet-resnet18-A", "imagenet-resnet34-A"),
+    },
+    6: {
+        "plain nets": PLAIN,
+        "ResNets": RESIDUAL,
+        "110 and 1202 layers": ("cifar10-resnet110-A", "cifar10-resnet1202-A"),
+    },
+}
+CURVES = (
+    "Training error dashed, test error bold: the mean over seeds, with the range of the test error where there are "
+    "several. The training error is that of the augmented images as they were learnt."
+)
+RESPONSES = (
+    "standard deviations of layer responses (outputs of the 3x3 layers after batch normalisation, before ReLU and "
+    "addition), in the order of the layers and sorted; the first seed of each network."
+)
+PAPERS_STEPS = {"cifar10": 64_000, "imagenet": 600_000}
+OTHERS = (
+    "These trainings differ from the paper's in their schedule or their data. Each setting is compared within itself "
+    "only: its figures say nothing of the paper's figures, and its verdicts hold for it alone."
+)
+HOW = (
+    "Errors are of the last epoch, of all validation images, in percent; none was chosen by looking at it. Ours are "
+    "the mean ± the standard deviation over seeds. A claim is decided by Student's 95 % confidence interval of the "
+    "mean of the differences, paired by seed: networks with the same seed see the same batches. It holds if every "
+    "comparison in it does, fails if one does the opposite, and is not decided where the interval holds zero, or with "
+    "one seed. The interval of two seeds is wide, and decides little. Each claim is judged at 95 % by itself: among "
+    "many, now and then one is judged wrongly."
+)
+
 
 def curves(name: str, rows: Sequence[EpochRow], home: str) -> str:
     """Draw training error (dashed) and validation error (bold) against steps, as the paper does; the PNG's path."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained", dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(title=name, xlabel="steps", ylabel="error (%)")
-    steps = [row.step for row in rows]
-    axes.plot(steps, [row.train_error for row in rows], "--", color="tab:blue", linewidth=1, label="training")
-    axes.plot(steps, [row.top1_error for row in rows], color="tab:blue", linewidth=2.2, label="validation")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(title=f"last: {rows[-1].top1_error:.2f} %")
-    out = Path(home) / "figures" / f"{name}.png"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
-    return str(out)
+    network = name.rpartition(".s")[0].partition("@")[0]
+    curve = [CurveRow(row.step, row.lr, row.train_loss, row.train_error, row.top1_error) for row in rows]
+    drawing = figures.error_curves({f"{name}: {rows[-1].top1_error:.2f} %": {network: [curve]}})
+    figures.save(drawing, Path(home) / "figures", name)
+    return str(Path(home) / "figures" / f"{name}.png")
 
 
 def table(outcome: Outcome) -> str:
@@ -49,3 +93,130 @@ def table(outcome: Outcome) -> str:
     lines = [f"  {name:<{width}}  {value}" for name, value in rows.items()]
     rule = "─" * min(100, max(map(len, lines)))
     return "\n".join(["", outcome.run, rule, *lines, rule])
+
+
+def write_report(
+    rows: Sequence[ResultRow], out: str | os.PathLike[str], docs: str | os.PathLike[str] | None = None
+) -> Path:
+    """report.html, report.md and figures/ in a folder; the Markdown also as the file `docs`. The HTML's path."""
+    folder = Path(out)
+    parts = list(report(rows))
+    for part in parts:
+        if isinstance(part, Figure):
+            figures.save(part.drawing, folder / "figures", part.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.html").write_text(to_html(parts))
+    (folder / "report.md").write_text(to_markdown(parts, "figures"))
+    if docs is not None:
+        Path(docs).parent.mkdir(parents=True, exist_ok=True)
+        link = os.path.relpath(folder / "figures", Path(docs).parent)
+        Path(docs).write_text(to_markdown(parts, Path(link).as_posix()))
+    return folder / "report.html"
+
+
+def report(rows: Sequence[ResultRow]) -> Iterator[Part]:
+    """The parts of the page: the paper's setting, every other setting on its own, what was not run, all runs."""
+    found = settings(rows)
+    papers = [s for s in found if s.is_papers]
+    others = [s for s in found if not s.is_papers]
+    yield Heading(1, "Deep residual learning: the paper's results beside ours")
+    yield Paragraph(_summary(rows, papers, others))
+    yield Paragraph(HOW)
+    if papers:
+        yield Heading(2, "The paper's setting")
+    for setting in papers:
+        yield from _beside_the_paper(setting)
+    if others:
+        yield Heading(2, "Other settings")
+        yield Paragraph(OTHERS)
+    for number, setting in enumerate(others, start=1):
+        yield from _among_themselves(setting, number)
+    yield Heading(2, "Costs")
+    yield comparison.complexities()
+    yield from _not_run([family for family in FAMILIES if family not in {s.family for s in papers}])
+    numbers = {s.rows[0].setting: "paper" for s in papers}
+    numbers |= {s.rows[0].setting: str(number) for number, s in enumerate(others, start=1)}
+    yield Heading(2, "Runs")
+    yield comparison.runs(rows, numbers)
+
+
+def _summary(rows: Sequence[ResultRow], papers: Sequence[Setting], others: Sequence[Setting]) -> str:
+    if not rows:
+        return "He et al., arXiv 1512.03385. No training is finished yet."
+    counted = comparison.counted
+    trained = counted(len({row.recipe.network for row in rows}), "network")
+    text = f"He et al., arXiv 1512.03385. {counted(len(rows), 'finished training')} of {trained}: "
+    own = sum(len(s.rows) for s in papers)
+    text += f"{own or 'none'} in the paper's own setting"
+    rest = f", {len(rows) - own} in {counted(len(others), 'other setting')}, compared among themselves only"
+    return text + (rest if others else "") + "."
+
+
+def _beside_the_paper(setting: Setting) -> Iterator[Part]:
+    """What a setting of the paper's own decides, the paper's tables with ours beside, and the figures."""
+    family, engine = setting.family, setting.rows[0].engine
+    yield Heading(3, f"{FAMILIES[family]}, {'trained on Ray' if engine == 'ray' else 'trained in one process'}")
+    yield Paragraph(describe(setting))
+    yield comparison.claims(decisions(setting, family), "The paper's claims")
+    for caption, rows in TABLES[family].items():
+        yield comparison.beside(caption, rows, setting)
+    yield from drawn(setting, f"paper-{engine}")
+
+
+def _not_run(families: Sequence[str]) -> Iterator[Part]:
+    """The paper's claims and tables of families of which nothing was trained in the paper's setting."""
+    if families:
+        yield Heading(2, "Not run yet")
+        yield Paragraph("Nothing was trained in the paper's own setting of these: its figures stand alone.")
+    for family in families:
+        yield Heading(3, FAMILIES[family])
+        yield comparison.claims(decisions(None, family), "The paper's claims")
+        for caption, rows in TABLES[family].items():
+            yield comparison.beside(caption, rows, None)
+
+
+def _among_themselves(setting: Setting, number: int) -> Iterator[Part]:
+    """A setting that is not the paper's: its networks, what they decide within it, its figures."""
+    first, papers = setting.rows[0], PAPERS_STEPS[setting.family]
+    name = f"Setting {number}"
+    yield Heading(3, f"{name}: {FAMILIES[setting.family]} networks on {first.data.name}, {first.total:,} steps")
+    share = f"The paper's training has {papers:,} steps; this is {100 * first.total / papers:.3g} % of them."
+    yield Paragraph(f"{describe(setting)} {share}")
+    yield comparison.networks(setting, f"{name}, last epoch")
+    decided = [d for d in decisions(setting, setting.family) if d.verdict != "not run"]
+    if decided:
+        caption = f"The paper's comparisons within {name.lower()}, no verdict on the paper's"
+        yield comparison.claims(decided, caption, first.data.name)
+    yield from drawn(setting, f"setting{number}")
+
+
+def drawn(setting: Setting, prefix: str) -> Iterator[Figure]:
+    """The paper's figures of the networks that a setting has, one of its other curves, and Figure 7."""
+    curves = {name: [row.curve for row in setting.of(name) if row.curve] for name in setting.networks}
+    curves = {name: found for name, found in curves.items() if found}
+    shown: set[str] = set()
+    for number, panels in FIGURES.items():
+        found = {title: {n: curves[n] for n in names if n in curves} for title, names in panels.items()}
+        found = {title: inside for title, inside in found.items() if len(inside) > 1}
+        networks = {name for inside in found.values() for name in inside}
+        if networks - shown:
+            shown |= networks
+            drawing = figures.error_curves(found)
+            caption = f"Figure {number}: {' and '.join(found)} on {setting.rows[0].data.name}. {CURVES}"
+            yield Figure(f"{prefix}-figure{number}", caption, drawing)
+    rest = {name: found for name, found in curves.items() if name not in shown}
+    left = {"plain nets": _some(rest, plain=True), "ResNets": _some(rest, plain=False)}
+    if rest:
+        drawing = figures.error_curves({title: inside for title, inside in left.items() if inside})
+        yield Figure(
+            f"{prefix}-curves", f"{'The other' if shown else 'All'} networks of this setting. {CURVES}", drawing
+        )
+    responses = {name: row.responses for name in setting.networks for row in setting.of(name)[:1] if row.responses}
+    if responses:
+        drawing = figures.responses(responses)
+        yield Figure(f"{prefix}-figure7", f"Figure 7: {RESPONSES}", drawing)
+
+
+def _some(curves: figures.Curves, *, plain: bool) -> dict[str, Sequence[Sequence[CurveRow]]]:
+    """The curves of the networks without shortcuts, or of those with."""
+    return {name: found for name, found in curves.items() if (parse(name).shortcut == "none") == plain}

@@ -28,6 +28,9 @@ class Data(Frozen):
     window: Annotated[
         int, Field(ge=1, description="row groups that are shuffled together; a resume re-reads at most one window")
     ] = 16
+    max_replaced: Annotated[
+        float, Field(ge=0, le=1, description="share of an epoch's images that may fail to decode and be replaced")
+    ] = 0.001
     memory_limit: Annotated[
         int, Field(ge=1, description="largest decoded set, in MiB, that policy pad-crop keeps in memory")
     ] = 2048

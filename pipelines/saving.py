@@ -13,12 +13,9 @@ from pipelines import progress
 from pipelines.checkpoints import Checkpoints, Writer
 from pipelines.task import Task
 from resnet.checkpoint import Checkpoint, Progress, optimizer_tensors
+from resnet.finite import NotFinite
 
 PREEMPTION_EVERY = 15.0  # seconds between two questions of whether a node is about to be taken away
-
-
-class NotFinite(RuntimeError):
-    """The training loss is not a number any more: trying again gives the same."""
 
 
 class State:
@@ -29,6 +26,7 @@ class State:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.bad = torch.full((), -1, dtype=torch.int64, device=device)  # first step whose loss is not finite
         self.seconds = self.wait = 0.0
+        self.replaced = 0  # training images of the epoch so far, of this rank, that could not be decoded
         self._since = time.monotonic()
         if saved is not None:
             self.step, self.rows, self.seconds, self.wait = saved.step, saved.rows, saved.seconds, saved.wait
@@ -52,11 +50,12 @@ class State:
         yield
         self.wait += time.perf_counter() - began
 
-    def close(self) -> tuple[list[float], float, float]:
-        """End an epoch: sums over all ranks, seconds of training, seconds of waiting; all start again from zero."""
-        ended = all_reduce(self.sums), self.seconds, self.wait
+    def close(self) -> tuple[list[float], float, float, float]:
+        """End an epoch: sums and replaced images over all ranks, seconds of training and of waiting. All start anew."""
+        (replaced,) = all_reduce(torch.tensor([float(self.replaced)], device=self.sums.device))
+        ended = all_reduce(self.sums), replaced, self.seconds, self.wait
         self.sums.zero_()
-        self.seconds = self.wait = 0.0
+        self.seconds, self.wait, self.replaced = 0.0, 0.0, 0
         return ended
 
 

@@ -7,6 +7,9 @@ Resident: Ray Data decodes a small set once, the arrays lie in the object store,
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,16 +25,25 @@ from resnet import images
 if TYPE_CHECKING:
     from resnet.recipe import Images
 
+RETRIES = (0.2, 1.0, 5.0)  # seconds before the next try to read a row group
 EVAL_CHUNK = 64  # images that an evaluation task yields at once
 
 
+class UnreadableShard(ValueError):
+    """A shard is gone or damaged, after all retries."""
+
+
 class Batch(NamedTuple):
-    """images: (N, S, S, 3) uint8; labels: (N,) int64; ids: (N,) places in the split; shift: (N, 3) float32 or None."""
+    """images: (N, S, S, 3) uint8; labels: (N,) int64; ids: (N,) places in the split; shift: (N, 3) float32 or None.
+
+    replaced: images of the batch whose bytes could not be decoded, and that another image or black stands for.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
     shift: np.ndarray | None = None
+    replaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,9 +78,22 @@ class Split:
         from pyarrow import parquet
 
         file, number = self.places[group]
-        system, root = filesystem(self.uri)
-        with parquet.ParquetFile(f"{root}/{self.files[file]}", filesystem=system) as shard:
-            return shard.read_row_group(number, columns=list(columns)).to_pydict()
+        for wait in (*RETRIES, None):
+            try:
+                system, root = filesystem(self.uri)
+                path = f"{root}/{self.files[file]}"
+                # Each page carries a checksum: a byte that has changed on the way or on the disk is an OSError.
+                with parquet.ParquetFile(path, filesystem=system, page_checksum_verification=True) as shard:
+                    return shard.read_row_group(number, columns=list(columns)).to_pydict()
+            except (OSError, ValueError, IndexError) as error:  # Arrow's own errors are of these kinds
+                if wait is None:
+                    told = " ".join(str(error).split())
+                    raise UnreadableShard(
+                        f"shard {self.files[file]} of {self.uri} cannot be read ({told}); "
+                        f"`jobs/write_shards.py --out {self.uri} --verify` compares all shards"
+                    ) from None
+                time.sleep(wait)
+        raise AssertionError("unreachable")
 
 
 def open_split(uri: str, name: str) -> tuple[Manifest, Split]:
@@ -169,9 +194,26 @@ def _train_window(
             index = starts[batch_groups] + batch_rows
             chosen = [(data[int(g)], int(r)) for g, r in zip(batch_groups, batch_rows, strict=True)]
             rngs = [np.random.default_rng((order.seed, epoch, int(i), 2)) for i in index]
-            pixels = [augment(d["image"][r], policy, rng) for (d, r), rng in zip(chosen, rngs, strict=True)]
-            labels = np.asarray([d["label"][r] for d, r in chosen], dtype=np.int64)
-            yield {"image": np.stack(pixels), "label": labels, "index": index} | _shift(policy, rngs)
+            drawn = [_augmented(d, r, policy, rng) for (d, r), rng in zip(chosen, rngs, strict=True)]
+            pixels, labels, replaced = (np.stack(part) for part in zip(*drawn, strict=True))
+            block = {"image": pixels, "label": labels, "index": index, "replaced": replaced}
+            yield block | _shift(policy, rngs)
+
+
+def _augmented(
+    group: dict[str, list[Any]], row: int, policy: Images, rng: np.random.Generator
+) -> tuple[np.ndarray, np.int64, np.bool_]:
+    """Pixels and label of a row, or of the next of its row group that can be decoded; whether it is another.
+
+    Which one is a function of the shards alone, so that every run and every rank replaces alike.
+    """
+    rows = len(group["image"])
+    for step in range(rows):
+        place = (row + step) % rows
+        with contextlib.suppress(images.CorruptImage):
+            pixels = augment(group["image"][place], policy, rng)
+            return pixels, np.int64(group["label"][place]), np.bool_(step > 0)
+    raise UnreadableShard(f"a row group of {rows} rows has no image that can be decoded")
 
 
 def _shift(policy: Images, rngs: list[np.random.Generator]) -> dict[str, np.ndarray]:
@@ -209,9 +251,20 @@ def _evaluate_groups(split: Split, policy: Images, item: dict[str, np.ndarray]) 
         rows, first = split.read(int(group)), int(split.starts()[group])
         for start in range(int(begin), int(end), EVAL_CHUNK):
             index = np.arange(start, min(start + EVAL_CHUNK, int(end)))
-            pixels = [center(rows["image"][i - first], policy) for i in index]
+            pixels = [_centred(rows["image"][i - first], policy) for i in index]
+            replaced = np.asarray([p is None for p in pixels])
+            black = np.zeros((policy.size, policy.size, 3), dtype=np.uint8)
             labels = np.asarray([rows["label"][i - first] for i in index], dtype=np.int64)
-            yield {"image": np.stack(pixels), "label": labels, "index": index}
+            shown = np.stack([black if p is None else p for p in pixels])
+            yield {"image": shown, "label": labels, "index": index, "replaced": replaced}
+
+
+def _centred(data: bytes, policy: Images) -> np.ndarray | None:
+    """The centre crop, or None: in evaluation an image that cannot be decoded counts too, as a black one."""
+    try:
+        return center(data, policy)
+    except images.CorruptImage:
+        return None
 
 
 def center(data: bytes, policy: Images) -> np.ndarray:
@@ -224,6 +277,7 @@ def center(data: bytes, policy: Images) -> np.ndarray:
 def _run(items: list[dict[str, int]], task: Any, batch_size: int, cpus: float) -> Iterator[Batch]:
     """Items through a Ray Data task to batches of numpy arrays, in the items' order."""
     import ray
+    from ray.exceptions import RayError
 
     if not items:
         return
@@ -233,9 +287,16 @@ def _run(items: list[dict[str, int]], task: Any, batch_size: int, cpus: float) -
     _ordered()
     source = ray.data.from_items(items, override_num_blocks=len(items))
     dataset = source.map_batches(task, batch_size=1, num_cpus=each, concurrency=max(1, int(cpus / each)))
-    for block in dataset.iter_batches(batch_size=batch_size, prefetch_batches=2, batch_format="numpy"):
-        arrays = cast("dict[str, np.ndarray]", block)
-        yield Batch(arrays["image"], arrays["label"], arrays["index"], arrays.get("shift"))
+    try:
+        for block in dataset.iter_batches(batch_size=batch_size, prefetch_batches=2, batch_format="numpy"):
+            arrays = cast("dict[str, np.ndarray]", block)
+            replaced = int(arrays["replaced"].sum())
+            yield Batch(arrays["image"], arrays["label"], arrays["index"], arrays.get("shift"), replaced)
+    except RayError as error:  # a task's own error is somewhere inside
+        found = re.search(r"UnreadableShard: (.+)", str(error))
+        if found is None:
+            raise
+        raise UnreadableShard(found[1]) from None
 
 
 def _ordered() -> None:
@@ -255,15 +316,3 @@ def sample(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:
     groups = int(np.searchsorted(split.starts(), min(examples, split.examples)))
     part = Split(split.uri, split.name, split.files, split.places[:groups], split.rows[:groups])
     return np.concatenate([b.images for b in streamed_evaluation(part, policy, EVAL_CHUNK, 0, 1, 1.0)])
-
-
-# --- Both -------------------------------------------------------------------------------------------------------------
-
-
-def pixel_statistics(images: np.ndarray, per_pixel: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean, (3, S, S) or (3, 1, 1), and std, (3, 1, 1), of (N, S, S, 3) uint8 images, in [0, 255], float32."""
-    axes = (0,) if per_pixel else (0, 1, 2)
-    mean = images.mean(axis=axes, dtype=np.float64)
-    std = images.reshape(-1, 3).astype(np.float32).std(axis=0, dtype=np.float64)
-    mean = mean.transpose(2, 0, 1) if per_pixel else mean.reshape(3, 1, 1)
-    return mean.astype(np.float32), std.reshape(3, 1, 1).astype(np.float32)

@@ -40,16 +40,17 @@ class Task:
     def training(self, epoch: int, first_step: int) -> Iterator[stream.Batch]:
         """This rank's batches of an epoch."""
         place = (epoch, first_step, self.rank, self.world_size)
+        images = self.run.recipe.images.at(epoch, self.total / self.order.steps_per_epoch)
         if self.feed.resident is not None:
-            return stream.resident_batches(self.split("train"), self.order, self.run.recipe.images, *place)
-        return stream.streamed_batches(self.feed.train, self.order, self.run.recipe.images, *place, self.cpus)
+            return stream.resident_batches(self.split("train"), self.order, images, *place)
+        return stream.streamed_batches(self.feed.train, self.order, images, *place, self.cpus)
 
     def evaluation(self) -> Iterator[stream.Batch]:
         """This rank's part of the validation split."""
         size = max(self.local, 128)
         if self.feed.resident is not None:
             return stream.resident_evaluation(self.split("val"), size, self.rank, self.world_size)
-        images = self.run.recipe.images
+        images = self.run.recipe.images.for_evaluation()
         return stream.streamed_evaluation(self.feed.val, images, size, self.rank, self.world_size, self.cpus)
 
     def ids(self, epoch: int, step: int) -> list[int]:

@@ -19,6 +19,8 @@ from pipelines.feed import Feed
 from pipelines.manifest import Manifest
 from pipelines.run import Run, home
 from pipelines.storage import Folder
+from resnet.hardware import describe
+from resnet.pixels import pixel_statistics
 from resnet.recipe import Frozen, Recipe
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Outcome(Frozen):
     images_per_second: float
     data: str
     checkpoint: str
+    commit: str = "unknown"
+    hardware: str = "unknown"
     mlflow_run: str | None = None
     model_version: str | None = None
     champion: str | None = None
@@ -74,6 +78,8 @@ def open_source(run: Run) -> Source:
         if split.examples == 0:
             raise ValueError(f"{uri} must have {split.name} images, got none")
     run.recipe.total_steps(train.examples)
+    if run.recipe.ema is not None:
+        raise ValueError(f"recipe.ema must be None: the engine does not average weights yet, got {run.recipe.ema}")
     return source
 
 
@@ -132,6 +138,8 @@ def _outcome(run: Run, source: Source, checkpoint: str, rows: Sequence[EpochRow]
         images_per_second=sum(r.images_per_second * r.seconds for r in rows) / sum(r.seconds for r in rows),
         data=source.uri,
         checkpoint=checkpoint,
+        commit=tracking.git_commit(),
+        hardware=describe(),
     )
 
 
@@ -220,7 +228,7 @@ def load_feed(run: Run, source: Source) -> Feed:
         resident = {name: ray.put(tuple(split)) for name, split in splits.items()}
     else:
         sample = stream.sample(train, images)
-    mean, std = stream.pixel_statistics(sample, images.mean == "per-pixel")
+    mean, std = pixel_statistics(sample, images.mean == "per-pixel")
     return Feed(train, val, source.manifest.classes, {"mean": mean, "std": std}, resident)
 
 

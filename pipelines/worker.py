@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,10 +14,12 @@ from pipelines import progress
 from pipelines.checkpoints import Checkpoints
 from pipelines.feed import Feed
 from pipelines.run import Run
-from pipelines.saving import NotFinite, Saver, State, all_reduce
+from pipelines.saving import Saver, State, all_reduce
 from pipelines.task import Task
-from resnet import build
+from resnet import bn, build
 from resnet.checkpoint import EpochRow, restore_optimizer
+from resnet.finite import NotFinite
+from resnet.mixing import draw, mix
 from resnet.optim import EpochErrors, lr_at, optimizer
 from resnet.steps import autocast, eval_step, native_precision, train_step
 
@@ -55,7 +59,9 @@ def _loop(run: Run, feed: Feed, report: bool) -> None:
     task = Task(run, feed, rank, world_size, device)
 
     torch.manual_seed(run.seed)  # the same initial weights on every rank, and whatever their number
-    network = build(run.recipe.network, len(feed.classes)).to(device).to(memory_format=torch.channels_last)
+    recipe = run.recipe
+    network = build(recipe.network, len(feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
+    network = network.to(device).to(memory_format=torch.channels_last)
     optim = optimizer(network, run.recipe.optim)
     checkpoints = Checkpoints(f"{run.storage_path}/{run.name}", run.checkpoints.keep)
     model, state = _start(task, network, optim, checkpoints, precision)
@@ -73,7 +79,13 @@ def _loop(run: Run, feed: Feed, report: bool) -> None:
             state.lr = lr_at(state.step, task.total, run.recipe.optim, run.recipe.schedule, history)
             for group in optim.param_groups:
                 group["lr"] = state.lr
-            state.add(train_step(model, optim, *task.tensors(batch), precision))
+            state.replaced += batch.replaced
+            pixels, target = task.tensors(batch)
+            drawn = draw(np.random.default_rng((run.seed, epoch, state.step, 3)), recipe.loss, pixels.shape[-1])
+            if drawn is not None:
+                pixels, target = mix(pixels, target, drawn)
+            smoothing = recipe.loss.label_smoothing
+            state.add(train_step(model, optim, pixels, target, precision, label_smoothing=smoothing))
             state.step += 1
             clock.tick(state)
             if state.step % AGREE_EVERY == 0 and state.step < min(task.total, (epoch + 1) * spe):
@@ -81,7 +93,15 @@ def _loop(run: Run, feed: Feed, report: bool) -> None:
 
         saver.require_finite(state)
         state.mark()
-        train, seconds, wait = state.close()
+        last = state.step == task.total
+        if last:
+            _exact_statistics(task, network, epoch + 1, precision)
+        train, replaced, seconds, wait = state.close()
+        if replaced > run.data.max_replaced * train[2]:
+            raise ValueError(
+                f"{replaced:.0f} of {train[2]:.0f} training images of epoch {epoch} could not be decoded, more than "
+                f"data.max_replaced allows, {run.data.max_replaced:g}; jobs/write_shards.py --verify names them"
+            )
         val = _evaluate(task, network, precision)
         row = EpochRow(
             epoch=epoch,
@@ -95,10 +115,10 @@ def _loop(run: Run, feed: Feed, report: bool) -> None:
             seconds=seconds,
             data_wait_fraction=wait / seconds,
             images_per_second=train[2] / seconds,
+            replaced_images=int(replaced),
         )
         state.rows = (*state.rows, row)
         clock.post(state, "evaluated")
-        last = state.step == task.total
         if last or len(state.rows) % run.checkpoints.every_epochs == 0:
             saver.save(state)
         if report:
@@ -142,6 +162,17 @@ def _settle(task: Task, model: nn.parallel.DistributedDataParallel, precision: s
         with autocast(task.device, precision):
             model(pixels.to(memory_format=torch.channels_last)).float().sum().backward()
         model.zero_grad(set_to_none=True)
+
+
+def _exact_statistics(task: Task, network: nn.Module, epoch: int, precision: str) -> None:
+    """Batch norm's mean and variance as true averages over training batches, after training, as the authors did."""
+    steps = task.run.recipe.bn_steps(task.feed.train.examples)
+    if steps == 0:
+        return
+    batches = itertools.islice(task.training(epoch, 0), steps)
+    sums = bn.statistics(network, (task.tensors(batch)[0] for batch in batches), precision)
+    torch.distributed.all_reduce(sums)
+    bn.set_statistics(network, sums)
 
 
 @torch.no_grad()

@@ -46,6 +46,7 @@ class EpochRow(Frozen):
     seconds: float
     data_wait_fraction: float = 0.0
     images_per_second: float
+    replaced_images: int = 0
 
 
 class Progress(Frozen):

@@ -33,9 +33,16 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
 
 
 def optimizer(model: nn.Module, optim: Optim) -> torch.optim.SGD:
-    """SGD with momentum. torch keeps lr outside the velocity, the authors' v := m v + lr g kept it inside."""
+    """SGD with momentum. torch keeps lr outside the velocity, the authors' v := m v + lr g kept it inside.
+
+    On CUDA one kernel updates all parameters. On the CPU it would save 0.1 % of a ResNet-20 step and 1 % of a ResNet-18
+    step, and it trusts without a check that gradients lie in memory as their parameters do: the loop stays there.
+    """
+    fused = all(parameter.is_cuda for parameter in model.parameters())
     groups = parameter_groups(model, optim)
-    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
+    return torch.optim.SGD(
+        groups, lr=optim.peak_lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused or None
+    )
 
 
 def lr_at(step: int, total: int, optim: Optim, schedule: Schedule, history: Sequence[EpochErrors] = ()) -> float:
@@ -46,15 +53,15 @@ def lr_at(step: int, total: int, optim: Optim, schedule: Schedule, history: Sequ
         return schedule.gentle_lr
     warmup = schedule.warmup * total
     if step < warmup:
-        return optim.lr * (step + 1) / warmup
+        return optim.peak_lr * (step + 1) / warmup
     if schedule.kind == "cosine":
-        return optim.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+        return optim.peak_lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
     assert schedule.gamma is not None  # the recipe's validator
     if schedule.kind == "step":
         passed = sum(step >= round(milestone * total) for milestone in schedule.milestones)
-        return optim.lr * schedule.gamma**passed
+        return optim.peak_lr * schedule.gamma**passed
     assert schedule.patience is not None
-    return optim.lr * schedule.gamma ** reductions([epoch.val_error for epoch in known], schedule.patience)
+    return optim.peak_lr * schedule.gamma ** reductions([epoch.val_error for epoch in known], schedule.patience)
 
 
 def reductions(errors: Sequence[float], patience: int) -> int:

@@ -103,7 +103,7 @@ class Classifier:
         self.run: str = f"{self.recipe.name}.s{checkpoint.run.get('seed', 0)}"
         self.classes = checkpoint.progress.classes
         self.top1_error = checkpoint.progress.rows[-1].top1_error if checkpoint.progress.rows else None
-        images = self.recipe.images
+        images = self.recipe.images.for_evaluation()
         self.size = images.size
         self.shorter_side = images.size if images.eval_shorter_side is None else images.scaled(images.eval_shorter_side)
         self.precision = native_precision(self.device) if precision == "auto" else precision

@@ -1,17 +1,21 @@
 """The stream as Ray Data really delivers it: the same pictures in the same batches for any number of workers."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet as pq
 
 from pipelines import stream
 from pipelines.order import Order
 from pipelines.shards import write_shards
 from pipelines.sources import Source
+from resnet.pixels import pixel_statistics
 from resnet.recipe import Images, recipe
 
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
@@ -60,6 +64,7 @@ def epoch(shards: str, world_size: int, first_step: int = 0, images: Images = JI
         "images": np.stack([np.concatenate([b.images for b in step]) for step in parts]),
         "labels": np.stack([np.concatenate([b.labels for b in step]) for step in parts]),
         "ids": np.stack([np.concatenate([b.ids for b in step]) for step in parts]),
+        "replaced": np.asarray(sum(b.replaced for step in parts for b in step)),
     }
 
 
@@ -85,8 +90,8 @@ def test_a_resume_inside_the_epoch_goes_on_with_the_next_batch(
     alone: dict[str, np.ndarray], shards: str, step: int
 ) -> None:
     rest = epoch(shards, 2, first_step=step)
-    for name, array in alone.items():
-        np.testing.assert_array_equal(rest[name], array[step:], err_msg=name)
+    for name in ("images", "labels", "ids"):
+        np.testing.assert_array_equal(rest[name], alone[name][step:], err_msg=name)
 
 
 def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local: Any, shards: str) -> None:
@@ -113,6 +118,50 @@ def test_a_resident_set_is_the_decoded_split(ray_local: Any, shards: str) -> Non
         stream.load_resident(split, 32, 1000)
 
 
+@pytest.fixture
+def copy(shards: str, tmp_path: Path) -> Path:
+    """Shards that a test may damage."""
+    return Path(shutil.copytree(shards, tmp_path / "copy"))
+
+
+def damage(folder: Path, how: str) -> str:
+    """Damage the first training shard; its name."""
+    shard = next(iter(sorted(folder.glob("train-*.parquet"))))
+    if how == "gone":
+        shard.unlink()
+    else:
+        data = bytearray(shard.read_bytes())
+        data[200] ^= 0xFF
+        shard.write_bytes(data)
+    return shard.name
+
+
+@pytest.mark.parametrize("how", ["gone", "one byte differs"])
+def test_a_shard_that_cannot_be_read_is_named(ray_local: Any, copy: Path, how: str) -> None:
+    name = damage(copy, how)
+    with pytest.raises(stream.UnreadableShard, match=f"shard {name} of .* cannot be read") as caught:
+        epoch(str(copy), 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_that_cannot_be_decoded_is_replaced_alike_everywhere(ray_local: Any, copy: Path) -> None:
+    shard = next(iter(sorted(copy.glob("train-*.parquet"))))
+    table = pq.read_table(shard)
+    images = table["image"].to_pylist()
+    images[3] = b"no image"
+    table = table.set_column(0, "image", pa.array(images, pa.binary()))
+    pq.write_table(table, shard, row_group_size=16, compression="none")
+    one, two = epoch(str(copy), 1), epoch(str(copy), 2)
+    np.testing.assert_array_equal(one["images"], two["images"])
+    np.testing.assert_array_equal(one["ids"], two["ids"])
+    assert one["replaced"] == two["replaced"] <= 1
+    _, split = stream.open_split(str(copy), "train")
+    batches = list(stream.streamed_evaluation(split, JITTER, 10, 0, 1, 1.0))
+    assert sum(batch.replaced for batch in batches) == 1
+    assert np.concatenate([b.images for b in batches])[3].max() == 0, "it counts, as a black image"
+    assert sum(len(b.labels) for b in batches) == 150
+
+
 def test_resident_batches_are_the_same_for_any_number_of_workers() -> None:
     images = recipe("cifar10-resnet20").images
     rng = np.random.default_rng(0)
@@ -129,10 +178,10 @@ def test_resident_batches_are_the_same_for_any_number_of_workers() -> None:
 
 def test_statistics_are_those_of_numpy() -> None:
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
-    mean, std = stream.pixel_statistics(images, per_pixel=True)
+    mean, std = pixel_statistics(images, per_pixel=True)
     np.testing.assert_allclose(mean, images.mean(0).transpose(2, 0, 1), rtol=1e-6)
     np.testing.assert_allclose(std.ravel(), images.reshape(-1, 3).std(0), rtol=1e-4)
-    mean, _ = stream.pixel_statistics(images, per_pixel=False)
+    mean, _ = pixel_statistics(images, per_pixel=False)
     np.testing.assert_allclose(mean.ravel(), images.mean((0, 1, 2)), rtol=1e-6)
 
 

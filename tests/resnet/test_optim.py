@@ -57,6 +57,39 @@ def test_all_parameters_decay_as_in_2015_or_only_matrices() -> None:
     assert [p.ndim for p in vectors["params"]] == [1, 1, 1]  # pyright: ignore[reportGeneralTypeIssues]
 
 
+def test_lr_scales_with_the_batch_where_it_is_given_for_another() -> None:
+    schedule = Schedule(kind="step", milestones=(0.5,), gamma=0.1, warmup=0.1)
+    optim = Optim(lr=0.1, lr_batch_size=256, batch_size=1024)
+    lr = [lr_at(step, 100, optim, schedule) for step in (0, 9, 10, 50)]
+    assert lr == pytest.approx([0.04, 0.4, 0.4, 0.04])
+    assert optimizer(nn.Linear(2, 2), optim).param_groups[0]["lr"] == pytest.approx(0.4)
+
+
+def test_nesterov_looks_ahead_by_one_velocity() -> None:
+    model, velocity = nn.Linear(3, 2, bias=False), 1.0
+    before = model.weight.detach().clone()
+    optim = optimizer(model, Optim(lr=0.5, momentum=0.9, weight_decay=0, nesterov=True))
+    model.weight.sum().backward()
+    optim.step()
+    torch.testing.assert_close(model.weight.detach(), before - 0.5 * (1 + 0.9 * velocity))
+
+
+def test_momentum_of_zero_and_none_give_the_same_first_step() -> None:
+    torch.manual_seed(0)
+    models = [nn.Linear(5, 3) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [optimizer(model, Optim(weight_decay=0.1)) for model in models]
+    for parameter in models[1].parameters():  # as a CUDA graph needs it
+        optimizers[1].state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    pixels = torch.randn(4, 5)
+    for _ in range(3):
+        for model, optim in zip(models, optimizers, strict=True):
+            optim.zero_grad()
+            model(pixels).square().sum().backward()
+            optim.step()
+    assert torch.equal(models[0].weight, models[1].weight)
+
+
 def test_one_step_is_momentum_sgd_with_weight_decay_by_hand() -> None:
     model = nn.Linear(3, 2)
     before = model.weight.detach().clone()

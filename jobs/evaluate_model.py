@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Test a trained network by a protocol of the paper: jobs/evaluate_model.py MODEL [MODEL ...] [OPTIONS]
+
+    jobs/evaluate_model.py resnet@champion                                as in training, on the same shards
+    jobs/evaluate_model.py runs/imagenet-resnet50-B.s0/step-00600000 --data.path SHARDS --protocol 10-crop
+    jobs/evaluate_model.py A B C --data.path SHARDS --protocol multi-scale              an ensemble
+    jobs/evaluate_model.py resnet50-0676ba61.pth --network imagenet-resnet50-B-v1.5 --data.path SHARDS
+
+MODEL is a checkpoint's folder or URI, a model of the registry (resnet@champion, resnet/3), or a file with torchvision's
+weights (.pth, .safetensors). Of several models the scores are averaged. Lengths of a protocol are given for networks
+that see 224 pixels, and scale with the recipe's size.
+"""
+
+import itertools
+import sys
+
+from pipelines import cli
+from pipelines.evaluate import Evaluation, evaluate
+from pipelines.evaluated import Outcome, table
+
+
+def job(argv: list[str]) -> Outcome:
+    """Test, print the tables, return the figures."""
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    asked = cli.parse(Evaluation, Evaluation(), argv[len(names) :], __doc__)
+    details = evaluate(names, asked)
+    print(table(details), file=sys.stderr)
+    return details.outcome
+
+
+if __name__ == "__main__":
+    cli.run_job(job)

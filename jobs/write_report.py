@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Write the report: each table, figure and claim of the paper beside ours. jobs/write_report.py --out DIR [OPTIONS]
+
+    jobs/write_report.py --out report                                         all finished runs that MLflow knows
+    jobs/write_report.py --out report --runs RUNS/figure1 RUNS/table6         the runs in these folders
+    jobs/write_report.py --out report --results results --docs docs/results.md
+    jobs/write_report.py --out report --runs RUNS/figure1 --export results    keep their rows as JSON
+
+DIR gains report.html, report.md and figures/.
+"""
+
+import sys
+
+from pipelines import cli, report, results
+
+
+def job(argv: list[str]) -> dict[str, object]:
+    """Collect rows, write the pages."""
+    asked = cli.parse(results.Rows, None, argv, __doc__)
+    rows = asked.read()
+    if asked.export is not None:
+        results.write_results(asked.export, rows)
+    page = report.write_report(rows, asked.out, asked.docs)
+    print(f"{len(rows)} trainings: {page}", file=sys.stderr)
+    return {"report": str(page), "trainings": len(rows), "docs": asked.docs}
+
+
+if __name__ == "__main__":
+    cli.run_job(job)

@@ -1,0 +1,192 @@
+import re
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import figures, report
+from pipelines.comparison import beside
+from pipelines.page import Figure, Heading, Paragraph, Table, to_html, to_markdown
+from pipelines.verdicts import settings
+from resnet import paper
+from resnet.checkpoint import EpochRow
+from resnet.recipe import recipe
+from resnet.results import CurveRow, Response
+
+LINKS = ("src", "xlink:href", "href")
+
+
+class Reader(HTMLParser):
+    """Text of a page, and what it would load from elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.loads, self.ids, self.open = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.loads += [value for name, value in attrs if name in LINKS and not str(value).startswith("#")]
+        self.ids += [found["id"]] if "id" in found else []
+        if tag not in ("meta", "br", "path", "use", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def rows(row):
+    """Full schedule on CIFAR-10 of four networks, and a shortened one of two; the shortened errors are all above 70."""
+    found = []
+    for place, network in enumerate(("cifar10-plain20", "cifar10-plain56", "cifar10-resnet20", "cifar10-resnet56")):
+        for seed in (0, 1):
+            responses = tuple(Response(layer=f"l{i}", std=1 + place + 0.1 * i + seed) for i in range(3))
+            found.append(row(network, seed, top1_error=9.11 + place + 0.3 * seed, responses=responses))
+            short = recipe(network).model_copy(update={"steps": 640})
+            curve = (CurveRow(320, 0.1, 2.0, 95.0, 93.0), CurveRow(640, 0.1, 2.0, 90.0, 81.0))
+            fields = {"recipe": short, "steps": 640, "total": 640, "curve": curve, "train_error": 90.0}
+            found.append(row(network, seed, top1_error=81.23 + place + seed, **fields))
+    return found
+
+
+@pytest.fixture(scope="module")
+def parts(rows):
+    return list(report.report(rows))
+
+
+def test_the_page_is_whole_and_needs_no_other_file(rows, tmp_path):
+    page = report.write_report(rows, tmp_path / "out", tmp_path / "docs" / "results.md")
+    text = page.read_text()
+    reader = Reader()
+    reader.feed(text)
+    assert reader.loads == []
+    assert reader.open == []
+    assert len(reader.ids) == len(set(reader.ids))
+    references = set(re.findall(r'(?:xlink:href="#|url\(#|href="#)([^")]+)', text))
+    assert references <= set(reader.ids)
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    words = " ".join(reader.text)
+    for claim in ("The 1202-layer ResNet trains to an error below 0.1 %.", "B is slightly better than A."):
+        assert claim in words
+    for name in re.findall(r"\((figures/[^)]+)\)", (tmp_path / "out" / "report.md").read_text()):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.width > 600
+        ElementTree.parse((tmp_path / "out" / name).with_suffix(".svg"))
+    links = re.findall(r"\]\(([^)]+)\)", (tmp_path / "docs" / "results.md").read_text())
+    assert links
+    assert all((tmp_path / "docs" / link).exists() for link in links)
+
+
+def test_a_shortened_schedule_never_stands_beside_the_papers_figures(parts):
+    headings = [(place, part.text) for place, part in enumerate(parts) if isinstance(part, Heading)]
+    others = next(place for place, text in headings if text == "Other settings")
+    before = [part for part in parts[:others] if isinstance(part, Table)]
+    assert not any(cell.startswith(("81.", "82.", "83.", "84.", "85.")) for t in before for r in t.rows for cell in r)
+    (ours,) = [t for t in before if t.caption.startswith("Table 6")]
+    assert [(r[0], r[1], r[3]) for r in ours.rows if r[1] not in ("", "-")] == [
+        ("ResNet-20", "2", "11.26 ± 0.21"),
+        ("ResNet-56", "2", "12.26 ± 0.21"),
+    ]
+    short = [part for part in parts[others:] if isinstance(part, Table) and part.caption.startswith("Setting 1")]
+    assert [r[3] for r in short[0].rows] == ["81.73 ± 0.71", "82.73 ± 0.71", "83.73 ± 0.71", "84.73 ± 0.71"]
+    assert "paper" not in " ".join(short[0].header)
+    texts = [part.text for part in parts if isinstance(part, Paragraph)]
+    assert any("640 steps" in text and "1 % of them" in text for text in texts)
+
+
+def test_without_rows_everything_is_not_run():
+    parts = list(report.report([]))
+    verdicts = [r[2] for part in parts if isinstance(part, Table) and "claims" in part.caption for r in part.rows]
+    assert len(verdicts) == 21
+    assert set(verdicts) == {"not run"}
+
+
+def test_every_table_of_the_paper_is_there_with_every_row(parts):
+    captions = {part.caption: part for part in parts if isinstance(part, Table)}
+    for number, table in zip(
+        "23456", (paper.TABLE2, paper.TABLE3, paper.TABLE4, paper.TABLE5, paper.TABLE6), strict=True
+    ):
+        (found,) = [t for caption, t in captions.items() if caption.startswith(f"Table {number}")]
+        assert [r[0] for r in found.rows] == [r.method for r in table]
+        assert [float(r[2].split()[0]) for r in found.rows if r[2] != "-"] == [
+            r.top1_error for r in table if r.top1_error is not None
+        ]
+
+
+def test_differences_are_ours_less_the_papers_mean(row):
+    (setting,) = settings([row("cifar10-resnet110", seed, top1_error=e) for seed, e in ((0, 6.5), (1, 6.9))])
+    cells = {r[0]: r for r in beside("Table 6", paper.TABLE6, setting).rows}
+    assert cells["ResNet-110"][1:5] == ["2", "6.43 (6.61 ± 0.16)", "6.70 ± 0.28", "+0.09"]
+    assert cells["ResNet-20"][3] == "not run"
+    assert cells["Maxout"][1:5] == ["", "9.38", "", ""]
+
+
+def test_figures_draw_what_they_say(parts):
+    drawn = {part.name: part.drawing for part in parts if isinstance(part, Figure)}
+    assert set(drawn) == {
+        "paper-ray-figure1", "paper-ray-figure6", "paper-ray-figure7", "setting1-figure1", "setting1-figure6",
+    }  # fmt: skip
+    axes = drawn["setting1-figure6"].axes
+    assert [ax.get_title() for ax in axes] == ["plain nets", "ResNets"]
+    dashed, bold = axes[0].lines[0], axes[0].lines[1]
+    assert (dashed.get_linestyle(), bold.get_linestyle()) == ("--", "-")
+    assert dashed.get_linewidth() < bold.get_linewidth()
+    np.testing.assert_allclose(np.asarray(bold.get_xydata()), [[320, 93], [640, 81]])
+    np.testing.assert_allclose(np.asarray(dashed.get_xydata()), [[320, 95], [640, 90]])
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    ordered, sorted_ = drawn["paper-ray-figure7"].axes
+    assert all(np.all(np.diff(np.asarray(line.get_ydata())) <= 0) for line in sorted_.lines)
+    np.testing.assert_allclose(np.asarray(ordered.lines[0].get_ydata()), [1.0, 1.1, 1.2])
+
+
+def test_a_figure_is_the_same_file_each_time(rows, tmp_path):
+    for folder in ("a", "b"):
+        figures.save(figures.error_curves({"t": {"cifar10-plain20": [rows[0].curve]}}), tmp_path / folder, "f")
+    for name in ("f.png", "f.svg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_names_are_the_papers():
+    names = (
+        "cifar10-plain56",
+        "cifar10-resnet110-A",
+        "imagenet-resnet34-B",
+        "imagenet-resnet50-B",
+        "imagenet-resnet50-B-v1.5",
+    )
+    assert [figures.short_name(name) for name in names] == [
+        "plain-56", "ResNet-110", "ResNet-34 B", "ResNet-50", "ResNet-50 v1.5",
+    ]  # fmt: skip
+    assert figures.short_name("step-00000264") == "step-00000264"
+
+
+def test_a_page_escapes_what_it_shows():
+    parts = [Heading(1, "a < b"), Table("c & d", "lr", ("x", "y|z"), [("<script>", "p|q"), ("holds", "1")])]
+    text = to_html(parts)
+    assert "<script>" not in text
+    assert '<span class="verdict holds">holds</span>' in text
+    assert "| <script> | p\\|q |" in to_markdown(parts, "figures")
+
+
+def test_curves_of_one_run_are_a_picture(tmp_path):
+    fields: dict[str, Any] = {
+        "train_loss": 1.0,
+        "val_loss": 1.0,
+        "top5_error": 1.0,
+        "seconds": 1.0,
+        "images_per_second": 1.0,
+    }
+    rows = [
+        EpochRow(epoch=i, step=10 * i + 10, lr=0.1, train_error=90 - i, top1_error=80 - i, **fields) for i in range(3)
+    ]
+    path = report.curves("imagenet-resnet50-B-v1.5@90.s0", rows, str(tmp_path))
+    with Image.open(path) as image:
+        assert image.format == "PNG"
