@@ -139,8 +139,9 @@ def for_digits(paper: Recipe) -> Recipe:
 
     A mirrored digit is no digit, and 12 epochs with a cosine schedule are enough.
     """
-    images = paper.images.model_copy(update={"flip": False, "pad": 3})
+    images = paper.images.model_copy(update={"flip": False, "pad": 2})
     schedule = Schedule(kind="cosine", warmup=0.1)
     optim = paper.optim.model_copy(update={"batch_size": 64})
-    changes = {"images": images, "schedule": schedule, "optim": optim, "epochs": 12.0, "steps": None}
+    loss = paper.loss.model_copy(update={"label_smoothing": 0.1})
+    changes = {"images": images, "loss": loss, "schedule": schedule, "optim": optim, "epochs": 12.0, "steps": None}
     return paper.model_copy(update=changes)
