@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export RESNET_HOME ?= $(CURDIR)/runs
 ARGS ?=
 
-.PHONY: help setup train sweep serve test check requirements clean
+.PHONY: help setup train sweep serve test check bench-peers bench-ingest requirements clean
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  ARGS='...' goes to the job: make train ARGS='imagenet-resnet18 --data.path SHARDS'"
@@ -29,6 +29,17 @@ test: setup ## all tests
 
 check: setup ## lint, format and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m basedpyright
+
+# The peers pin each other's packages otherwise than we do, hence a virtual environment of their own. FFCV is compiled, with
+# OpenCV and libjpeg-turbo (Debian: libopencv-dev libturbojpeg0-dev pkg-config); without them it is left out.
+bench-peers: setup ## what benchmarks/ingest.py compares with, into .venv-peers
+	@[ -x .venv-peers/bin/python ] || .venv/bin/uv venv --quiet --python $(PY) .venv-peers
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-peers/bin/python -r benchmarks/peers.txt
+	@.venv/bin/uv pip install --quiet --python .venv-peers/bin/python -r benchmarks/peers.txt ffcv==1.0.2 2>.venv-peers/ffcv.log \
+	  || echo "bench-peers: FFCV was not built and is left out (log: .venv-peers/ffcv.log)" >&2
+
+bench-ingest: setup ## decode and crop full-size ImageNet images: every peer's loader and ours, about 20 minutes
+	@$(PY) benchmarks/ingest.py $(ARGS)
 
 requirements: setup ## pin requirements.txt anew from pyproject.toml, for Linux and macOS
 	@.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
