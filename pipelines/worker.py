@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from typing import Any
 
@@ -54,7 +55,9 @@ def _loop(run: Run, feed: Feed, report: bool) -> None:
 
     context = ray.train.get_context()
     rank, world_size, device = context.get_world_rank(), context.get_world_size(), ray_torch.get_device()
-    torch.set_num_threads(run.scaling.threads or 1)
+    # Ray may be told of more CPUs than there are; threads beyond the cores spin, and cost a factor of five.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(min(run.scaling.threads or 1, max(1, cores // context.get_local_world_size())))
     precision = native_precision(device) if run.scaling.precision == "auto" else run.scaling.precision
     task = Task(run, feed, rank, world_size, device)
 
