@@ -179,7 +179,7 @@ def streamed_batches(
     """A rank's training batches of an epoch from `first_step` on. cpus: what this rank's tasks may hold."""
     items = [{"window": w, "skip": s} for w, s in order.remaining(epoch, first_step)]
     task = partial(_train_window, split, order, policy, epoch, rank, world_size)
-    yield from _run(items, task, order.batch_size // world_size, cpus)
+    yield from _run(items, task, order.batch_size // world_size, policy.size, cpus)
 
 
 def _train_window(
@@ -242,7 +242,7 @@ def streamed_evaluation(
     part, starts = evaluation_slice(split.examples, rank, world_size), split.starts()
     spans = [(g, max(part.start, int(starts[g])), min(part.stop, int(starts[g + 1]))) for g in range(len(split.rows))]
     items = [{"group": g, "begin": b, "end": e} for g, b, e in spans if b < e]
-    yield from _run(items, partial(_evaluate_groups, split, policy), batch_size, cpus)
+    yield from _run(items, partial(_evaluate_groups, split, policy), batch_size, policy.size, cpus)
 
 
 def _evaluate_groups(split: Split, policy: Images, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -274,7 +274,7 @@ def center(data: bytes, policy: Images) -> np.ndarray:
     return images.center_crop(data, policy.size, side)
 
 
-def _run(items: list[dict[str, int]], task: Any, batch_size: int, cpus: float) -> Iterator[Batch]:
+def _run(items: list[dict[str, int]], task: Any, batch_size: int, size: int, cpus: float) -> Iterator[Batch]:
     """Items through a Ray Data task to batches of numpy arrays, in the items' order."""
     import ray
     from ray.exceptions import RayError
@@ -285,6 +285,8 @@ def _run(items: list[dict[str, int]], task: Any, batch_size: int, cpus: float) -
     # so each must always be able to run a task of its own: none may hold more than its part of the cluster.
     each = min(1.0, cpus)
     _ordered()
+    # A block a batch. By default Ray Data gathers 128 MiB, seven batches of 128 images, before the first one arrives.
+    ray.data.DataContext.get_current().target_max_block_size = batch_size * size * size * 3
     source = ray.data.from_items(items, override_num_blocks=len(items))
     dataset = source.map_batches(task, batch_size=1, num_cpus=each, concurrency=max(1, int(cpus / each)))
     try:
