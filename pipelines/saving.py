@@ -13,7 +13,7 @@ from pipelines import progress
 from pipelines.checkpoints import Checkpoints, Writer
 from pipelines.task import Task
 from resnet.checkpoint import Checkpoint, Progress, optimizer_tensors
-from resnet.finite import NotFinite
+from resnet.finite import NotFinite, no_bad_step, see_
 
 PREEMPTION_EVERY = 15.0  # seconds between two questions of whether a node is about to be taken away
 
@@ -24,7 +24,7 @@ class State:
     def __init__(self, device: torch.device, saved: Progress | None, rank: int) -> None:
         self.step, self.rows, self.lr = 0, (), 0.0
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-        self.bad = torch.full((), -1, dtype=torch.int64, device=device)  # first step whose loss is not finite
+        self.bad = no_bad_step(device)
         self.seconds = self.wait = 0.0
         self.replaced = 0  # training images of the epoch so far, of this rank, that could not be decoded
         self._since = time.monotonic()
@@ -36,7 +36,7 @@ class State:
     def add(self, sums: Tensor) -> None:
         """Count a step. Nothing here waits for the device."""
         self.sums += sums
-        self.bad = torch.where((self.bad < 0) & ~torch.isfinite(sums[0]), self.step, self.bad)
+        see_(self.bad, sums, self.step)
 
     def mark(self) -> None:
         """Take the time since the last mark as training."""

@@ -100,7 +100,7 @@ def fit(
     source = open_source(run)
     place = Place(run, source.sha256)
     if (finished := place.claim()) is not None:
-        _say(show, f"{run.name} is finished already: {place.folder}")
+        _say(show, f"{run.name} is finished already: {place.folder.uri}")
         return finished
     began = time.monotonic()
     resources = cluster.connect()
