@@ -144,7 +144,11 @@ def describe(setting: Setting) -> str:
     data = row.data.name
     if row.data.train is not None and row.data.val is not None:
         data += f" ({row.data.train:,} training and {row.data.val:,} validation images)"
-    program = {"ray": "the pipeline on Ray", "single": "benchmarks/single.py, one process without Ray"}[row.engine]
+    program = {
+        "ray": "the pipeline on Ray",
+        "single": "benchmarks/single.py, one process without Ray",
+        "torch": "benchmarks/plain_torch.py, torch's own loader and DDP without Ray",
+    }[row.engine]
     machines = sorted({r.hardware for r in setting.rows})
     return f"{_length(row)} on {data}, {schedule(row.recipe)}; made by {program} on {' and '.join(machines)}."
 

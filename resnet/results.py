@@ -2,7 +2,7 @@
 
 A file *.json of the folder holds one row or a list of rows. pipelines/results.py makes them from runs of the cluster
 (engine "ray"); benchmarks/single.py, which trains the same recipes in one process without Ray, writes its own (engine
-"single"):
+"single"), and so does benchmarks/plain_torch.py, with torch's loader (engine "torch"):
 
     {"recipe": {"network": "cifar10-resnet20-A", ...}, "seed": 0, "engine": "ray", "commit": "07c0fcd...",
      "hardware": "2 cores, ...", "data": {"name": "cifar10", "sha256": "...", "train": 50000, "val": 10000},
@@ -81,7 +81,7 @@ class ResultRow(Frozen):
 
     recipe: Recipe
     seed: Annotated[int, Field(ge=0)]
-    engine: Literal["ray", "single"]
+    engine: Literal["ray", "single", "torch"]
     commit: str
     hardware: str
     data: DataSet
