@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from pipelines import imagenet_classes, tracking
+from pipelines.run import home
 from pipelines.storage import Folder
 from resnet.classes import ImageClass
 from resnet.recipe import Images
@@ -61,6 +63,36 @@ def place(name: str) -> str:
             f"model must be a checkpoint, a file of weights, or a name such as resnet@champion, got {name}"
         )
     return tracking.resolve(name)[0]
+
+
+def checkpoint_of(name: str, network: str | None = None) -> tuple[str, str]:
+    """(folder or URI, version) of a checkpoint by what a person names: that place, a name of the registry, or a file of
+    weights, which becomes a checkpoint in $RESNET_HOME/weights. ValueError says what is missing."""
+    if name.endswith(WEIGHTS):
+        return _as_checkpoint(name, network)
+    if network is not None:
+        raise ValueError(f"network is for files of weights ({', '.join(WEIGHTS)}): a checkpoint knows its own")
+    if "://" in name or Path(name).exists():
+        read_checkpoint(name)  # to say now what is wrong with it
+        return (name if "://" in name else str(Path(name).resolve())), "unregistered"
+    place(name)  # the sentence on names
+    return tracking.resolve(name)
+
+
+def _as_checkpoint(path: str, network: str | None) -> tuple[str, str]:
+    """A file of weights as a checkpoint beside the others, written once; its version is the start of its SHA-256."""
+    from resnet.checkpoint import Checkpoint, Progress, save
+    from resnet.recipe import recipe
+
+    model = open_weights(path, network)
+    version = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    folder = Path(home(), "weights", f"{model.network}-{version}")
+    if not folder.exists():
+        classes = model.classes or tuple(ImageClass(id=i, wnid=str(i), name=f"class {i}") for i in range(model.outputs))
+        run = {"recipe": recipe(model.network).model_copy(update={"images": model.images}).model_dump(mode="json")}
+        progress = Progress(step=0, total_steps=0, examples=0, classes=classes)
+        save(folder, Checkpoint(model.weights, {}, {"mean": model.mean, "std": model.std}, run, progress))
+    return str(folder), version
 
 
 def read_checkpoint(where: str) -> Checkpoint:

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Classify many images offline, with the endpoint's numbers: jobs/predict_images.py MODEL --images X --out Y [OPTIONS]
+
+    jobs/predict_images.py resnet@champion --images photos/ --out predictions.parquet
+    jobs/predict_images.py resnet/3 --images s3://bucket/shards --split val --out s3://bucket/predictions --embeddings
+    jobs/predict_images.py resnet50-0676ba61.pth --network imagenet-resnet50-B-v1.5 --images photos/ --out found.parquet
+
+MODEL is a checkpoint's folder or URI, a model of the registry, or a file with torchvision's weights (.pth,
+.safetensors). Ray Data spreads the images over all workers of the cluster of RAY_ADDRESS, or of this machine. OUT is a
+folder of Parquet parts, a row an image: after a kill the same command goes on where it was, and a finished one does
+nothing. What is no image has its reason in column `error`. On a cluster all nodes must reach MODEL, X and Y.
+"""
+
+import sys
+from functools import partial
+
+from pipelines import cli, models
+from pipelines.predict import Outcome, predict
+from pipelines.predictor import Prediction
+
+
+def job(argv: list[str]) -> Outcome:
+    """Resolve the model, and predict what is missing."""
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    asked = cli.parse(Prediction, None, argv[1:] if name else argv, __doc__)
+    if name is None:
+        raise ValueError("MODEL must come first: a checkpoint, a registered model such as resnet@champion, or weights")
+    checkpoint, version = models.checkpoint_of(name, asked.network)
+    from serve.offline import Offline
+
+    opened = partial(Offline, checkpoint, precision=asked.precision)
+    outcome = predict(asked, (name, version), opened)
+    print(f"{outcome.images:,} images, {outcome.failed} without prediction: {outcome.out}", file=sys.stderr)
+    return outcome
+
+
+if __name__ == "__main__":
+    cli.run_job(job)

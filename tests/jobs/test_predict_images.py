@@ -1,0 +1,138 @@
+"""jobs/predict_images.py: the endpoint's numbers, parts that are resumed, images that are none, weights, refusals."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyarrow import parquet
+
+from jobs import predict_images
+from pipelines import models
+from pipelines.predict import list_parts
+from pipelines.predictor import Part, Prediction, Worker
+from resnet.net import build
+from serve.classifier import Classifier
+from serve.offline import Offline
+from tests.serve.conftest import draw, write_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Data itself
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("predict") / "best", "cifar10-resnet8-A", 32, 10)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images in two folders, a damaged one, a text and an empty file."""
+    folder = tmp_path / "photos"
+    for number in range(5):
+        place = folder / ("a" if number < 3 else "b/c")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.jpg").write_bytes(draw(number))
+    (folder / "a" / "cut.jpg").write_bytes(draw(9)[:400])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "empty.png").touch()
+    (folder / ".hidden").write_text("not listed")
+    return folder
+
+
+def words(checkpoint: Path, photos: Path, out: Path, *more: str) -> list[str]:
+    return [str(checkpoint), "--images", str(photos), "--out", str(out), "--precision", "float32", *more]
+
+
+def test_rows_equal_the_endpoint_and_a_second_run_writes_what_is_missing(
+    ray_local: Any, checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "predictions.parquet"
+    asked = words(
+        checkpoint, photos, out, "--part-images", "3", "--batch", "2", "--embeddings", "--top-k", "3", "--workers", "2"
+    )
+    outcome = predict_images.job(asked)
+    assert (outcome.images, outcome.failed, outcome.parts, outcome.parts_written) == (8, 3, 3, 3)
+    assert "no prediction for notes.txt: an image must be JPEG" in capsys.readouterr().err
+    rows = {row["key"]: row for row in parquet.read_table(out).to_pylist()}
+    assert sorted(rows) == ["a/0.jpg", "a/1.jpg", "a/2.jpg", "a/cut.jpg", "b/c/3.jpg", "b/c/4.jpg", "empty.png",
+                            "notes.txt"]  # fmt: skip
+    endpoint = Classifier(str(checkpoint), precision="float32")
+    for number in range(5):
+        row, data = rows[f"{'a' if number < 3 else 'b/c'}/{number}.jpg"], draw(number)
+        (best,) = endpoint.predict([data], 3)
+        assert row["error"] is None
+        assert row["id"] == [p.image_class.id for p in best]
+        assert row["name"] == [p.image_class.name for p in best]
+        np.testing.assert_allclose(row["probability"], [p.probability for p in best], atol=1e-6)
+        np.testing.assert_allclose(row["embedding"], endpoint.embed([data])[0], rtol=1e-4, atol=1e-5)
+    assert all(rows[key]["id"] is None and rows[key]["error"] for key in ("a/cut.jpg", "empty.png", "notes.txt"))
+
+    first, second = (out / f"part-0000{n}.parquet" for n in (0, 1))
+    before, expected = first.stat().st_mtime_ns, parquet.read_table(second)
+    second.unlink()
+    assert predict_images.job(asked).parts_written == 1
+    assert first.stat().st_mtime_ns == before
+    assert parquet.read_table(second).equals(expected)
+    finished = predict_images.job(asked)
+    assert (finished.parts_written, finished.failed, finished.images) == (0, 3, 8)
+
+
+def test_a_finished_folder_is_left_alone_and_never_mixed(checkpoint: Path, photos: Path, tmp_path: Path):
+    asked = Prediction(images=str(photos), out=str(tmp_path / "out"), precision="float32")
+    (part,), _ = list_parts(asked)
+    Worker(asked, partial(Offline, str(checkpoint), precision="float32"))._write(part)
+    with pytest.raises(ValueError, match="must be empty or hold predictions"):
+        predict_images.job(words(checkpoint, photos, tmp_path / "out"))
+    (tmp_path / "out" / "part-00000.parquet").rename(tmp_path / "kept")
+    with pytest.raises(ValueError, match="images must hold at least one image"):
+        predict_images.job(words(checkpoint, tmp_path / "nothing", tmp_path / "out"))
+    with pytest.raises(ValueError, match="split is for shards"):
+        predict_images.job(words(checkpoint, photos, tmp_path / "out", "--split", "val"))
+    with pytest.raises(ValueError, match="out must not be inside images"):
+        predict_images.job(words(checkpoint, photos, photos / "out"))
+
+
+def test_shards_are_cut_by_row_groups_and_every_image_is_in_one_part(tmp_path: Path):
+    from pipelines.shards import write_shards
+    from pipelines.sources import Source
+
+    shards = str(tmp_path / "shards")
+    write_shards(Source(kind="digits"), shards, workers=0)
+    parts, _ = list_parts(Prediction(images=shards, out=str(tmp_path / "out"), part_images=300))
+    assert sum(part.images for part in parts) == 1797
+    groups = [group for part in parts for group in part.groups]
+    assert len(set(groups)) == len(groups)
+    val, _ = list_parts(Prediction(images=shards, out=str(tmp_path / "out"), split="val"))
+    assert sum(part.images for part in val) == 360
+    worker = Worker.__new__(Worker)
+    worker.source = models.Folder(shards)
+    assert len({key for part in val for key, _ in worker._read(part)}) == 360
+    assert isinstance(val[0], Part)
+
+
+Save = Callable[[dict[str, torch.Tensor], Path], None]
+
+
+@pytest.mark.parametrize("kind", [".pth", ".safetensors"])
+def test_weights_of_torchvision_become_a_checkpoint_once(kind: str, tmp_path: Path):
+    from safetensors.torch import save_file
+
+    net = build("imagenet-resnet18", 1000)
+    path = tmp_path / f"weights{kind}"
+    save: Save = torch.save if kind == ".pth" else save_file  # pyright: ignore[reportAssignmentType]
+    save(net.state_dict(), path)
+    folder, version = models.checkpoint_of(str(path), "imagenet-resnet18")
+    classifier = Classifier(folder, precision="float32")
+    assert (classifier.size, classifier.shorter_side) == (224, 256)
+    assert classifier.classes[0].name == "tench"
+    assert models.checkpoint_of(str(path), "imagenet-resnet18") == (folder, version)
+    with pytest.raises(ValueError, match="network must say"):
+        models.checkpoint_of(str(path))
+
+
+def test_a_model_must_be_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="MODEL must come first"):
+        predict_images.job(["--images", str(tmp_path), "--out", str(tmp_path / "out")])
