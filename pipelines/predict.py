@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pipelines import cluster
 from pipelines.manifest import MANIFEST, read_manifest
@@ -20,9 +20,6 @@ from pipelines.predictor import Part, Prediction, Predictor, Worker, part_name
 from pipelines.progress import LINE, clock
 from pipelines.storage import NOT_IMAGES, Folder
 from resnet.recipe import Frozen
-
-if TYPE_CHECKING:
-    pass
 
 PLAN = "_plan.json"  # readers of Parquet folders pass over names that begin with _
 
@@ -156,8 +153,9 @@ def _write_all(missing: list[Part], asked: Prediction, open_predictor: Callable[
         num_gpus=1 if on_gpu else 0,
     )
     began, shown, done, total = time.monotonic(), 0.0, 0, sum(part.images for part in missing)
-    for block in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        done += int(block["images"].sum())
+    blocks: Any = dataset.iter_batches(batch_size=None, batch_format="numpy")
+    for block in blocks:
+        done += sum(block["images"].tolist())
         now = time.monotonic()
         if show and (now - shown > LINE or done == total):
             left = clock((now - began) / done * (total - done))

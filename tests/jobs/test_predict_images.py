@@ -42,6 +42,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+WHAT = ("--embeddings", "--top-k", "3")
+
+
 def words(checkpoint: Path, photos: Path, out: Path, *more: str) -> list[str]:
     return [str(checkpoint), "--images", str(photos), "--out", str(out), "--precision", "float32", *more]
 
