@@ -93,6 +93,15 @@ class Checkpoints:
         return rows[-1]["top1_error"] if rows and rows[-1]["step"] == progress["step"] else None
 
 
+def at(uri: str) -> Checkpoint:
+    """The checkpoint in a folder or bucket. ValueError: there is none, or it is damaged."""
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    checkpoints = Checkpoints(folder or ".", keep=1)
+    if name not in checkpoints.names():
+        raise ValueError(f"resume must be never, auto or a checkpoint, got {uri}")
+    return checkpoints.read(name)
+
+
 class Writer:
     """A thread that writes checkpoints, so that the training does not wait. A newer one replaces one that waits."""
 

@@ -21,12 +21,16 @@ Rows = tuple[np.ndarray, np.ndarray]  # row group and row inside it, both (n,) i
 
 @dataclass(frozen=True)
 class Order:
-    """rows: rows of each row group; batch_size: images of one step over all workers; window: row groups mixed."""
+    """rows: rows of each row group; batch_size: images of one step over all workers; window: row groups mixed.
+
+    part: images of a batch that stay together on one rank, a divisor of batch_size.
+    """
 
     rows: tuple[int, ...]
     batch_size: int
     window: int
     seed: int
+    part: int = 1
 
     @cached_property
     def _rows(self) -> np.ndarray:
@@ -92,11 +96,20 @@ class Order:
         return np.take_along_axis(group, order, 1), np.take_along_axis(row, order, 1)
 
     def share(self, epoch: int, window: int, rank: int, world_size: int, skip: int = 0) -> Rows:
-        """A rank's rows of a window's batches but the first `skip`: both (steps - skip, batch_size / world_size)."""
-        size = self.batch_size // world_size
+        """A rank's rows of a window's batches but the first `skip`: both (steps - skip, len of the rank's slice)."""
         group, row = self.batches(epoch, window)
-        mine = slice(rank * size, (rank + 1) * size)
+        mine = self.slice(rank, world_size)
         return group[skip:, mine], row[skip:, mine]
+
+    def slice(self, rank: int, world_size: int) -> slice:
+        """A rank's places in each global batch: whole parts, as even as can be."""
+        parts = self.batch_size // self.part
+        return slice(parts * rank // world_size * self.part, parts * (rank + 1) // world_size * self.part)
+
+    def local(self, rank: int, world_size: int) -> int:
+        """A rank's images of each global batch."""
+        mine = self.slice(rank, world_size)
+        return mine.stop - mine.start
 
     def remaining(self, epoch: int, step: int) -> list[tuple[int, int]]:
         """(window, batches to skip) of every window that a run at `step` of the epoch has still to go through."""

@@ -15,7 +15,7 @@ from resnet.results import CurveRow, ResultRow
 from resnet.table import parse
 
 if TYPE_CHECKING:
-    from pipelines.train import Outcome
+    from pipelines.place import Outcome
     from resnet.checkpoint import EpochRow
 
 FAMILIES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}

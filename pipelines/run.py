@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from resnet.recipe import Frozen, Recipe, Schedule, recipe
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def home() -> str:
@@ -31,6 +32,10 @@ class Data(Frozen):
     max_replaced: Annotated[
         float, Field(ge=0, le=1, description="share of an epoch's images that may fail to decode and be replaced")
     ] = 0.001
+    holdout: Annotated[
+        int,
+        Field(ge=0, description="training images held out and validated on in place of val; section 4.2: 5000"),
+    ] = 0
     memory_limit: Annotated[
         int, Field(ge=1, description="largest decoded set, in MiB, that policy pad-crop keeps in memory")
     ] = 2048
@@ -39,7 +44,13 @@ class Data(Frozen):
 class Scaling(Frozen):
     """How many workers, and what each has. None and auto: from what the machine or cluster has."""
 
-    workers: Annotated[int | None, Field(ge=1, description="processes that train side by side")] = None
+    workers: Annotated[
+        int | str | None,
+        Field(
+            description="processes that train side by side; 1:4 takes as many of 1 to 4 as the cluster has room for, "
+            "goes on with fewer when a node is lost and grows back; the batch stays the same"
+        ),
+    ] = None
     gpu: Annotated[bool | None, Field(description="one GPU a worker")] = None
     cpus_per_worker: Annotated[
         float | None, Field(gt=0, description="CPUs that Ray reserves a worker; the rest is for reading and decoding")
@@ -52,23 +63,63 @@ class Scaling(Frozen):
     precision: Annotated[
         Precision, Field(description="of the matrix products; auto: bfloat16 where the hardware multiplies it natively")
     ] = "auto"
+    micro_batch: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="images of one pass through the network, over which batch norm normalises; a worker adds the "
+            "gradients of as many passes as its part of the batch needs. None: one pass, with 1:4 four in all",
+        ),
+    ] = None
+    channels_last: Annotated[bool, Field(description="channels innermost in memory, what fast kernels want")] = True
+    compile: Annotated[
+        bool, Field(description="compile the residual blocks; takes a minute at the start, and a C++ compiler on CPUs")
+    ] = False
+    bucket_mb: Annotated[float, Field(gt=0, description="MiB of gradients that DDP sends at once")] = 25
+    static_graph: Annotated[bool, Field(description="tell DDP that all steps are alike")] = False
+
+    @field_validator("workers")
+    @classmethod
+    def _workers_are_a_number_or_a_range(cls, value: int | str | None) -> int | str | None:
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
+        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if value is not None and not 1 <= least <= most:
+            raise ValueError(f"must be a number of at least 1, or LEAST:MOST such as 1:4, got {value}")
+        return value if value is None else most if least == most else f"{least}:{most}"
+
+    @property
+    def least(self) -> int:
+        """Workers without which nothing is trained."""
+        return int(str(self.workers or 1).partition(":")[0])
+
+    @property
+    def most(self) -> int:
+        """Workers that train where there is room for all."""
+        return int(str(self.workers or 1).rpartition(":")[2])
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return self.least < self.most
 
     def resolve(self, cpus: float, gpus: float) -> Scaling:
         """Fill what is left open, for a run that has so many CPUs and GPUs to itself. ValueError if it cannot fit."""
         gpu = gpus >= 1 if self.gpu is None else self.gpu
-        workers = self.workers or (int(gpus) if gpu else min(2, max(1, int(cpus))))
-        if gpu and workers > gpus:
-            raise ValueError(f"scaling.workers must be at most the cluster's {gpus:g} GPUs, got {workers}")
+        asked = self.workers or (int(gpus) if gpu else min(2, max(1, int(cpus))))
+        scaling = self.model_copy(update={"workers": asked})
+        workers = scaling.most
+        if gpu and scaling.least > gpus:
+            raise ValueError(f"scaling.workers must be at most the cluster's {gpus:g} GPUs, got {asked}")
         # Half of the CPUs stay free for data tasks: workers that hold all of them wait for ever for their data.
         share = self.cpus_per_worker or max(0.05, round(cpus / 2 / workers, 2))
-        if share * workers > cpus - 0.25:
+        if share * scaling.least > cpus - 0.25:
             raise ValueError(
                 f"scaling.workers x scaling.cpus_per_worker must leave 0.25 of the cluster's {cpus:g} CPUs for data "
-                f"tasks, got {workers} x {share:g}"
+                f"tasks, got {scaling.least} x {share:g}"
             )
         threads = self.threads or max(1, int(cpus // workers))
-        data = self.data_cpus or int((cpus / workers - share) * 100) / 100
-        known = {"workers": workers, "gpu": gpu, "cpus_per_worker": share, "data_cpus": data, "threads": threads}
+        data = self.data_cpus or max(0.05, int((cpus / workers - share) * 100) / 100)
+        known = {"workers": asked, "gpu": gpu, "cpus_per_worker": share, "data_cpus": data, "threads": threads}
         return self.model_copy(update=known)
 
 
@@ -93,6 +144,13 @@ class Run(Frozen):
         str | None,
         Field(description="folder or URI that all nodes can reach, for checkpoints. None: runs/ in $RESNET_HOME"),
     ] = None
+    resume: Annotated[
+        str,
+        Field(
+            description="auto: go on from the newest checkpoint of this run; never: refuse if there is one; a "
+            "checkpoint's folder or URI: begin from it"
+        ),
+    ] = "auto"
     promote: Annotated[
         bool,
         Field(description="register the model, and serve it (alias champion) if it is better than the present one"),
@@ -100,13 +158,22 @@ class Run(Frozen):
 
     @model_validator(mode="after")
     def _workers_share_the_batch(self) -> Self:
-        workers = self.scaling.workers or 1
-        if self.recipe.optim.batch_size % workers:
+        scaling, batch = self.scaling, self.recipe.optim.batch_size
+        if batch % scaling.most:
             raise ValueError(
-                f"recipe.optim.batch_size must be a multiple of scaling.workers, "
-                f"got {self.recipe.optim.batch_size} and {workers}"
+                f"recipe.optim.batch_size must be a multiple of scaling.workers, got {batch} and {scaling.most}"
+            )
+        if scaling.micro_batch is not None and batch // scaling.most % scaling.micro_batch:
+            raise ValueError(
+                f"scaling.micro_batch must divide a worker's part of the batch, {batch // scaling.most} images, "
+                f"got {scaling.micro_batch}"
             )
         return self
+
+    @property
+    def part(self) -> int:
+        """Images of one pass through the network, which no two workers share."""
+        return self.scaling.micro_batch or self.recipe.optim.batch_size // self.scaling.most
 
     @property
     def name(self) -> str:

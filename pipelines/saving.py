@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelines import progress
 from pipelines.checkpoints import Checkpoints, Writer
+from pipelines.learner import Learner, copied
 from pipelines.task import Task
-from resnet.checkpoint import Checkpoint, Progress, optimizer_tensors
+from resnet.checkpoint import Checkpoint, Progress
 from resnet.finite import NotFinite, no_bad_step, see_
 
 PREEMPTION_EVERY = 15.0  # seconds between two questions of whether a node is about to be taken away
@@ -60,20 +61,26 @@ class State:
 
 
 class Saver:
-    """When and how the state is saved. Rank 0 writes, beside the training; all ranks agree on the step."""
+    """When and how the state is saved. Rank 0 writes, beside the training; all ranks agree on the step.
+
+    is_preempted: whether a node is about to be taken away, a barrier of all ranks; None: nodes stay.
+    """
 
     def __init__(
-        self, task: Task, network: nn.Module, optim: torch.optim.Optimizer, checkpoints: Checkpoints, state: State
+        self,
+        task: Task,
+        learner: Learner,
+        checkpoints: Checkpoints,
+        state: State,
+        is_preempted: Callable[[], bool] | None = None,
     ) -> None:
-        self.task, self.network, self.optim, self.checkpoints = task, network, optim, checkpoints
+        self.task, self.learner, self.checkpoints, self.is_preempted = task, learner, checkpoints, is_preempted
         self.writer = Writer(checkpoints) if task.rank == 0 else None
         self.saved_step, self.saved_at = state.step, time.monotonic()
         self.looked_at, self.preempted = time.monotonic(), False
 
     def agree(self, state: State) -> None:
         """Save inside the epoch if steps, minutes or a request say so. Called by all ranks at the same steps."""
-        import ray.train
-
         self.require_finite(state)
         plan = self.task.run.checkpoints
         save = look = False
@@ -82,13 +89,13 @@ class Saver:
             save = plan.every_steps is not None and state.step - self.saved_step >= plan.every_steps
             save |= plan.every_minutes is not None and now - self.saved_at >= 60 * plan.every_minutes
             save |= progress.save_is_wanted(self.task.run.name)
-            look = now - self.looked_at > PREEMPTION_EVERY
+            look = self.is_preempted is not None and now - self.looked_at > PREEMPTION_EVERY
         flags = torch.tensor([int(save), int(look)], device=self.task.device)
         torch.distributed.broadcast(flags, src=0)
         save, look = (bool(flag) for flag in flags.tolist())
-        if look:  # a barrier of all ranks, so not in each step
+        if look and self.is_preempted is not None:  # a barrier of all ranks, so not in each step
             self.looked_at = time.monotonic()
-            preempted = ray.train.get_preemption_info() is not None
+            preempted = self.is_preempted()
             save |= preempted and not self.preempted
             self.preempted = preempted
         if save:
@@ -101,12 +108,12 @@ class Saver:
         self.saved_step, self.saved_at = state.step, time.monotonic()
         if self.writer is None:
             return
-        task = self.task
+        task, (model, rest) = self.task, self.learner.tensors()
         self.writer.submit(
             Checkpoint(
-                model=_copy(self.network.state_dict()),
-                optimizer=_copy(optimizer_tensors(self.network, self.optim)),
-                pixels=_copy({"mean": task.normalize.mean, "std": task.normalize.std}),
+                model=model,
+                optimizer=rest,
+                pixels=copied({"mean": task.normalize.mean, "std": task.normalize.std}),
                 run=task.run.model_dump(mode="json"),
                 progress=Progress(
                     step=state.step,
@@ -148,10 +155,6 @@ class Saver:
         self.writer.close()
         if self.writer.trouble:
             raise RuntimeError(self.writer.trouble)
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def all_reduce(sums: Tensor) -> list[float]:

@@ -11,7 +11,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -55,6 +55,7 @@ class Split:
     files: tuple[str, ...]
     places: tuple[tuple[int, int], ...]  # (file, row group inside it) of each row group
     rows: tuple[int, ...]
+    before: int = 0  # rows of the first row group that belong to another split
 
     @classmethod
     def of(cls, manifest: Manifest, uri: str, name: str) -> Split:
@@ -68,6 +69,17 @@ class Split:
     def examples(self) -> int:
         """Images of the split."""
         return sum(self.rows)
+
+    def parted(self, last: int) -> tuple[Split, Split]:
+        """All but the last images, and the last: preparation has shuffled, so both are random samples."""
+        starts, cut = self.starts(), self.examples - last
+        group = int(np.searchsorted(starts, cut, side="right")) - 1
+        inside = cut - int(starts[group])
+        first = replace(self, places=self.places[: group + 1], rows=(*self.rows[:group], inside))
+        if inside == 0:
+            first = replace(self, places=self.places[:group], rows=self.rows[:group])
+        rest = (self.rows[group] - inside, *self.rows[group + 1 :])
+        return first, replace(self, places=self.places[group:], rows=rest, before=inside)
 
     def starts(self) -> np.ndarray:
         """(row groups + 1,) examples before each row group: the index of its first example."""
@@ -84,7 +96,8 @@ class Split:
                 path = f"{root}/{self.files[file]}"
                 # Each page carries a checksum: a byte that has changed on the way or on the disk is an OSError.
                 with parquet.ParquetFile(path, filesystem=system, page_checksum_verification=True) as shard:
-                    return shard.read_row_group(number, columns=list(columns)).to_pydict()
+                    table = shard.read_row_group(number, columns=list(columns))
+                return table.slice(self.before if group == 0 else 0, self.rows[group]).to_pydict()
             except (OSError, ValueError, IndexError) as error:  # Arrow's own errors are of these kinds
                 if wait is None:
                     told = " ".join(str(error).split())
@@ -179,7 +192,7 @@ def streamed_batches(
     """A rank's training batches of an epoch from `first_step` on. cpus: what this rank's tasks may hold."""
     items = [{"window": w, "skip": s} for w, s in order.remaining(epoch, first_step)]
     task = partial(_train_window, split, order, policy, epoch, rank, world_size)
-    yield from _run(items, task, order.batch_size // world_size, policy.size, cpus)
+    yield from _run(items, task, order.local(rank, world_size), policy.size, cpus)
 
 
 def _train_window(

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from pipelines import cluster, progress, tracking
 from pipelines.feed import Feed
+from pipelines.place import Outcome, Place
 from pipelines.run import Run, standard
-from pipelines.train import Outcome, Place, Source, fit, load_feed, open_source
+from pipelines.train import Source, fit, load_feed, open_source
 from resnet import paper
 from resnet.recipe import Frozen
 
@@ -103,7 +104,7 @@ def fit_in(waiting: list[Trial], concurrent: int | None, cpus: float, gpus: floa
     """Give every run its part of the cluster; how many then run at a time."""
     scaling = waiting[0].run.scaling
     on_gpu = gpus >= 1 if scaling.gpu is None else scaling.gpu
-    room = max(1, int((gpus if on_gpu else cpus) // (scaling.workers or 1)))
+    room = max(1, int((gpus if on_gpu else cpus) // scaling.most))
     concurrent = min(len(waiting), concurrent or room)
     # Half a CPU stays for the trials' own processes, which mostly wait.
     share = (max(1.0, cpus - 0.5) / concurrent, gpus / concurrent if on_gpu else 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,12 @@ class Task:
         self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
         self.cpus = run.scaling.data_cpus or 1.0
         optim = run.recipe.optim
-        self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed)
-        self.local = optim.batch_size // world_size
+        self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed, run.part)
+        self.local = self.order.local(rank, world_size)
         self.total = run.recipe.total_steps(feed.train.examples)
         pixels = {name: torch.from_numpy(array) for name, array in feed.pixels.items()}
-        self.normalize = Normalize(pixels["mean"], pixels["std"]).to(device)
+        self.normalize = Normalize(pixels["mean"], pixels["std"], run.scaling.channels_last).to(device)
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.resident: dict[str, stream.Resident] = {}
 
     def split(self, name: str) -> stream.Resident:
@@ -61,7 +63,17 @@ class Task:
 
     def tensors(self, batch: stream.Batch) -> tuple[Tensor, Tensor]:
         """Pixels (N, 3, S, S), normalised on the device, and labels (N,)."""
-        images = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
-        labels = torch.from_numpy(batch.labels).to(self.device, non_blocking=True)
-        shift = None if batch.shift is None else torch.from_numpy(batch.shift).to(self.device, non_blocking=True)
-        return self.normalize(images, shift), labels
+        images, labels = self._sent(batch.images), self._sent(batch.labels)
+        return self.normalize(images, None if batch.shift is None else self._sent(batch.shift)), labels
+
+    def _sent(self, array: np.ndarray) -> Tensor:
+        """On the device. A GPU copies it on a stream of its own, while it still computes the step before."""
+        tensor = torch.from_numpy(array)
+        if self.copies is None:
+            return tensor.to(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.copies):
+            sent = tensor.pin_memory().to(self.device, non_blocking=True)
+        computing.wait_stream(self.copies)
+        sent.record_stream(computing)  # its memory is free for others only after the step that reads it
+        return sent

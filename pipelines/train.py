@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import signal
 import sys
 import threading
@@ -17,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines import cluster, progress, report, stream, tracking
 from pipelines.feed import Feed
 from pipelines.manifest import Manifest
+from pipelines.place import Outcome, Place
 from pipelines.run import Run, home
-from pipelines.storage import Folder
 from resnet.hardware import describe
 from resnet.pixels import pixel_statistics
-from resnet.recipe import Frozen, Recipe
 
 if TYPE_CHECKING:
     from resnet.checkpoint import EpochRow
@@ -30,56 +28,40 @@ if TYPE_CHECKING:
 SAVING = 15.0  # seconds that a stopped run waits for its workers to save
 
 
-class Outcome(Frozen):
-    """What a training run gave. top1_error: percent of `examples` validation images at the end of the training."""
-
-    run: str
-    recipe: str
-    seed: int
-    top1_error: float
-    top5_error: float
-    train_error: float
-    examples: int
-    epochs: float
-    steps: int
-    seconds: float
-    images_per_second: float
-    data: str
-    checkpoint: str
-    commit: str = "unknown"
-    hardware: str = "unknown"
-    mlflow_run: str | None = None
-    model_version: str | None = None
-    champion: str | None = None
-    curves: str | None = None
-
-
 @dataclass(frozen=True)
 class Source:
-    """The data of a run: where the shards are, their two splits, and a fingerprint of the manifest."""
+    """The data of a run: where the shards are, their two splits, and a fingerprint of the manifest.
+
+    holdout: images of the manifest's training split that are val in place of the manifest's own.
+    """
 
     uri: str
     manifest: Manifest
     train: stream.Split
     val: stream.Split
+    holdout: int = 0
 
     @property
     def sha256(self) -> str:
-        """Of the manifest, and so of every shard that it names."""
-        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
+        """Of the manifest, and so of every shard that it names; another with a holdout, as its errors are no test's."""
+        told = self.manifest.model_dump_json() + (f" holdout {self.holdout}" if self.holdout else "")
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def open_source(run: Run) -> Source:
     """Find the shards of a run; the embedded digits are written on first use. ValueError before any work is done."""
     uri = shards(run)
     manifest, train = stream.open_split(uri, "train")
-    source = Source(uri, manifest, train, stream.Split.of(manifest, uri, "val"))
+    val, holdout = stream.Split.of(manifest, uri, "val"), run.data.holdout
+    if holdout:
+        if holdout >= train.examples:
+            raise ValueError(f"data.holdout must leave training images, got {holdout} of {train.examples}")
+        train, val = train.parted(holdout)
+    source = Source(uri, manifest, train, val, holdout)
     for split in (source.train, source.val):
         if split.examples == 0:
             raise ValueError(f"{uri} must have {split.name} images, got none")
     run.recipe.total_steps(train.examples)
-    if run.recipe.ema is not None:
-        raise ValueError(f"recipe.ema must be None: the engine does not average weights yet, got {run.recipe.ema}")
     return source
 
 
@@ -166,53 +148,9 @@ def _plan(run: Run, source: Source) -> str:
     return (
         f"{run.name}: {train:,} training and {source.val.examples:,} validation images of "
         f"{len(source.manifest.classes)} classes, {run.recipe.total_steps(train):,} steps of "
-        f"{run.recipe.optim.batch_size} images, {scaling.workers} worker{'s' if scaling.workers != 1 else ''} on "
+        f"{run.recipe.optim.batch_size} images, {scaling.workers} worker{'s' if scaling.most != 1 else ''} on "
         f"{'GPU' if scaling.gpu else f'CPU with {scaling.threads} thread(s) each'}"
     )
-
-
-class Place:
-    """The folder of a run: what was asked for lies beside its checkpoints, so that two runs never mix."""
-
-    def __init__(self, run: Run, data: str) -> None:
-        self.folder = Folder(f"{run.storage_path}/{run.name}")
-        # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
-        self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
-
-    def claim(self) -> Outcome | None:
-        """Write down what is asked for, or check that it is what the folder was made for. The outcome, if finished."""
-        asked = self.read("asked.json")
-        if asked is not None:  # fields that a newer version has added have their defaults in an older run
-            asked["recipe"] = Recipe(**asked["recipe"]).model_dump(mode="json")
-        if asked is None:
-            self.write("asked.json", self.asked)
-        elif asked != self.asked:
-            before, now = dict(tracking.flat(asked)), dict(tracking.flat(self.asked))
-            field = next(k for k in {**now, **before} if before.get(k) != now.get(k))
-            raise ValueError(
-                f"{field} must be {before.get(field)} as in the run that {self.folder.uri} holds, "
-                f"got {now.get(field)}; for another run give another --storage"
-            )
-        finished = self.read("outcome.json")
-        try:
-            return None if finished is None else Outcome(**finished)
-        except ValueError as error:
-            raise ValueError(f"{self.folder.uri}/outcome.json: {error}") from None
-
-    def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None."""
-        try:
-            return json.loads(self.folder.read(name))
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, value: dict[str, Any]) -> None:
-        """Write a JSON file into the folder; whole, or not at all. ValueError if that cannot be."""
-        try:
-            with self.folder.writing(name) as file:
-                file.write(json.dumps(value, indent=2).encode())
-        except OSError as error:
-            raise ValueError(f"storage must be a folder or bucket that can be written, got {error}") from None
 
 
 def load_feed(run: Run, source: Source) -> Feed:
@@ -270,7 +208,7 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
         train_worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=ScalingConfig(
-            num_workers=scaling.workers or 1,
+            num_workers=(scaling.least, scaling.most) if scaling.is_elastic else scaling.most,
             use_gpu=bool(scaling.gpu),
             resources_per_worker={"CPU": scaling.cpus_per_worker or 1} | ({"GPU": 1} if scaling.gpu else {}),
         ),

@@ -5,24 +5,23 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from pipelines import progress
 from pipelines.checkpoints import Checkpoints
 from pipelines.feed import Feed
+from pipelines.learner import Learner
 from pipelines.run import Run
 from pipelines.saving import Saver, State, all_reduce
 from pipelines.task import Task
-from resnet import bn, build
-from resnet.checkpoint import EpochRow, restore_optimizer
+from resnet import bn
+from resnet.checkpoint import EpochRow
 from resnet.finite import NotFinite
-from resnet.mixing import draw, mix
-from resnet.optim import EpochErrors, lr_at, optimizer
-from resnet.steps import autocast, eval_step, native_precision, train_step
+from resnet.optim import EpochErrors, lr_at
+from resnet.steps import eval_step
 
 POST_EVERY = 1.0  # seconds between two statuses of rank 0
 AGREE_EVERY = 16  # steps between two questions of whether to save inside an epoch
@@ -42,70 +41,71 @@ def train_worker(config: dict[str, Any]) -> None:
     if progress.failure(run.name):
         return
     try:
-        _loop(run, config["feed"], config["report"])
+        train(_task(run, config["feed"]), _report if config["report"] else None, _is_preempted)
     except AGAIN_THE_SAME as error:
         progress.fail(run.name, str(error) if isinstance(error, ValueError | NotFinite) else repr(error))
         raise
 
 
-def _loop(run: Run, feed: Feed, report: bool) -> None:
-    """The training loop, from the newest checkpoint to the end."""
+def _task(run: Run, feed: Feed) -> Task:
+    """This worker's view of the run, as Ray Train has placed it."""
     import ray.train
     from ray.train import torch as ray_torch
 
     context = ray.train.get_context()
-    rank, world_size, device = context.get_world_rank(), context.get_world_size(), ray_torch.get_device()
     # Ray may be told of more CPUs than there are; threads beyond the cores spin, and cost a factor of five.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(min(run.scaling.threads or 1, max(1, cores // context.get_local_world_size())))
-    precision = native_precision(device) if run.scaling.precision == "auto" else run.scaling.precision
-    task = Task(run, feed, rank, world_size, device)
+    return Task(run, feed, context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
 
-    torch.manual_seed(run.seed)  # the same initial weights on every rank, and whatever their number
-    recipe = run.recipe
-    network = build(recipe.network, len(feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    optim = optimizer(network, run.recipe.optim)
+
+def train(
+    task: Task,
+    report: Callable[[EpochRow], None] | None = None,
+    is_preempted: Callable[[], bool] | None = None,
+) -> None:
+    """The training loop, from the newest checkpoint to the end. Needs a process group, and Ray for its statuses.
+
+    report: told of each epoch; is_preempted: Saver's.
+    """
+    run = task.run
     checkpoints = Checkpoints(f"{run.storage_path}/{run.name}", run.checkpoints.keep)
-    model, state = _start(task, network, optim, checkpoints, precision)
-    saver = Saver(task, network, optim, checkpoints, state)
+    found = checkpoints.latest() if task.rank == 0 else None
+    learner = Learner(task, found[1] if found else None)
+    state = State(task.device, learner.progress, task.rank)
+    saver = Saver(task, learner, checkpoints, state, is_preempted)
     spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
 
     while state.step < task.total:
         epoch, first = divmod(state.step, spe)
+        end = min(task.total, (epoch + 1) * spe)
         history = [EpochErrors(row.step, row.train_error, row.top1_error) for row in state.rows]
         state.mark()
         batches = task.training(epoch, first)
-        while state.step < min(task.total, (epoch + 1) * spe):
+        while state.step < end:
             with state.waiting():
                 batch = next(batches)
             state.lr = lr_at(state.step, task.total, run.recipe.optim, run.recipe.schedule, history)
-            for group in optim.param_groups:
-                group["lr"] = state.lr
             state.replaced += batch.replaced
-            pixels, target = task.tensors(batch)
-            drawn = draw(np.random.default_rng((run.seed, epoch, state.step, 3)), recipe.loss, pixels.shape[-1])
-            if drawn is not None:
-                pixels, target = mix(pixels, target, drawn)
-            smoothing = recipe.loss.label_smoothing
-            state.add(train_step(model, optim, pixels, target, precision, label_smoothing=smoothing))
+            state.add(learner.step(*task.tensors(batch), epoch, state.step, state.lr))
             state.step += 1
             clock.tick(state)
-            if state.step % AGREE_EVERY == 0 and state.step < min(task.total, (epoch + 1) * spe):
+            if state.step % AGREE_EVERY == 0 and state.step < end:
                 saver.agree(state)  # may save inside the epoch
 
         saver.require_finite(state)
         state.mark()
         last = state.step == task.total
         if last:
-            _exact_statistics(task, network, epoch + 1, precision)
+            learner.finish()
+            _exact_statistics(task, learner, epoch + 1)
         train, replaced, seconds, wait = state.close()
         if replaced > run.data.max_replaced * train[2]:
             raise ValueError(
                 f"{replaced:.0f} of {train[2]:.0f} training images of epoch {epoch} could not be decoded, more than "
                 f"data.max_replaced allows, {run.data.max_replaced:g}; jobs/write_shards.py --verify names them"
             )
-        val = _evaluate(task, network, precision)
+        val = _evaluate(task, learner)
         row = EpochRow(
             epoch=epoch,
             step=state.step,
@@ -124,70 +124,45 @@ def _loop(run: Run, feed: Feed, report: bool) -> None:
         clock.post(state, "evaluated")
         if last or len(state.rows) % run.checkpoints.every_epochs == 0:
             saver.save(state)
-        if report:
-            ray.train.report({"step": row.step, "top1_error": row.top1_error, "train_error": row.train_error})
+        if report is not None:
+            report(row)
     saver.close()
     clock.post(state, "done")
 
 
-def _start(
-    task: Task, network: nn.Module, optim: torch.optim.Optimizer, checkpoints: Checkpoints, precision: str
-) -> tuple[nn.parallel.DistributedDataParallel, State]:
-    """DDP around the network, and the state to go on from on all ranks: the newest checkpoint's or the first."""
-    found = checkpoints.latest() if task.rank == 0 else None
-    initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    # Batch norm statistics are rank 0's: broadcast before each evaluation, not in each step.
-    model = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
-    _settle(task, model, precision)
-    network.load_state_dict(found[1].model if found else initial)
-    momentum = found[1].optimizer if found else {}
-    zeros = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
-    told = [found[1].progress if found else None]
-    torch.distributed.broadcast_object_list(told, src=0)
-    for tensor in network.state_dict().values():
-        torch.distributed.broadcast(tensor, src=0)
-    if told[0] is not None:  # a fresh optimiser has no momentum, which differs from a momentum of zero in its last bit
-        restore_optimizer(network, optim, zeros | momentum)
-        for name in zeros:
-            torch.distributed.broadcast(optim.state[network.get_parameter(name)]["momentum_buffer"], src=0)
-    return model, State(task.device, told[0], task.rank)
+def _report(row: EpochRow) -> None:
+    """Tell Ray: a barrier of all ranks."""
+    import ray.train
+
+    ray.train.report({"step": row.step, "top1_error": row.top1_error, "train_error": row.train_error})
 
 
-def _settle(task: Task, model: nn.parallel.DistributedDataParallel, precision: str) -> None:
-    """Two passes without an update, so that DDP has rebuilt its buckets before the first step.
+def _is_preempted() -> bool:
+    """Whether Ray has heard that a node of this training is about to be taken away: a barrier of all ranks."""
+    import ray.train
 
-    It does so after its first pass: with three and more ranks a resumed run would add gradients in another order than
-    the run that was never stopped, and differ in the last bit.
-    """
-    size = task.run.recipe.images.size
-    pixels = torch.zeros(max(2, task.local), 3, size, size, device=task.device)
-    for _ in range(2):
-        with autocast(task.device, precision):
-            model(pixels.to(memory_format=torch.channels_last)).float().sum().backward()
-        model.zero_grad(set_to_none=True)
+    return ray.train.get_preemption_info() is not None
 
 
-def _exact_statistics(task: Task, network: nn.Module, epoch: int, precision: str) -> None:
+def _exact_statistics(task: Task, learner: Learner, epoch: int) -> None:
     """Batch norm's mean and variance as true averages over training batches, after training, as the authors did."""
     steps = task.run.recipe.bn_steps(task.feed.train.examples)
     if steps == 0:
         return
     batches = itertools.islice(task.training(epoch, 0), steps)
-    sums = bn.statistics(network, (task.tensors(batch)[0] for batch in batches), precision)
+    passes = (part for batch in batches for part in task.tensors(batch)[0].split(task.order.part))
+    sums = bn.statistics(learner.network, passes, learner.precision)
     torch.distributed.all_reduce(sums)
-    bn.set_statistics(network, sums)
+    bn.set_statistics(learner.network, sums)
 
 
 @torch.no_grad()
-def _evaluate(task: Task, network: nn.Module, precision: str) -> list[float]:
+def _evaluate(task: Task, learner: Learner) -> list[float]:
     """Sums over the whole validation split: loss, top-1 errors, top-5 errors, examples. Each example counts once."""
-    for buffer in network.buffers():
-        torch.distributed.broadcast(buffer, src=0)
-    network.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=task.device)
-    for batch in task.evaluation():
-        sums += eval_step(network, *task.tensors(batch), precision)
-    network.train()
+    with learner.evaluated() as network:
+        for batch in task.evaluation():
+            sums += eval_step(network, *task.tensors(batch), learner.precision)
     total = all_reduce(sums)
     if int(total[3]) != task.feed.val.examples:
         raise RuntimeError(f"evaluation counted {int(total[3])} of {task.feed.val.examples} images")

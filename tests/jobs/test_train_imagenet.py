@@ -50,7 +50,7 @@ def test_a_working_directory_travels_with_the_job(ray_local: Any, tmp_path: Path
         (["--recipe.optim.lr", "fast"], r"--recipe\.optim\.lr"),
         (["--recipe.optm.lr", "1"], r"Unrecognized options: --recipe\.optm\.lr.*--recipe\.optim\.lr"),
         (["--recipe.images.policy", "scale-jitter"], r"policy scale-jitter needs shorter_side"),
-        (["--scaling.workers", "0"], r"workers must be greater than or equal to 1, got 0"),
+        (["--scaling.workers", "0"], r"workers must be a number of at least 1, or LEAST:MOST such as 1:4, got 0"),
         (["--data.path", "/nowhere"], r"/nowhere holds no shards"),
     ],
 )

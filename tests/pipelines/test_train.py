@@ -161,7 +161,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_sentence(ray_local: Any
     [
         ({"data": {"path": "/nowhere/at/all"}}, "holds no shards"),
         ({"scaling": {"workers": 3}}, "multiple of scaling.workers, got 64 and 3"),
-        ({"scaling": {"workers": 0}}, "scaling.workers must be greater than or equal to 1, got 0"),
+        ({"scaling": {"workers": 0}}, "scaling.workers must be a number of at least 1, or LEAST:MOST .*, got 0"),
+        ({"scaling": {"workers": "4:2"}}, "scaling.workers must be a number of at least 1, or LEAST:MOST .*, got 4:2"),
+        ({"scaling": {"workers": 2, "micro_batch": 12}}, "must divide a worker's part of the batch, 32 images, got 12"),
+        ({"data": {"holdout": 1437}}, "data.holdout must leave training images, got 1437 of 1437"),
+        ({"resume": "/nowhere/step-1"}, "resume must be never, auto or a checkpoint, got /nowhere/step-1"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -1,0 +1,111 @@
+"""The folder of a run: what was asked for and what came out lie beside its checkpoints, so that two runs never mix."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pipelines import tracking
+from pipelines.run import Run
+from pipelines.storage import Folder
+from resnet.recipe import Frozen, Recipe
+
+if TYPE_CHECKING:
+    from pipelines.checkpoints import Checkpoints
+
+
+class Outcome(Frozen):
+    """What a training run gave. top1_error: percent of `examples` validation images at the end of the training."""
+
+    run: str
+    recipe: str
+    seed: int
+    top1_error: float
+    top5_error: float
+    train_error: float
+    examples: int
+    epochs: float
+    steps: int
+    seconds: float
+    images_per_second: float
+    data: str
+    checkpoint: str
+    commit: str = "unknown"
+    hardware: str = "unknown"
+    mlflow_run: str | None = None
+    model_version: str | None = None
+    champion: str | None = None
+    curves: str | None = None
+
+
+class Place:
+    """The folder of a run. data: fingerprint of what it is trained on."""
+
+    def __init__(self, run: Run, data: str) -> None:
+        self.run, self.folder = run, Folder(f"{run.storage_path}/{run.name}")
+        # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
+        self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
+        if run.resume not in ("auto", "never"):
+            self.asked["resume"] = run.resume
+
+    def claim(self) -> Outcome | None:
+        """Write down what is asked for, or check that it is what the folder was made for. The outcome, if finished."""
+        asked = self.read("asked.json")
+        if asked is None:
+            self._begin()
+            return None
+        if self.run.resume == "never" and (names := self._checkpoints().names()):
+            raise ValueError(
+                f"resume must be auto where checkpoints are, {self.folder.uri} holds {names[-1]}, got never; "
+                "to train anew give another --storage"
+            )
+        # Fields that a newer version has added have their defaults in an older run.
+        asked["recipe"] = Recipe(**asked["recipe"]).model_dump(mode="json")
+        before, now = dict(tracking.flat(asked)), dict(tracking.flat(self.asked))
+        if self.run.resume == "auto":  # goes on with a run wherever that began
+            before.pop("resume", None)
+        if before != now:
+            field = next(k for k in {**now, **before} if before.get(k) != now.get(k))
+            raise ValueError(
+                f"{field} must be {before.get(field)} as in the run that {self.folder.uri} holds, "
+                f"got {now.get(field)}; for another run give another --storage"
+            )
+        finished = self.read("outcome.json")
+        try:
+            return None if finished is None else Outcome(**finished)
+        except ValueError as error:
+            raise ValueError(f"{self.folder.uri}/outcome.json: {error}") from None
+
+    def _begin(self) -> None:
+        """The first start of the run; with a checkpoint of another, if it is to begin from one."""
+        if "resume" in self.asked:
+            from pipelines.checkpoints import at
+
+            checkpoint = at(self.run.resume)
+            if checkpoint.recipe.network != self.run.recipe.network:
+                raise ValueError(
+                    f"resume must be a checkpoint of {self.run.recipe.network}, "
+                    f"got one of {checkpoint.recipe.network}: {self.run.resume}"
+                )
+            self._checkpoints().write(checkpoint)
+        self.write("asked.json", self.asked)
+
+    def _checkpoints(self) -> Checkpoints:
+        from pipelines.checkpoints import Checkpoints
+
+        return Checkpoints(self.folder.uri, self.run.checkpoints.keep)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder, or None."""
+        try:
+            return json.loads(self.folder.read(name))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file into the folder; whole, or not at all. ValueError if that cannot be."""
+        try:
+            with self.folder.writing(name) as file:
+                file.write(json.dumps(value, indent=2).encode())
+        except OSError as error:
+            raise ValueError(f"storage must be a folder or bucket that can be written, got {error}") from None
