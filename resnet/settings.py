@@ -31,7 +31,8 @@ def sentence(error: ValidationError) -> str:
     message = first["msg"]
     if first["type"] == "value_error":  # our own words, which name the value
         message = message.removeprefix("Value error, ")
-        return f"{field}{'.' if field and message.split()[0].isidentifier() else ' '}{message}".strip()
+        inner = field and message.split()[0].isidentifier() and not message.startswith("must ")
+        return f"{field}{'.' if inner else ' '}{message}".strip()
     if first["type"] == "extra_forbidden":
         return f"{field} is no field of {error.title}"
     if first["type"] == "missing":

@@ -162,10 +162,9 @@ def test_the_step_of_a_batch_in_four_parts_is_the_same_at_any_number_of_workers(
     for rank in range(world_size):
         task = Task(run, data[1], rank, world_size, CPU)
         learner = Learner(task, None)
+        parameters = list(learner.network.parameters())
         learner.optimizer.register_step_pre_hook(
-            lambda *_, of=learner: gradients.append(
-                [torch.clone(p.grad) for p in of.network.parameters() if p.grad is not None]
-            )
+            lambda *_, of=parameters: gradients.append([p.grad.clone() for p in of if p.grad is not None])
         )
         batch = next(task.training(0, 0))
         ids += batch.ids.tolist()
