@@ -10,6 +10,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from safetensors import SafetensorError
 
 from pipelines import imagenet_classes, tracking
@@ -111,6 +112,29 @@ def read_checkpoint(where: str) -> Checkpoint:
         for entry in folder.entries():
             Path(temporary, entry.name).write_bytes(folder.read(entry.name))
         return load(temporary)
+
+
+def keep_examples(where: str, shards: str, count: int = 8) -> None:
+    """Store a few validation images and the network's answers with a checkpoint: whoever loads it can check itself.
+
+    In float32, on this machine. ValueError, OSError: the checkpoint or the shards cannot be read.
+    """
+    from pyarrow import parquet
+    from safetensors.torch import save
+
+    from pipelines.manifest import read_manifest
+    from resnet.checkpoint import EXAMPLES, answered
+    from resnet.images import center_crop
+
+    checkpoint, source = read_checkpoint(where), Folder(shards)
+    shard = next(shard for shard in read_manifest(shards).of_split("val") if shard.examples)
+    with source.open(shard.file) as stream:
+        images = parquet.ParquetFile(stream).read_row_group(0, ["image"])["image"].to_pylist()[:count]
+    seen = checkpoint.recipe.images.for_evaluation()
+    shorter = seen.size if seen.eval_shorter_side is None else seen.scaled(seen.eval_shorter_side)
+    crops = np.stack([center_crop(data, seen.size, shorter) for data in images])
+    with Folder(where).writing(EXAMPLES) as stream:
+        stream.write(save(answered(checkpoint, crops)))
 
 
 def open_weights(path: str, network: str | None) -> Model:

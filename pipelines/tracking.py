@@ -125,10 +125,7 @@ def register(api: Any, run_id: str, checkpoint: str, error: float, data: str) ->
             raise
     tags = {"top1_error": f"{error:.4f}", "data": data, "protocol": PROTOCOL}
     version = api.create_model_version(MODEL, checkpoint, run_id, tags=tags).version
-    try:
-        champion = api.get_model_version_by_alias(MODEL, CHAMPION)
-    except MlflowException:
-        champion = None
+    champion = by_alias(api, MODEL, CHAMPION)
     if champion is not None:
         old = champion.tags
         if (old.get("data"), old.get("protocol")) != (data, PROTOCOL):
@@ -138,6 +135,16 @@ def register(api: Any, run_id: str, checkpoint: str, error: float, data: str) ->
     api.set_registered_model_alias(MODEL, CHAMPION, version)
     before = f" (before: {champion.tags['top1_error']} %)" if champion is not None else ""
     return version, f"champion is now version {version}: top-1 error {error:.4f} %{before}"
+
+
+def by_alias(api: Any, name: str, alias: str) -> Any | None:
+    """The version of a registered model that an alias names, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return api.get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
 
 
 def resolve(model: str) -> tuple[str, str]:
@@ -232,6 +239,7 @@ class Recorder:
         api.set_tag(self.run_id, "checkpoint", outcome.checkpoint)
         gained["mlflow_run"] = self.run_id
         if self.run.promote:
+            _keep_examples(outcome)
             version, sentence = register(api, self.run_id, outcome.checkpoint, outcome.top1_error, data)
             gained |= {"model_version": str(version), "champion": sentence}
         api.set_terminated(self.run_id, "FINISHED")
@@ -241,6 +249,16 @@ class Recorder:
         """Record that the run was stopped or failed."""
         if self._stop() and self.run_id is not None:
             client().set_terminated(self.run_id, status)
+
+
+def _keep_examples(outcome: Any) -> None:
+    """What the endpoint checks a registered model by. Without it the model is served unchecked, which is no failure."""
+    from pipelines.models import keep_examples
+
+    try:
+        keep_examples(outcome.checkpoint, outcome.data)
+    except (OSError, ValueError) as trouble:
+        print(f"the registered model has no examples to check it by: {trouble}", file=sys.stderr)
 
 
 def start_sweep(name: str, place: str) -> str | None:

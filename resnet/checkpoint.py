@@ -6,6 +6,7 @@ A checkpoint is a directory:
     pixels.safetensors      mean and std that are taken from the input, in [0, 255]
     run.json                the whole run: recipe, data, scaling, seed
     progress.json           steps done, classes, and one row an epoch
+    examples.safetensors    of a registered model: some of its input images, and what the network answered then
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -30,6 +32,7 @@ from resnet.recipe import Frozen, Recipe, sentence
 from resnet.steps import Normalize
 
 TENSORS = ("model", "optimizer", "pixels")
+EXAMPLES = "examples.safetensors"
 
 
 class EpochRow(Frozen):
@@ -68,13 +71,17 @@ class Progress(Frozen):
 
 @dataclass
 class Checkpoint:
-    """What a directory holds. `run` is the JSON of pipelines.run.Run; its recipe is all that resnet knows of it."""
+    """What a directory holds. `run` is the JSON of pipelines.run.Run; its recipe is all that resnet knows of it.
+
+    examples: images (N, S, S, 3) uint8 and probabilities (N, K) float32, or None.
+    """
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     pixels: dict[str, Tensor]
     run: dict[str, Any]
     progress: Progress
+    examples: dict[str, Tensor] | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -101,6 +108,8 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
         for name in TENSORS:
             tensors: Mapping[str, Tensor] = getattr(checkpoint, name)
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / f"{name}.safetensors")
+        if checkpoint.examples is not None:
+            save_file(checkpoint.examples, part / EXAMPLES)
         (part / "run.json").write_text(json.dumps(checkpoint.run, indent=2))
         (part / "progress.json").write_text(checkpoint.progress.model_dump_json(indent=2))
         part.replace(target)
@@ -117,13 +126,21 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             raise ValueError(f"a checkpoint must hold {name}, got {folder}")
     try:
         tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
+        examples = load_file(folder / EXAMPLES) if (folder / EXAMPLES).is_file() else None
         run = json.loads((folder / "run.json").read_text())
         progress = Progress.model_validate_json((folder / "progress.json").read_bytes())
     except ValidationError as error:
         raise ValueError(f"checkpoint {folder} is damaged: progress.json: {sentence(error)}") from None
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"checkpoint {folder} is damaged: {error}") from None
-    return Checkpoint(**tensors, run=run, progress=progress)
+    return Checkpoint(**tensors, run=run, progress=progress, examples=examples)
+
+
+@torch.inference_mode()
+def answered(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, Tensor]:
+    """Examples for a checkpoint: images (N, S, S, 3) uint8 and the probabilities of the network in float32."""
+    pixels = torch.from_numpy(images)
+    return {"images": pixels, "probabilities": checkpoint.network()(checkpoint.normalize()(pixels)).softmax(1)}
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,15 +1,20 @@
-"""The Ray Serve application: replicas of one checkpoint behind HTTP; the only file here that imports ray.
+"""The Ray Serve application: replicas of one checkpoint behind HTTP. Only this file and rollout.py import ray.
 
 `build` is what a config file names (deploy/serve.yaml); `deploy` is for a job that is connected to a cluster.
 """
 
 # No `from __future__ import annotations`: Ray reads build's annotation at run time, as a class.
 import json
+import logging
 import signal
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import ray
 from fastapi import FastAPI
@@ -19,14 +24,13 @@ from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import _get_global_client
 
-from serve import endpoint
-from serve.classifier import Classifier
-from serve.inference import Inference
-from serve.metrics import Metrics
-from serve.settings import Args
+from serve import endpoint, rollout
+from serve.models import Models
+from serve.rollout import APPLICATION, DEPLOYMENT, Deployed, Follower, State
+from serve.settings import Args, Deploy
+from serve.traffic import Traffic, Version
 
-APPLICATION = "resnet"
-DEPLOYMENT = "classifier"
+log = logging.getLogger("serve")
 
 
 @serve.deployment(name=DEPLOYMENT)
@@ -36,19 +40,47 @@ class Replica:
 
     def __init__(self, args: Args) -> None:
         self.args = args
-        classifier = Classifier(args.checkpoint, precision=args.precision, threads=args.threads)
-        replica = serve.get_replica_context().replica_id.unique_id
-        self.metrics = Metrics({"model": args.name, "version": args.version, "replica": replica})
-        self.inference = Inference(classifier, args, self.metrics)
-        self.inference.warm_up()
+        self.name = serve.get_replica_context().replica_id.unique_id
+        own = Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
+        self.traffic = self._wanted() or own
+        self.models = Models.open(args, self.traffic, self.name)
+        threading.Thread(target=self._follow, name="traffic", daemon=True).start()
+
+    def _wanted(self) -> Traffic | None:
+        deployed = rollout.read_deployed()
+        return deployed.traffic if deployed is not None and deployed.args == self.args else None
+
+    def _follow(self) -> None:
+        """Take over what `switch` writes."""
+        while True:
+            time.sleep(rollout.LOOK)
+            try:
+                wanted = self._wanted()
+                if wanted is not None and wanted != self.traffic:
+                    self.models.apply(wanted)
+                    self.traffic = wanted
+            except Exception:  # of the store while its process is restarted: the next look finds it again
+                log.exception("the traffic could not be read; it stays")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP interface; Ray Serve asks for it when the model is loaded."""
-        return endpoint.build(self.inference, self.args, self.gather, echo_id=False)  # Ray's proxy echoes it
+        return endpoint.build(self.models, self.args, self.gather, echo_id=False)  # Ray's proxy echoes it
 
     def families(self) -> list[Metric]:
         """The metrics of this replica."""
-        return self.metrics.families()
+        return self.models.families()
+
+    def state(self) -> State:
+        """Who answers here."""
+        trial = self.models.trial
+        return State(
+            replica=self.name,
+            traffic=self.traffic,
+            version=self.models.stable.version,
+            canary=None if trial is None else trial.canary.version,
+            refused=self.models.refused,
+            comparison=None if trial is None else trial.comparison(),
+        )
 
     async def gather(self) -> list[list[Metric]]:
         """The metrics of all replicas: a scrape reaches one of them, whichever is free."""
@@ -57,7 +89,7 @@ class Replica:
         try:
             return list(await handle.broadcast("families").results_async(timeout_s=2))
         except (TimeoutError, RayError):
-            return [self.metrics.families()]
+            return [self.models.families()]
 
 
 def build(args: Args) -> serve.Application:
@@ -67,8 +99,8 @@ def build(args: Args) -> serve.Application:
         max_replicas=args.max_replicas,
         initial_replicas=max(1, args.min_replicas),
         target_ongoing_requests=args.target_requests,
-        upscale_delay_s=5,
-        downscale_delay_s=60,
+        upscale_delay_s=args.upscale_delay,
+        downscale_delay_s=args.downscale_delay,
     )
     options = {"num_cpus": args.cpus, "num_gpus": args.gpus}
     # The replica itself refuses with problem details what is more than max_waiting; Ray's bound is only behind it.
@@ -77,18 +109,31 @@ def build(args: Args) -> serve.Application:
     ).bind(args)
 
 
-def deploy(args: Args, host: str, port: int) -> str:
-    """Serve on the connected cluster, and return the URL once it answers. ValueError for a port that is taken."""
+def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> str:
+    """Serve on the connected cluster, and return the URL once it answers.
+
+    Where the application runs with the same settings, only the versions are switched. ValueError: the port is taken, or
+    the model is refused and the old one goes on.
+    """
+    wanted = traffic or Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
     serve.start(http_options={"host": host, "port": port})
     client = _get_global_client()
     assert client is not None  # serve.start made it
     there = client.http_config
     if (there.host, there.port) != (host, port):  # Serve keeps the address that it was started with
         raise ValueError(f"host and port must be {there.host} {there.port}, where Serve runs, got {host} {port}")
-    serve.run(build(args), name=APPLICATION)
     local = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{local}:{port}"
-    wait_until_ready(url, args.version)
+    now = rollout.running()
+    model = {"checkpoint", "version"}
+    if now is not None and now.args.model_dump(exclude=model) == args.model_dump(exclude=model):
+        refused = rollout.switch(wanted)
+        if refused is not None:
+            raise ValueError(f"model must be one that can be served, got {refused}")
+        return url
+    rollout.note(Deployed(args=args, traffic=wanted))
+    serve.run(build(args), name=APPLICATION)
+    wait_until_ready(url, wanted.stable.version)
     return url
 
 
@@ -107,12 +152,42 @@ def wait_until_ready(url: str, version: str, seconds: float = 120.0) -> None:
         time.sleep(0.2)
 
 
-def stay() -> None:
-    """Return at Ctrl-C or SIGTERM, with Serve ended: open requests are answered, replicas leave in order."""
+def follower(
+    asked: Deploy, traffic: Callable[[str], dict[str, Any]], note: Callable[[str, str, str], None]
+) -> Follower | None:
+    """What keeps the application at an alias of the registry; None where a version or a checkpoint was asked for."""
+    if asked.checkpoint is not None or "/" in asked.model:
+        return None
+    return Follower(lambda: Traffic.model_validate(traffic(asked.model)), partial(note, asked.model))
+
+
+def follow_once(follower: Follower | None, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Bring the running application, if there is one, to what the registry says."""
+    if follower is not None:
+        follower.look()
+    return outcome
+
+
+def present(asked: Deploy, args: Args, traffic: Traffic, follower: Follower | None, private: bool) -> dict[str, Any]:
+    """Deploy, say on standard error how to ask, and stay where Ray is the caller's own or --follow asks for it."""
+    url = deploy(args, asked.host, asked.port, traffic)
+    print(f"{args.name}, {traffic.shown}: {url}", file=sys.stderr)
+    print(f"  curl --data-binary @IMAGE {url}/v1/predict", file=sys.stderr, flush=True)
+    if private or asked.follow:
+        stay(follower, asked.every, end=private)
+    return {"url": url, "model": args.name, "version": args.version, "checkpoint": args.checkpoint}
+
+
+def stay(follower: Follower | None, every: float, end: bool = True) -> None:
+    """Return at Ctrl-C or SIGTERM. end: then end Serve; open requests are answered, replicas leave in order."""
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
-    while not stopped.wait(1):
-        pass
-    serve.shutdown()
-    ray.shutdown()
+    looked = time.monotonic()
+    while not stopped.wait(min(1.0, every)):  # a signal is only seen between two waits
+        if follower is not None and time.monotonic() - looked >= every:
+            follower.look()
+            looked = time.monotonic()
+    if end:
+        serve.shutdown()
+        ray.shutdown()

@@ -111,6 +111,7 @@ class Classifier:
         self._network = Network(checkpoint, self.precision).eval().to(self.device)
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)
+        self.examples = checkpoint.examples
 
     def crop(self, data: bytes) -> np.ndarray:
         """The evaluation's crop of an encoded image, upright: (size, size, 3) uint8. ValueError if it is none."""

@@ -1,4 +1,4 @@
-"""The HTTP interface as a FastAPI application over one Inference; no Ray here.
+"""The HTTP interface as a FastAPI application over the models of a replica; no Ray here.
 
 /v1: images in, classes or features out. /v2: the Open Inference Protocol. Beside them health, metrics, a page for
 people and the documentation. Every error is problem details (problems.py).
@@ -22,11 +22,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
+from starlette.types import Scope
 
 from resnet.classes import ImageClass
 from serve import metrics, middleware, problems, protocol, uploads
 from serve.access import Keys, RateLimit
-from serve.inference import Inference, Served
+from serve.inference import Served
+from serve.models import Loaded, Models
 from serve.problems import Problem
 from serve.settings import Args
 
@@ -98,7 +100,9 @@ class Embeddings(BaseModel):
 class ModelCard(BaseModel):
     """Which model this is. top1_error: percent on the validation split at training time.
 
-    deviation: largest difference of a probability from the untouched float32 network's, on generated images.
+    deviation: largest difference of a probability from the untouched float32 network's, on generated images;
+    canary: the version that answers some percent of the images; refused: why the last version that was wanted does not
+    answer; others: models at /v2/models/NAME.
     """
 
     name: str
@@ -111,6 +115,9 @@ class ModelCard(BaseModel):
     top1_error: float | None
     num_features: int
     limits: dict[str, float]
+    canary: dict[str, str | float] | None
+    refused: str | None
+    others: list[str]
     classes: list[ImageClass]
 
 
@@ -169,38 +176,41 @@ def server_timing(served: Sequence[Served]) -> dict[str, str]:
     return {"Server-Timing": ", ".join(f"{phase};dur={ms:.2f}" for phase, ms in times.items())}
 
 
-def v1(inference: Inference, args: Args) -> APIRouter:
+def v1(models: Models, args: Args) -> APIRouter:
     """Images in, classes or features out."""
     routes = APIRouter(prefix="/v1", tags=["images"])
-    model = inference.classifier
-    signature = {"model": args.name, "version": args.version}
+
+    async def answered(request: Request) -> tuple[list[Served], Loaded]:
+        with models.stable.inference.admit():
+            served, request.scope["loaded"] = await models.answer(await images_of(request, args))
+        return served, request.scope["loaded"]
 
     @routes.post("/predict", response_model=Predictions, responses=ERRORS, openapi_extra=IMAGE_BODY)
     async def predict(request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = 5) -> Response:
         """The most probable classes of each image."""
-        with inference.admit():
-            served = await inference.answer(await images_of(request, args))
+        served, by = await answered(request)
         images = [
             {"predictions": [{**dict(p.image_class), "probability": p.probability} for p in best]}
-            for best in (model.best(s.answer.probabilities, top_k) for s in served)
+            for best in (by.classifier.best(s.answer.probabilities, top_k) for s in served)
         ]
-        return JSONResponse({**signature, "images": images}, headers=server_timing(served))
+        return JSONResponse({**by.signature, "images": images}, headers=server_timing(served))
 
     @routes.post("/embed", response_model=Embeddings, responses=ERRORS, openapi_extra=IMAGE_BODY)
     async def embed(request: Request) -> Response:
         """The features of each image after global average pooling."""
-        with inference.admit():
-            served = await inference.answer(await images_of(request, args))
+        served, by = await answered(request)
         images = [{"embedding": s.answer.embedding.tolist()} for s in served]
-        return JSONResponse({**signature, "images": images}, headers=server_timing(served))
+        return JSONResponse({**by.signature, "images": images}, headers=server_timing(served))
 
     @routes.get("/model", responses={401: ERRORS[401]})
     async def card() -> ModelCard:
         """Which model answers, how exact its arithmetic is, its limits and its classes."""
         limits = ("max_bytes", "max_pixels", "max_images", "timeout")
+        stable, trial = models.stable, models.trial
+        model = stable.classifier
         return ModelCard(
             name=args.name,
-            version=args.version,
+            version=stable.version,
             network=model.recipe.network,
             run=model.run,
             size=model.size,
@@ -209,22 +219,18 @@ def v1(inference: Inference, args: Args) -> APIRouter:
             top1_error=model.top1_error,
             num_features=model.num_features,
             limits={name: getattr(args, name) for name in limits},
+            canary=None if trial is None else {"version": trial.canary.version, "percent": trial.percent},
+            refused=models.refused,
+            others=list(models.others),
             classes=list(model.classes),
         )
 
     return routes
 
 
-def v2(inference: Inference, args: Args) -> APIRouter:
+def v2(models: Models, args: Args) -> APIRouter:
     """The Open Inference Protocol."""
     routes = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    model = inference.classifier
-
-    def known(name: str, version: str | None = None) -> None:
-        if name != args.name:
-            raise Problem(404, f"model must be {args.name}, got {name[:80]}")
-        if version not in (None, args.version):
-            raise Problem(404, f"version of {args.name} must be {args.version}, got {version}")
 
     @routes.get("")
     async def server() -> dict[str, Any]:
@@ -244,28 +250,30 @@ def v2(inference: Inference, args: Args) -> APIRouter:
 
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
         """The model's inputs and outputs."""
-        known(name, version)
-        return protocol.metadata(model, args.name, args.version)
+        loaded = models.named(name, version) or models.stable
+        return protocol.metadata(loaded.classifier, loaded.name, loaded.version)
 
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
         """Whether this model is loaded."""
-        known(name, version)
-        return {"name": args.name, "ready": True}
+        models.named(name, version)
+        return {"name": name, "ready": True}
 
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         """Tensors in, tensors out, as JSON or binary."""
-        known(name, version)
-        with inference.admit():
+        asked = models.named(name, version)
+        chosen = asked or models.stable
+        with chosen.inference.admit():
             data = await body(request, args.timeout, args.max_bytes)
             length = request.headers.get(protocol.HEADER_LENGTH)
             # JSON of a tensor takes tens of milliseconds to read: not on the event loop
-            asked = await asyncio.to_thread(protocol.parse, data, length, model.size)
-            served = await inference.answer(asked.images)
+            given = await asyncio.to_thread(protocol.parse, data, length, chosen.classifier.size)
+            served, by = await models.answer(given.images, asked)
+        request.scope["loaded"] = by
         outputs = {
             "probabilities": np.stack([s.answer.probabilities for s in served]),
             "embedding": np.stack([s.answer.embedding for s in served]),
         }
-        content, headers = protocol.encode(asked, outputs, model, args.name, args.version)
+        content, headers = protocol.encode(given, outputs, by.classifier, by.name, by.version)
         return Response(content, headers=headers | server_timing(served))
 
     schema = {"content": {"application/json": {"schema": protocol.Header.model_json_schema()}}}
@@ -279,7 +287,7 @@ def v2(inference: Inference, args: Args) -> APIRouter:
     return routes
 
 
-def people(inference: Inference, args: Args, gather: Gather) -> APIRouter:
+def people(models: Models, args: Args, gather: Gather) -> APIRouter:
     """Health, metrics, the page and the documentation."""
     routes = APIRouter()
     folder = Path(__file__).parent
@@ -304,7 +312,7 @@ def people(inference: Inference, args: Args, gather: Gather) -> APIRouter:
     @routes.get("/readyz", tags=["health"])
     async def readyz() -> dict[str, str]:
         """Whether the model is loaded."""
-        return {"status": "ready", "model": args.name, "version": args.version}
+        return {"status": "ready", "model": args.name, "version": models.stable.version}
 
     @routes.get("/metrics", tags=["health"], response_class=Response)
     async def scrape() -> Response:
@@ -324,15 +332,18 @@ def content_policy(html: str) -> str:
     )
 
 
-def build(inference: Inference, args: Args, gather: Gather | None = None, echo_id: bool = True) -> FastAPI:
+def build(models: Models, args: Args, gather: Gather | None = None, echo_id: bool = True) -> FastAPI:
     """The application. gather: the metrics of all replicas, None: of this one; echo_id: answer with X-Request-ID."""
 
     async def own() -> list[list[Metric]]:
-        return [inference.metrics.families()]
+        return [models.families()]
 
-    title = f"{args.name} {args.version}: image classification with {inference.classifier.recipe.network}"
+    def counted(scope: Scope) -> metrics.Metrics:
+        return scope.get("loaded", models.stable).inference.metrics
+
+    title = f"{args.name}: image classification with {models.stable.classifier.recipe.network}"
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
-    for routes in (v1(inference, args), v2(inference, args), people(inference, args, gather or own)):
+    for routes in (v1(models, args), v2(models, args), people(models, args, gather or own)):
         app.include_router(routes)
     problems.install(app)
     keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file else None
@@ -340,5 +351,5 @@ def build(inference: Inference, args: Args, gather: Gather | None = None, echo_i
     # The last that is added is the first that a request meets.
     app.add_middleware(middleware.BodyLimit, max_bytes=args.max_bytes)
     app.add_middleware(middleware.Gate, keys=keys, rate=rate)
-    app.add_middleware(middleware.RequestLog, metrics=inference.metrics, access_log=args.access_log, echo_id=echo_id)
+    app.add_middleware(middleware.RequestLog, metrics=counted, access_log=args.access_log, echo_id=echo_id)
     return app

@@ -28,7 +28,8 @@ class Metrics:
         self.batch = Histogram("resnet_batch_images", "Images of one pass.", registry=r, buckets=SIZES)
         self.images = Counter("resnet_images", "Images answered.", registry=r)
         self.in_progress = Gauge("resnet_images_in_progress", "Images that wait or are computed.", registry=r)
-        Gauge("resnet_replica_up", "1 for each replica; the sum is their number.", registry=r).set(1)
+        self.up = Gauge("resnet_replica_up", "1 where a replica serves the version, else 0.", registry=r)
+        self.up.set(1)
 
     def families(self) -> list[Metric]:
         """All samples of this replica, with its labels on each."""

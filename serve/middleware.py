@@ -10,6 +10,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,7 +40,7 @@ def logger() -> logging.Logger:
 class RequestLog:
     """Gives each request an id (the client's own X-Request-ID where it is sane), counts it, and logs it at its end."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, access_log: bool, echo_id: bool) -> None:
+    def __init__(self, app: ASGIApp, metrics: Callable[[Scope], Metrics], access_log: bool, echo_id: bool) -> None:
         self.app, self.metrics, self.echo_id = app, metrics, echo_id
         self.log = logger() if access_log else None
 
@@ -70,8 +71,9 @@ class RequestLog:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")  # a label for each path that somebody tries has no end
-        self.metrics.requests.labels(route, str(status)).inc()
-        self.metrics.latency.labels(route).observe(seconds)
+        metrics = self.metrics(scope)
+        metrics.requests.labels(route, str(status)).inc()
+        metrics.latency.labels(route).observe(seconds)
         if self.log is None:
             return
         line: dict[str, Any] = {
@@ -83,7 +85,7 @@ class RequestLog:
             "ms": round(seconds * 1000, 2),
             "bytes": scope.get("body_bytes", 0),
             "client": scope.get("client_name") or (scope.get("client") or ("",))[0],
-            "version": self.metrics.labels["version"],
+            "version": metrics.labels["version"],
         }
         self.log.info(json.dumps(line))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from resnet.recipe import Frozen
+from serve.traffic import Traffic
+
+NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
 class Settings(Frozen):
@@ -36,6 +39,12 @@ class Settings(Frozen):
     target_requests: Annotated[float, Field(gt=0, description="requests in progress that call for a replica more")] = 16
     cpus: Annotated[float, Field(ge=0, description="CPUs that Ray reserves a replica")] = 1.0
     gpus: Annotated[float, Field(ge=0, description="GPUs, or a share of one, a replica")] = 0.0
+    upscale_delay: Annotated[float, Field(ge=0, description="seconds of load before a replica is added")] = 5.0
+    downscale_delay: Annotated[float, Field(ge=0, description="seconds without it before one is ended")] = 60.0
+    models: Annotated[
+        dict[Annotated[str, Field(pattern=NAME)], str],
+        Field(description="more models beside, in each replica: name, and folder or URI of the checkpoint"),
+    ] = {}  # noqa: RUF012  pydantic copies it
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -50,9 +59,7 @@ class Args(Settings):
     """What the Ray Serve application is built from: `args` of a config file."""
 
     checkpoint: Annotated[str, Field(description="folder or URI (s3://, gs://) of a checkpoint")]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", description="the model's name in answers and /v2")] = (
-        "resnet"
-    )
+    name: Annotated[str, Field(pattern=NAME, description="the model's name in answers and /v2")] = "resnet"
     version: Annotated[str, Field(description="the model's version in answers")] = "unregistered"
 
     @field_validator("checkpoint")
@@ -69,16 +76,39 @@ class Deploy(Settings):
     checkpoint: Annotated[
         str | None, Field(description="serve this checkpoint, a folder or URI, and ask no registry")
     ] = None
+    network: Annotated[
+        str | None, Field(description="what a checkpoint holds that is a file of weights: imagenet-resnet50-B-v1.5")
+    ] = None
+    follow: Annotated[
+        bool, Field(description="on a running cluster too stay, and follow the registry until Ctrl-C")
+    ] = False
+    every: Annotated[float, Field(gt=0, description="seconds between two looks at the registry")] = 5.0
+    canary: Annotated[
+        str | None, Field(description="VERSION=10%: that version answers a tenth of the images, beside the model")
+    ] = None
+    promote: Annotated[bool, Field(description="end the canary: its version is what the alias names")] = False
+    rollback: Annotated[bool, Field(description="end the canary: all is as before it")] = False
     host: Annotated[str, Field(description="address to listen on; 0.0.0.0 for the network")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
 
-    def args(self, checkpoint: str, version: str) -> Args:
-        """The application's arguments for a resolved model. ValueError where the folder is no checkpoint."""
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        asked = [name for name in ("canary", "promote", "rollback") if getattr(self, name)]
+        if len(asked) > 1:
+            raise ValueError(f"only one of canary, promote and rollback can be done at once, got {' and '.join(asked)}")
+        if self.checkpoint is not None and (asked or self.follow):
+            raise ValueError(f"{(asked or ['follow'])[0]} is for a registered model, and checkpoint is none")
+        return self
+
+    def resolved(self, found: dict[str, Any]) -> tuple[Args, Traffic]:
+        """The application's arguments, and who answers. ValueError where a folder is no checkpoint."""
+        traffic = Traffic.model_validate(found)
+        checkpoint = traffic.stable.checkpoint
         if "://" not in checkpoint and not (Path(checkpoint).expanduser() / "model.safetensors").is_file():
             raise ValueError(f"checkpoint must be a folder with model.safetensors, got {checkpoint}")
         shared = {field: getattr(self, field) for field in Settings.model_fields}
         name = self.model.replace("/", "@").partition("@")[0]
-        return Args(**shared, checkpoint=checkpoint, name=name, version=version)
+        return Args(**shared, checkpoint=checkpoint, name=name, version=traffic.stable.version), traffic
 
     def require_free_port(self) -> None:
         """ValueError where another program listens on the port: said before Ray takes its seconds to start."""

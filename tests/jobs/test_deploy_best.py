@@ -71,46 +71,94 @@ def test_nothing_registered_is_one_sentence_and_status_2(tmp_path: Path):
     assert done.stdout == ""
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve and MLflow themselves
-def test_on_a_running_cluster_the_champion_is_deployed_and_the_job_returns(
-    ray_local: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-):
-    from ray import serve
-
+def registered(checkpoint: Path, alias: str) -> str:
+    """A new version of the model, which the alias names now."""
     api = tracking.client()
     if not api.search_registered_models(f"name = '{tracking.MODEL}'"):
         api.create_registered_model(tracking.MODEL)
     version = api.create_model_version(tracking.MODEL, str(checkpoint)).version
-    api.set_registered_model_alias(tracking.MODEL, tracking.CHAMPION, version)
+    api.set_registered_model_alias(tracking.MODEL, alias, version)
+    return str(version)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve and MLflow themselves
+def test_on_a_running_cluster_champion_and_canary_are_what_the_registry_says(
+    ray_local: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from ray import serve
+
+    first, second = registered(checkpoint, "other"), registered(checkpoint, tracking.CHAMPION)
     monkeypatch.setenv("RAY_ADDRESS", ray_local.address_info["address"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     serve.shutdown()  # another test's Serve listens elsewhere
     outcome = deploy_best.job(["--port", port, "--cpus", "0.1"])
-    assert outcome["version"] == str(version)
-    assert httpx.get(f"{outcome['url']}/v1/model").json()["version"] == str(version)
+    assert outcome["version"] == second
+
+    def card() -> dict[str, Any]:
+        return httpx.get(f"{outcome['url']}/v1/model").json()
+
+    assert (card()["version"], card()["canary"]) == (second, None)
+    deploy_best.job(["--canary", f"{first}=25%"])
+    assert card()["canary"] == {"version": first, "percent": 25}
+    ended = deploy_best.job(["--promote"])
+    assert ended["done"].startswith(
+        f"version {first} is resnet@champion now (version {first} against {second}: undecided"
+    )
+    assert (card()["version"], card()["canary"]) == (first, None)
+    assert tracking.resolve("resnet@champion")[1] == first
+    deploy_best.job(["--canary", f"{second}=25%"])
+    deploy_best.job(["--rollback"])
+    assert (card()["version"], card()["canary"]) == (first, None)
     serve.shutdown()
 
 
-def test_a_checkpoint_is_served_until_it_is_told_to_stop(checkpoint: Path, tmp_path: Path):
+def test_wrong_canaries_are_named_and_change_nothing(checkpoint: Path):
+    version = registered(checkpoint, tracking.CHAMPION)
+    for words, sentence in (
+        (["--canary", "4"], "canary must be VERSION=PERCENT%"),
+        (["--canary", "4=100%"], "more than 0 and less than 100"),
+        (["--canary", f"{version}=5%"], "canary must be another version"),
+        (["--canary", "999=5%"], "model must be registered"),
+        (["--promote"], "must have a canary to promote"),
+        (["--promote", "--rollback"], "only one of canary, promote and rollback"),
+        (["--model", "resnet/1", "--canary", "2=5%"], "model must name an alias to have a canary"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            deploy_best.job(words)
+    assert tracking.resolve("resnet@champion")[1] == version
+
+
+def test_the_model_is_served_and_followed_until_told_to_stop(checkpoint: Path, tmp_path: Path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    command = [*JOB, "--checkpoint", str(checkpoint), "--port", port]
+    first = registered(checkpoint, "tried")
+    command = [*JOB, "--model", "resnet@tried", "--port", port, "--every", "0.5"]
     with (tmp_path / "err").open("w+") as errors:
         job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=tmp_path)
         try:
             url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 120
-            while f"curl --data-binary @IMAGE {url}/v1/predict" not in (tmp_path / "err").read_text():
-                assert job.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
+
+            def wait_for(words: str) -> None:
+                deadline = time.monotonic() + 120
+                while words not in (tmp_path / "err").read_text():
+                    assert job.poll() is None
+                    assert time.monotonic() < deadline, (tmp_path / "err").read_text()
+                    time.sleep(0.3)
+
+            wait_for(f"curl --data-binary @IMAGE {url}/v1/predict")
             Image.fromarray(np.full((28, 28), 90, np.uint8)).save(tmp_path / "digit.png")
             answer = httpx.post(f"{url}/v1/predict", content=(tmp_path / "digit.png").read_bytes())
             assert len(answer.json()["images"][0]["predictions"]) == 5
+            assert answer.json()["version"] == first
             assert httpx.post(f"{url}/v1/predict", content=b"no image").status_code == 400
+            registered(tmp_path, "tried")  # no checkpoint there
+            wait_for("not served, the old version stays: version")
+            second = registered(checkpoint, "tried")
+            wait_for(f"now answers version {second}")
+            assert httpx.get(f"{url}/readyz").json()["version"] == second
             os.kill(job.pid, signal.SIGINT)
             stdout, _ = job.communicate(timeout=60)
         finally:
@@ -119,4 +167,4 @@ def test_a_checkpoint_is_served_until_it_is_told_to_stop(checkpoint: Path, tmp_p
                 job.wait(60)
     assert job.returncode == 0
     outcome = json.loads(stdout.splitlines()[-1])
-    assert outcome == {"url": url, "model": "resnet", "version": "unregistered", "checkpoint": str(checkpoint)}
+    assert outcome == {"url": url, "model": "resnet", "version": first, "checkpoint": str(checkpoint)}

@@ -24,6 +24,7 @@ from serve import endpoint
 from serve.classifier import Classifier
 from serve.inference import Inference
 from serve.metrics import Metrics
+from serve.models import Loaded, Models
 from serve.settings import Args
 
 
@@ -111,7 +112,7 @@ def application(classifier: Classifier, folder: Path, **settings: object) -> tup
     args = Args(checkpoint=str(folder), version="7", **{"access_log": False, **settings})  # pyright: ignore[reportArgumentType]
     metrics = Metrics({"model": args.name, "version": args.version, "replica": "test"})
     inference = Inference(classifier, args, metrics)
-    return endpoint.build(inference, args), inference
+    return endpoint.build(Models(args, Loaded(args.name, args.version, str(folder), inference)), args), inference
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """The application on a real Ray Serve: deployed, asked over HTTP, replaced by another checkpoint."""
 
 import concurrent.futures
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import yaml
 
 from serve.classifier import Classifier
 from serve.settings import Args, Deploy
+from serve.traffic import Canary, Traffic, Version
 
 Picture = Callable[..., bytes]
 # Ray Serve 2.60 warns of itself when it is imported.
@@ -64,6 +67,45 @@ def test_metrics_are_of_all_replicas(url: str):
     lines = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("resnet_replica_up")]
     assert len(lines) == 2
     assert all('version="1"' in line for line in lines)
+
+
+def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_refused(
+    url: str, cifar: Path, picture: Picture, tmp_path: Path
+):
+    from serve import rollout
+
+    shutil.copytree(cifar, tmp_path / "bad")
+    (tmp_path / "bad" / "model.safetensors").write_bytes(b"damaged")
+    one, two, bad = (
+        Version(version=v, checkpoint=str(p)) for v, p in (("1", cifar), ("2", cifar), ("3", tmp_path / "bad"))
+    )
+    replicas, versions, data = {state.replica for state in rollout.states()}, set(), picture(1)
+    done = threading.Event()
+
+    def load() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                answer = client.post(f"{url}/v1/predict", content=data)
+                assert answer.status_code == 200, answer.text
+                versions.add(answer.json()["version"])
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(load) for _ in range(2)]
+        try:
+            assert rollout.switch(Traffic(stable=two)) is None
+            refused = rollout.switch(Traffic(stable=bad))
+            assert refused is not None
+            assert "is damaged" in refused
+            assert rollout.switch(Traffic(stable=one, canary=Canary(**two.model_dump(), percent=50))) is None
+            assert rollout.verdict() is not None
+            follower = rollout.Follower(lambda: Traffic(stable=one), lambda *_: None)
+            follower.look()
+        finally:
+            done.set()
+        assert [client.result() for client in clients] == [None, None]
+    assert versions == {"1", "2"}
+    assert {state.replica for state in rollout.states()} == replicas
+    assert {(state.version, state.canary) for state in rollout.states()} == {("1", None)}
 
 
 def test_another_checkpoint_takes_over_without_a_failed_request(url: str, imagenet: Path, picture: Picture):
@@ -130,4 +172,6 @@ def test_limits_that_do_not_fit_are_named(cifar: Path):
     with pytest.raises(ValueError, match="max_waiting must be at least max_images 32, got 8"):
         Args(checkpoint=str(cifar), max_waiting=8)
     with pytest.raises(ValueError, match=r"model\.safetensors, got /nowhere"):
-        Deploy().args("/nowhere", "1")
+        Deploy().resolved({"stable": {"version": "1", "checkpoint": "/nowhere"}})
+    with pytest.raises(ValueError, match="only one of canary, promote and rollback"):
+        Deploy(canary="4=10%", promote=True)

@@ -1,0 +1,95 @@
+"""Who shall answer, by the registry: alias `champion` (or another) is the stable version, alias `canary` a second one.
+
+The registry is the one place where this is said: what follows it (jobs/deploy_best.py) needs no other word, and a
+canary outlives the process that began it. Tag canary_percent: its share; canary_verdict: how the two compare.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+from pipelines import models, tracking
+
+CANARY = "canary"
+PERCENT, VERDICT = "canary_percent", "canary_verdict"
+
+
+def traffic(model: str, checkpoint: str | None = None, network: str | None = None) -> dict[str, Any]:
+    """`resnet@champion` or `resnet/3` -> {"stable": {"version", "checkpoint"}, "canary": None or with "percent"}.
+
+    checkpoint: a folder or URI in place of a registered model, or a file of weights of this network.
+    """
+    if checkpoint is not None:
+        weights = checkpoint.endswith(models.WEIGHTS) or network is not None
+        place, version = models.checkpoint_of(checkpoint, network) if weights else (checkpoint, "unregistered")
+        return {"stable": {"version": version, "checkpoint": place}, "canary": None}
+    if network is not None:
+        raise ValueError(f"network is for checkpoint, a file of weights ({', '.join(models.WEIGHTS)})")
+    source, version = tracking.resolve(model)
+    stable = {"version": version, "checkpoint": source}
+    found = tracking.by_alias(tracking.client(), _name(model), CANARY) if follows(model) else None
+    if found is None or str(found.version) == version:
+        return {"stable": stable, "canary": None}
+    place, percent = found.source.removeprefix("file://"), float(found.tags[PERCENT])
+    return {"stable": stable, "canary": {"version": str(found.version), "checkpoint": place, "percent": percent}}
+
+
+def steer(model: str, canary: str | None, *, promote: bool, rollback: bool) -> dict[str, Any] | None:
+    """Begin or end a canary, and say so; None where neither is asked for."""
+    if not (canary or promote or rollback):
+        return None
+    sentence = begin_canary(model, canary) if canary else end_canary(model, promote)
+    print(sentence, file=sys.stderr)
+    return {"model": model, "done": sentence} | traffic(model)
+
+
+def follows(model: str) -> bool:
+    """Whether a name can come to mean another version."""
+    return "/" not in model
+
+
+def _name(model: str) -> str:
+    return model.replace("/", "@").partition("@")[0]
+
+
+def begin_canary(model: str, canary: str) -> str:
+    """Let a version answer a share of the images. canary: VERSION=10%. A sentence; ValueError says what is wrong."""
+    version, share = parse_canary(canary)
+    if not follows(model):
+        raise ValueError(f"model must name an alias to have a canary, such as resnet@champion, got {model}")
+    tracking.resolve(f"{_name(model)}/{version}")
+    if tracking.resolve(model)[1] == version:
+        raise ValueError(f"canary must be another version than {model}, got {version}")
+    api = tracking.client()
+    api.set_model_version_tag(_name(model), version, PERCENT, f"{share:g}")
+    api.set_registered_model_alias(_name(model), CANARY, version)
+    return f"version {version} is the canary of {model}, for {share:g} % of the images"
+
+
+def parse_canary(text: str) -> tuple[str, float]:
+    """VERSION=10% -> (version, percent). ValueError."""
+    match = re.fullmatch(r"(\d+)=(\d+(?:\.\d+)?)%?", text)
+    if match is None or not 0 < float(match[2]) < 100:
+        raise ValueError(f"canary must be VERSION=PERCENT% with more than 0 and less than 100, e.g. 4=10%, got {text}")
+    return match[1], float(match[2])
+
+
+def end_canary(model: str, promote: bool) -> str:
+    """End the canary: as the version of the alias, or without a trace but its verdict. A sentence."""
+    api, name = tracking.client(), _name(model)
+    found = tracking.by_alias(api, name, CANARY) if follows(model) else None
+    if found is None:
+        raise ValueError(f"{model} must have a canary to {'promote' if promote else 'roll back'}, it has none")
+    if promote:
+        api.set_registered_model_alias(name, model.partition("@")[2] or tracking.CHAMPION, found.version)
+    api.delete_registered_model_alias(name, CANARY)
+    verdict = found.tags.get(VERDICT, "no verdict yet")
+    what = f"is {model} now" if promote else "is no canary any more"
+    return f"version {found.version} {what} ({verdict})"
+
+
+def note_verdict(model: str, version: str, sentence: str) -> None:
+    """Keep what was found out about a canary, with its version."""
+    tracking.client().set_model_version_tag(_name(model), version, VERDICT, sentence[:500])
