@@ -6,6 +6,7 @@
 # No `from __future__ import annotations`: Ray reads build's annotation at run time, as a class.
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -75,6 +76,7 @@ class Replica:
         trial = self.models.trial
         return State(
             replica=self.name,
+            pid=os.getpid(),
             traffic=self.traffic,
             version=self.models.stable.version,
             canary=None if trial is None else trial.canary.version,

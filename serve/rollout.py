@@ -32,9 +32,10 @@ class Deployed(Frozen):
 
 
 class State(Frozen):
-    """Of one replica. traffic: the last that it took over; refused: why it does not serve all of it."""
+    """Of one replica; pid: on its node. traffic: the last that it took over; refused: why it does not serve it all."""
 
     replica: str
+    pid: int
     traffic: Traffic
     version: str
     canary: str | None

@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""No request fails while replicas die, versions change and clients misbehave: python benchmarks/endurance.py [OPTIONS]
+
+Starts Ray for itself and serves an untrained ResNet-20 on loopback with two replicas. Every answer is compared with the
+offline prediction of the version that it names. In turn: kill -9 of replicas, another version, a canary, a rolling
+update, growing and shrinking, ten times as many clients as are let in, clients that send a byte a second or hang up,
+damaged bodies and headers, schemathesis on the OpenAPI document, and from zero replicas. Last line: JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from endurance_client import Expected, Load, Seen, drip, drop, fuzz
+from PIL import Image
+
+from pipelines import cluster
+from resnet.checkpoint import Checkpoint, Progress, save
+from resnet.classes import ImageClass
+from resnet.hardware import describe
+from resnet.net import build
+from resnet.recipe import recipe
+from serve import haproxy
+from serve.offline import Offline
+from serve.settings import Args
+from serve.traffic import Canary, Traffic, Version
+
+Outcome = dict[str, Any]
+
+
+def untrained(folder: Path, seed: int) -> str:
+    """A checkpoint of ResNet-20 with ten classes whose answers differ from image to image."""
+    torch.manual_seed(seed)
+    net = build("cifar10-resnet20", 10)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            module.running_mean.normal_(0, 0.2)
+            torch.nn.init.uniform_(module.weight, 0.3, 0.8)
+    classes = tuple(ImageClass(id=i, wnid=str(i), name=f"class {i}") for i in range(10))
+    pixels = {"mean": torch.full((3, 1, 1), 120.0), "std": torch.full((3, 1, 1), 60.0)}
+    run = {"recipe": recipe("cifar10-resnet20").model_dump(mode="json"), "seed": seed}
+    progress = Progress(step=1, total_steps=1, examples=1, classes=classes)
+    save(folder, Checkpoint(net.state_dict(), {}, pixels, run, progress))
+    return str(folder)
+
+
+def photographs(folder: str | None, count: int = 64) -> list[bytes]:
+    """JPEGs of a folder, or drawn ones of 320 x 240 pixels with some noise (about 25 kB)."""
+    if folder is not None:
+        paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+        return [path.read_bytes() for path in paths[:: max(1, len(paths) // count)][:count]]
+    images, rng = [], np.random.default_rng(0)
+    for _ in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((320, 240), 3)
+        noisy = np.clip(np.asarray(coarse) + rng.normal(0, 12, (240, 320, 3)), 0, 255).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(noisy).save(stream, "JPEG", quality=90)
+        images.append(stream.getvalue())
+    return images
+
+
+class Endurance:
+    """The application, and the trials that it goes through."""
+
+    def __init__(self, folder: Path, images: list[bytes], seconds: float) -> None:
+        from serve import app, rollout
+
+        self.app, self.rollout, self.seconds = app, rollout, seconds
+        self.one, self.two = (Version(version=v, checkpoint=untrained(folder / v, int(v))) for v in "12")
+        self.expected = Expected(images, {v.version: Offline(v.checkpoint) for v in (self.one, self.two)})
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def deploy(self, version: Version, **settings: Any) -> None:
+        """Serve a version; with other settings than before this is a rolling update."""
+        shared = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.1, "access_log": False, "timeout": 10.0}
+        args = Args(**version.model_dump(), **(shared | settings))
+        self.app.deploy(args, "127.0.0.1", self.port)
+
+    async def during(self, action: Callable[[], Any], connections: int = 8, least: float | None = None) -> Seen:
+        """Load while something happens in a thread, and for a while before and after."""
+        async with Load(self.url, self.expected, connections) as seen:
+            await asyncio.sleep(1)
+            began = time.monotonic()
+            await asyncio.to_thread(action)
+            await asyncio.sleep(max(1.0, (least or self.seconds) - (time.monotonic() - began)))
+        return seen
+
+    def replicas(self) -> list[int]:
+        """Process ids."""
+        return [state.pid for state in self.rollout.states()]
+
+    def memory(self) -> int:
+        """Bytes of the largest replica."""
+        return max(psutil.Process(pid).memory_info().rss for pid in self.replicas())
+
+    async def steady(self) -> Outcome:
+        """Eight clients and nothing else."""
+        return (await self.during(lambda: None)).summary()
+
+    async def kill(self) -> Outcome:
+        """kill -9 of one of two replicas, and of the other when there are two again; twice."""
+
+        def one_after_the_other() -> None:
+            for round_ in range(4):
+                os.kill(self.replicas()[round_ % 2], signal.SIGKILL)
+                self.wait_for(2)
+
+        return (await self.during(one_after_the_other, connections=16)).summary()
+
+    def wait_for(self, count: int, seconds: float = 90) -> float:
+        """Seconds until there are so many replicas, all answering."""
+        began, steady = time.monotonic(), 0
+        while time.monotonic() - began < seconds:
+            try:
+                there = [pid for pid in self.replicas() if psutil.pid_exists(pid)]
+            except Exception:  # a replica that has just died is still asked
+                there = []
+            steady = steady + 1 if len(set(there)) == count else 0
+            if steady == 3:
+                return time.monotonic() - began
+            time.sleep(0.2)
+        raise TimeoutError(f"not {count} replicas within {seconds:g} s")
+
+    async def change(self) -> Outcome:
+        """Another version in place, a canary, its end, and back."""
+        canary = Traffic(stable=self.one, canary=Canary(**self.two.model_dump(), percent=30))
+        told: list[str] = []
+
+        def changes() -> None:
+            for traffic in (Traffic(stable=self.two), Traffic(stable=self.one), canary):
+                assert self.rollout.switch(traffic) is None
+            time.sleep(4)
+            verdict = self.rollout.verdict()
+            told.append(verdict.sentence if verdict else "none")
+            assert self.rollout.switch(Traffic(stable=self.one)) is None
+
+        return (await self.during(changes)).summary() | {"verdict": told[0]}
+
+    async def roll(self) -> Outcome:
+        """A rolling update: both replicas are replaced by new processes."""
+        before = set(self.replicas())
+        seen = await self.during(lambda: self.deploy(self.one, batch=4))
+        return seen.summary() | {"replaced": len(before - set(self.replicas()))}
+
+    async def scale(self) -> Outcome:
+        """From one replica to three under load, and back to one under less; delays of 1 and 3 seconds are set."""
+        settings = {"min_replicas": 1, "max_replicas": 3, "target_requests": 4.0}
+        self.deploy(self.one, **settings, upscale_delay=1.0, downscale_delay=3.0)
+        self.wait_for(1)
+        up: list[float] = []
+        grown = await self.during(lambda: up.append(self.wait_for(3)), connections=24)
+        down: list[float] = []
+        shrunk = await self.during(lambda: down.append(self.wait_for(1)), connections=1)
+        return {"seconds_1_to_3": round(up[0], 1), "seconds_3_to_1": round(down[0], 1), "growing": grown.summary(),
+                "shrinking": shrunk.summary()}  # fmt: skip
+
+    async def zero(self) -> Outcome:
+        """No replica while nobody asks: the first request waits for one."""
+        self.deploy(self.one, min_replicas=0, max_replicas=1, upscale_delay=0.0, downscale_delay=3.0)
+        gone = self.wait_for(0)
+        async with Load(self.url, self.expected, 1) as seen:
+            while not seen.codes:
+                await asyncio.sleep(0.1)
+        return seen.summary() | {
+            "seconds_to_zero": round(gone, 1),
+            "first_answer_s": round(max(seen.seconds, default=-1), 1),
+        }
+
+    async def overload(self) -> Outcome:
+        """As many clients as images are let in, then ten times as many, then few again."""
+        self.deploy(self.one, max_waiting=8, max_images=8)
+        full = await self.during(lambda: None, connections=16)
+        before = self.memory()
+        over = await self.during(lambda: None, connections=160)
+        grown = self.memory() - before
+        after = await self.during(lambda: None, connections=4, least=2)
+        ratio = over.summary()["ok_per_second"] / full.summary()["ok_per_second"]
+        return {"full": full.summary(), "over": over.summary(), "throughput_ratio": round(ratio, 3),
+                "without_retry_after": over.without_retry_after, "memory_grew_mib": round(grown / 2**20, 1),
+                "after": after.summary()}  # fmt: skip
+
+    async def misbehave(self) -> Outcome:
+        """Clients at a byte a second and clients that hang up, beside others who must not notice."""
+        data = self.expected.images[0]
+        async with Load(self.url, self.expected, 4) as seen:
+            slow = [asyncio.create_task(drip(self.url, data, 40)) for _ in range(32)]
+            for number in range(200):
+                await drop(self.url, data, number % 10 / 10)
+            ends = await asyncio.gather(*slow)
+        waiting = await asyncio.to_thread(self._in_progress)
+        return {"others": seen.summary(), "slow": {end: ends.count(end) for end in set(ends)}, "dropped": 200,
+                "in_progress_after": waiting}  # fmt: skip
+
+    def _in_progress(self) -> float:
+        import urllib.request
+
+        time.sleep(1)
+        with urllib.request.urlopen(f"{self.url}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("resnet_images_in_progress{"))
+
+    async def fuzz(self, count: int) -> Outcome:
+        """Damaged requests in four equal parts; how memory goes from the first part's end to the last's."""
+        parts, memory = [], []
+        for _ in range(4):
+            parts.append(await fuzz(self.url, self.expected, "1", count // 4))
+            memory.append(await asyncio.to_thread(self.memory))
+        codes: dict[str, int] = {}
+        for part in parts:
+            for code, number in part["codes"].items():
+                codes[code] = codes.get(code, 0) + number
+        per_request = (memory[-1] - memory[0]) / (3 * count // 4)
+        mib = [round(m / 2**20, 1) for m in memory]
+        bad = [line for part in parts for line in part["first_bad"]]
+        return {"requests": count, "codes": codes, "bad": sum(p["bad"] for p in parts), "first_bad": bad[:5],
+                "memory_mib": mib, "bytes_per_request": round(per_request)}  # fmt: skip
+
+    async def openapi(self) -> Outcome:
+        """schemathesis against the OpenAPI document: no server error."""
+        words = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{self.url}/openapi.json"]
+        more = ["--checks", "not_a_server_error", "--max-examples", "40", "--no-color", "--request-timeout", "30"]
+        done = await asyncio.to_thread(subprocess.run, [*words, *more], capture_output=True, text=True, timeout=240)
+        lines = [line.strip() for line in done.stdout.splitlines() if "generated" in line or "passed" in line]
+        return {"status": done.returncode, "said": lines[-3:]} | (
+            {} if done.returncode == 0 else {"out": done.stdout[-1500:]}
+        )
+
+
+async def trials(endurance: Endurance, names: list[str], requests: int) -> Outcome:
+    """Go through the trials, in order."""
+    outcome: Outcome = {}
+    for name in names:
+        began = time.monotonic()
+        run = getattr(endurance, name)
+        outcome[name] = await (run(requests) if name == "fuzz" else run())
+        print(f"{name} {time.monotonic() - began:.0f} s: {json.dumps(outcome[name])}", file=sys.stderr, flush=True)
+    return outcome
+
+
+TRIALS = ["steady", "kill", "change", "roll", "misbehave", "fuzz", "openapi", "overload", "scale", "zero"]
+
+
+def main() -> None:
+    """Serve, go through the trials, and end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", help="folder of JPEGs; without it drawn ones")
+    parser.add_argument("--seconds", type=float, default=8.0, help="least time of a trial under load")
+    parser.add_argument("--requests", type=int, default=10_000, help="damaged requests")
+    parser.add_argument("--proxy", choices=("auto", "haproxy", "serve"), default="auto")
+    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=TRIALS)
+    asked = parser.parse_args()
+    haproxy.prepare(asked.proxy)
+    cluster.connect()
+    with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
+        endurance = Endurance(Path(folder), photographs(asked.images), asked.seconds)
+        endurance.deploy(endurance.one)
+        try:
+            found = asyncio.run(trials(endurance, asked.trials, asked.requests))
+        finally:
+            from ray import serve
+
+            serve.shutdown()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    about = {"command": " ".join(sys.argv), "commit": commit, "hardware": describe(), "proxy": asked.proxy}
+    print(json.dumps(about | found))
+
+
+if __name__ == "__main__":
+    main()
