@@ -10,10 +10,10 @@ def test_no_route_answers_what_its_document_allows_by_a_server_error(live: str):
     schema = schemathesis.openapi.from_url(f"{live}/openapi.json")
     asked = []
     for found in schema.get_all_operations():
-        operation = found.ok()
+        operation: Any = found.ok()  # pyright: ignore[reportAttributeAccessIssue]  raises where the document is wrong
 
         @given(operation.as_strategy())
-        @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
         def ask(case: Any) -> None:
             answer = case.call()
             assert answer.status_code < 500, answer.text
