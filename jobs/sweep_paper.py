@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Recreate a comparison of the paper: table2, table3, table6, figure1, figure4, figure6 or figure7.
+"""Recreate a comparison of the paper: table2, table3, table6, figure1, figure4, figure6, figure7 or degradation.
 
     jobs/sweep_paper.py table6 --seeds 0 --recipe.epochs 2                on the embedded digits, in minutes
     jobs/sweep_paper.py table6 --data.path CIFAR --seeds 0 1 2            the paper's setting
-    jobs/sweep_paper.py figure1 --data.path CIFAR --recipe.steps 6400     a tenth of its schedule
+    jobs/sweep_paper.py degradation --data.path CIFAR --recipe.steps 6400 a tenth of it: plain and residual, 20 and 56
     jobs/sweep_paper.py table6 --networks cifar10-resnet110 --data.path CIFAR
 
 Overrides (--recipe.*, --data.*, --scaling.*, --storage; see jobs/train_imagenet.py --help) go to every run. The same
@@ -25,7 +25,7 @@ def job(argv: list[str]) -> dict[str, object]:
     planned = sweep.trials(named, options, overrides, lambda run, words: cli.parse(Run, run, words, None))
     done = sweep.run_sweep(named, options, planned)
     print(sweep.table(named, done), file=sys.stderr)
-    failed = [t.run.name for t in done if t.outcome is None]
+    failed = {t.run.name: t.failure for t in done if t.failure is not None}
     rows = [t.outcome.model_dump(mode="json") for t in done if t.outcome is not None]
     return {"sweep": named, "runs": rows, "failed": failed}
 

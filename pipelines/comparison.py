@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import figures
 from pipelines.page import Table
-from pipelines.verdicts import Decision, Evidence, Setting, spread
+from pipelines.verdicts import FAMILIES, Decision, Evidence, Setting, data_name, spread
 from resnet import paper
 from resnet.results import ResultRow
 
@@ -38,6 +38,24 @@ def claims(found: Sequence[Decision], caption: str, data: str = "CIFAR-10") -> T
     counts = {v: sum(d.verdict == v for d in found) for v in ("holds", "fails", "not decided", "not run")}
     tally = ", ".join(f"{v}: {n}" for v, n in counts.items() if n)
     return Table(f"{caption} ({tally})", "llll", ("claim", "source", "verdict", "difference [95 % interval]"), rows)
+
+
+def glance(found: Sequence[tuple[Setting, Sequence[Decision]]]) -> Table:
+    """Each setting with the number of its claims by verdict."""
+    verdicts = ("holds", "fails", "not decided", "not run")
+    rows, number = [], 0
+    for setting, decided in found:
+        first = setting.rows[0]
+        number += not setting.is_papers
+        name = f"{number}: {data_name(first.data)}, {first.total:,} steps"
+        if setting.is_papers:
+            name = f"the paper's, {FAMILIES[setting.family]}"
+        seeds = len({row.seed for row in setting.rows})
+        counts = [str(sum(d.verdict == v for d in decided)) for v in verdicts]
+        program = "Ray" if first.engine == "ray" else "one process"
+        rows.append((name, program, str(len(setting.networks)), str(seeds), *counts))
+    header = ("setting", "made by", "networks", "seeds", *verdicts)
+    return Table("At a glance: claims by setting", "llrrrrrr", header, rows)
 
 
 def counted(n: int, what: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import comparison, figures
 from pipelines.page import Figure, Heading, Paragraph, Part, to_html, to_markdown
-from pipelines.verdicts import Setting, decisions, describe, settings
+from pipelines.verdicts import FAMILIES, Setting, data_name, decisions, describe, settings
 from resnet import paper
 from resnet.results import CurveRow, ResultRow
 from resnet.table import parse
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.place import Outcome
     from resnet.checkpoint import EpochRow
 
-FAMILIES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 TABLES = {
     "imagenet": {
         "Table 2: plain nets and ResNets, 10-crop": paper.TABLE2,
@@ -121,6 +120,8 @@ def report(rows: Sequence[ResultRow]) -> Iterator[Part]:
     others = [s for s in found if not s.is_papers]
     yield Heading(1, "Deep residual learning: the paper's results beside ours")
     yield Paragraph(_summary(rows, papers, others))
+    if found:
+        yield comparison.glance([(s, decisions(s, s.family)) for s in found])
     yield Paragraph(HOW)
     if papers:
         yield Heading(2, "The paper's setting")
@@ -179,14 +180,14 @@ def _among_themselves(setting: Setting, number: int) -> Iterator[Part]:
     """A setting that is not the paper's: its networks, what they decide within it, its figures."""
     first, papers = setting.rows[0], PAPERS_STEPS[setting.family]
     name = f"Setting {number}"
-    yield Heading(3, f"{name}: {FAMILIES[setting.family]} networks on {first.data.name}, {first.total:,} steps")
+    yield Heading(3, f"{name}: {FAMILIES[setting.family]} networks on {data_name(first.data)}, {first.total:,} steps")
     share = f"The paper's training has {papers:,} steps; this is {100 * first.total / papers:.3g} % of them."
     yield Paragraph(f"{describe(setting)} {share}")
     yield comparison.networks(setting, f"{name}, last epoch")
     decided = [d for d in decisions(setting, setting.family) if d.verdict != "not run"]
     if decided:
         caption = f"The paper's comparisons within {name.lower()}, no verdict on the paper's"
-        yield comparison.claims(decided, caption, first.data.name)
+        yield comparison.claims(decided, caption, data_name(first.data))
     yield from drawn(setting, f"setting{number}")
 
 
@@ -202,7 +203,7 @@ def drawn(setting: Setting, prefix: str) -> Iterator[Figure]:
         if networks - shown:
             shown |= networks
             drawing = figures.error_curves(found)
-            caption = f"Figure {number}: {' and '.join(found)} on {setting.rows[0].data.name}. {CURVES}"
+            caption = f"Figure {number}: {' and '.join(found)} on {data_name(setting.rows[0].data)}. {CURVES}"
             yield Figure(f"{prefix}-figure{number}", caption, drawing)
     rest = {name: found for name, found in curves.items() if name not in shown}
     left = {"plain nets": _some(rest, plain=True), "ResNets": _some(rest, plain=False)}

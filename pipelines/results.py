@@ -135,7 +135,10 @@ def _data(uri: str, sha256: str, val: int) -> DataSet:
         return DataSet(name=uri.rstrip("/").rpartition("/")[2], sha256=sha256, val=val)
     source = manifest.source
     name = source.kind if source.kind in ONE_DATA_SET else source.path.rstrip("/").rpartition("/")[2]
-    return DataSet(name=name, sha256=sha256, train=manifest.examples("train"), val=manifest.examples("val"))
+    train, test = manifest.examples("train"), manifest.examples("val")
+    if val != test:  # judged by training images that were held out: never the paper's setting
+        return DataSet(name=f"{name}, {val} held out", sha256=sha256, train=train - val, val=val)
+    return DataSet(name=name, sha256=sha256, train=train, val=test)
 
 
 def _json(folder: Folder, name: str) -> dict[str, Any] | None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipelines import cluster, progress, tracking
-from pipelines.feed import Feed
+from pipelines import cluster, tracking
+from pipelines.board import Board, Row
+from pipelines.checkpoints import Checkpoints
 from pipelines.place import Outcome, Place
-from pipelines.run import Run, standard
-from pipelines.train import Source, fit, load_feed, open_source
+from pipelines.run import Run, Scaling, standard
+from pipelines.train import Source, load_feed, open_source
+from pipelines.trials import Early, fit_in, judges, row_of
 from resnet import paper
 from resnet.recipe import Frozen
+
+STOPPED = "stopped.json"  # in a run's folder: a scheduler has stopped it
 
 PLAIN = ("cifar10-plain20", "cifar10-plain32", "cifar10-plain44", "cifar10-plain56")
 RESIDUAL = ("cifar10-resnet20-A", "cifar10-resnet32-A", "cifar10-resnet44-A", "cifar10-resnet56-A")
@@ -36,11 +39,13 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
     "figure1": ("cifar10-plain20", "cifar10-plain56"),
     "figure4": _networks(paper.TABLE2),
     "figure6": (*PLAIN, *RESIDUAL),
+    # The degradation and its cure in four networks: Figure 1, and the same depths of Figure 6 middle.
+    "degradation": (PLAIN[0], PLAIN[-1], RESIDUAL[0], RESIDUAL[-1]),
     "figure7": (PLAIN[0], PLAIN[-1], RESIDUAL[0], RESIDUAL[-1]),
 }
 
 
-class Sweep(Frozen):
+class Sweep(Early):
     """Which runs, and how many at once."""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1, description="each network is trained with each of them")] = (
@@ -49,7 +54,19 @@ class Sweep(Frozen):
         2,
     )
     networks: Annotated[tuple[str, ...], Field(description="these instead of the comparison's own")] = ()
-    concurrent: Annotated[int | None, Field(ge=1, description="runs at a time. None: as many as fit")] = None
+    scheduler: Annotated[
+        Literal["none", "asha", "pbt"],
+        Field(description="asha: stop early what is not among the best at each rung; pbt: see search_recipe.py"),
+    ] = "none"
+
+
+class Stop(Frozen):
+    """Where a scheduler has stopped a run. error: top-1 in percent, by which it judged."""
+
+    scheduler: str
+    step: int
+    epoch: float
+    error: float
 
 
 class Trial(Frozen):
@@ -58,6 +75,7 @@ class Trial(Frozen):
     run: Run
     command: str
     outcome: Outcome | None = None
+    stop: Stop | None = None
     failure: str | None = None
 
 
@@ -67,6 +85,11 @@ def trials(
     """The runs of a comparison. overrides: words of the command line; parse: applies them to a run."""
     if name not in COMPARISONS:
         raise ValueError(f"the comparison must be one of {', '.join(COMPARISONS)}, got {name!r}")
+    if sweep.scheduler == "pbt":
+        raise ValueError(
+            "scheduler must be none or asha here, got pbt: it changes lr and weight decay in the middle of a training, "
+            "and networks without a common recipe cannot be compared; jobs/search_recipe.py --scheduler pbt is for one"
+        )
     data_is_given = any(word.startswith("--data.path") for word in overrides)
     found = []
     for network in sweep.networks or COMPARISONS[name]:
@@ -84,67 +107,94 @@ def trials(
 def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
     """Train what is not finished yet and return all trials with their outcomes. The same call goes on after a stop."""
     source = open_source(planned[0].run)
-    done = {t.run.name: Place(t.run, source.sha256).claim() for t in planned}
-    waiting = [t for t in planned if done[t.run.name] is None]
-    _say(f"{name}: {len(planned)} runs, {len(planned) - len(waiting)} of them finished already")
-    failures: dict[str, str] = {}
-    if waiting:
-        resources = cluster.connect()
-        waiting, concurrent = fit_in(waiting, sweep.concurrent, resources.get("CPU", 1), resources.get("GPU", 0))
-        parent = tracking.start_sweep(name, planned[0].run.storage_path)
-        _say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
-        feed = load_feed(waiting[0].run, source)
-        with progress.Watch([t.run.name for t in waiting]):
-            failures = _tune(name, waiting, concurrent, feed, parent)
-        done |= {t.run.name: _finished(t, source) for t in waiting}
-    return [t.model_copy(update={"outcome": done[t.run.name], "failure": failures.get(t.run.name)}) for t in planned]
-
-
-def fit_in(waiting: list[Trial], concurrent: int | None, cpus: float, gpus: float) -> tuple[list[Trial], int]:
-    """Give every run its part of the cluster; how many then run at a time."""
-    scaling = waiting[0].run.scaling
-    on_gpu = gpus >= 1 if scaling.gpu is None else scaling.gpu
-    room = max(1, int((gpus if on_gpu else cpus) // scaling.most))
-    concurrent = min(len(waiting), concurrent or room)
-    # Half a CPU stays for the trials' own processes, which mostly wait.
-    share = (max(1.0, cpus - 0.5) / concurrent, gpus / concurrent if on_gpu else 0.0)
+    known = [_known(t, sweep, source) for t in planned]
+    waiting = [t for t in known if t.outcome is None and t.stop is None]
+    _say(f"{name}: {len(known)} runs, {len(known) - len(waiting)} of them ended already")
+    if sweep.scheduler != "none":
+        _say(f"{sweep.scheduler} judges by the top-1 error of {judges(source)}")
+    if not waiting:
+        return known
+    resources = cluster.connect()
+    most = min(len(known), sweep.concurrent or len(known))  # not len(waiting): threads decide the last bit
+    scaling, concurrent = fit_in(waiting[0].run.scaling, most, resources.get("CPU", 1), resources.get("GPU", 0))
+    waiting = [_placed(t, scaling) for t in waiting]
+    _say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
+    board = Board(name, {t.run.name: _row(t, source) for t in known}, concurrent)
+    _tune(name, sweep, known, waiting, source, board)
+    ended = [_known(t, sweep, source) for t in known]
     return [
-        t.model_copy(update={"run": t.run.model_copy(update={"scaling": t.run.scaling.resolve(*share)})})
-        for t in waiting
-    ], concurrent
+        t if t.outcome or t.stop else t.model_copy(update={"failure": board.rows[t.run.name].note or "no outcome"})
+        for t in ended
+    ]
 
 
-def _finished(trial: Trial, source: Source) -> Outcome | None:
-    return Place(trial.run, source.sha256).claim()
+def _tune(name: str, sweep: Sweep, known: list[Trial], waiting: list[Trial], source: Source, board: Board) -> None:
+    """Run the trials that wait, below one MLflow run."""
+    from pipelines import tuning
+
+    place = waiting[0].run.storage_path
+    parent = tracking.start_sweep(name, place)
+    scheduler = None
+    if sweep.scheduler == "asha":
+        scheduler = _halving(sweep, known, source, board)
+    try:
+        runs = [t.run for t in waiting]
+        tuning.run_trials(name, place, runs, len(runs), load_feed(runs[0], source), parent, board, scheduler)
+    except BaseException:
+        tracking.close(f"{place}/{name}", "KILLED")
+        raise
+    failed = any(row.standing == "failed" for row in board.rows.values())
+    tracking.close(f"{place}/{name}", "FAILED" if failed else "FINISHED")
 
 
-def _tune(name: str, waiting: list[Trial], concurrent: int, feed: Feed, parent: str | None) -> dict[str, str]:
-    """Run trials by Ray Tune; the reason of each failure by the run's name."""
-    from ray import tune
+def _halving(sweep: Sweep, known: list[Trial], source: Source, board: Board) -> Any:
+    """The scheduler asha over these trials, with what is known of them; it marks the folder of each that it stops."""
+    from pipelines.tuning import Halving
 
-    trainable: Any = tune.with_resources(tune.with_parameters(_trial, feed=feed, parent=parent), {"CPU": 0.01})
-    folder = Path(waiting[0].run.storage_path) / "tune"
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"run": tune.grid_search([t.run.model_dump_json() for t in waiting])},
-        tune_config=tune.TuneConfig(metric="top1_error", mode="min", max_concurrent_trials=concurrent),
-        run_config=tune.RunConfig(name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", storage_path=str(folder), verbose=0),
-    )
-    results = tuner.fit()
-    failures = {}
-    for result in results:
-        if result.error is not None and result.config is not None:
-            run = Run.model_validate_json(result.config["run"])
-            failures[run.name] = str(result.error).strip().splitlines()[-1]
-    return failures
+    recipe, places = known[0].run.recipe, {t.run.name: Place(t.run, source.sha256) for t in known}
+    per_epoch = source.train.examples // recipe.optim.batch_size
+
+    def stopped(run: str, result: dict[str, Any]) -> None:
+        stop = Stop(scheduler="asha", step=result["step"], epoch=result["step"] / per_epoch, error=result["top1_error"])
+        places[run].write(STOPPED, stop.model_dump(mode="json"))
+        tracking.close(f"{known[0].run.storage_path}/{run}", "KILLED")
+        board.stand(run, "stopped", f"by asha after epoch {stop.epoch:g}")
+
+    rows = {t.run.name: _rows(t.run) for t in known}
+    total = recipe.total_steps(source.train.examples)
+    return Halving(total, sweep.grace_steps(per_epoch), sweep.reduction, rows, stopped)
 
 
-def _trial(config: dict[str, str], feed: Feed, parent: str | None) -> None:
-    """A Tune trial: one training run by Ray Train, in the trial's own process."""
-    from ray.tune.integration.ray_train import TuneReportCallback
+def _rows(run: Run) -> tuple[Any, ...]:
+    """What earlier calls have trained of a run, by epoch."""
+    found = Checkpoints(f"{run.storage_path}/{run.name}", run.checkpoints.keep).latest()
+    return found[1].progress.rows if found else ()
 
-    run = Run.model_validate_json(config["run"])
-    fit(run, feed=feed, show=False, parent=parent, callbacks=(TuneReportCallback(),))
+
+def _known(trial: Trial, sweep: Sweep, source: Source) -> Trial:
+    """The trial with what its folder says. A stop by a scheduler holds for sweeps with that scheduler."""
+    place = Place(trial.run, source.sha256)
+    outcome, stop = place.claim(), place.read(STOPPED)
+    if outcome is not None or stop is None or stop["scheduler"] != sweep.scheduler:
+        return trial.model_copy(update={"outcome": outcome})
+    return trial.model_copy(update={"stop": Stop(**stop)})
+
+
+def _row(trial: Trial, source: Source) -> Row:
+    """The trial's row of the progress table."""
+    row = row_of(trial.run, source)
+    if trial.outcome is not None:
+        row.standing, row.top1_error = "finished", trial.outcome.top1_error
+    if trial.stop is not None:
+        row.standing, row.top1_error = "stopped", trial.stop.error
+        row.note = f"by {trial.stop.scheduler} after epoch {trial.stop.epoch:g}"
+    return row
+
+
+def _placed(trial: Trial, scaling: Scaling) -> Trial:
+    """The trial with its part of the cluster. The command gains the threads: sums in another order differ in bits."""
+    command = f"{trial.command} --scaling.threads {scaling.threads}"
+    return trial.model_copy(update={"run": trial.run.model_copy(update={"scaling": scaling}), "command": command})
 
 
 def _say(text: str) -> None:
@@ -164,7 +214,12 @@ def table(name: str, done: list[Trial]) -> str:
             f"{network:<22} {len(errors):>5} {_spread(errors):>16} {_spread(training):>17} "
             f"{'-' if known is None else f'{known:.2f}':>7}"
         )
-    lines += [f"failed: {t.run.name}: {t.failure or 'no outcome'}" for t in done if t.outcome is None]
+    lines += [
+        f"stopped by {t.stop.scheduler}: {t.run.name} after epoch {t.stop.epoch:g} with {t.stop.error:.2f} %"
+        for t in done
+        if t.stop is not None
+    ]
+    lines += [f"failed: {t.run.name}: {t.failure}" for t in done if t.failure is not None]
     first = done[0].run
     note = _difference(first)
     return "\n".join(["", f"{name}, last epoch", *lines, *([note] if note else [])])

@@ -268,9 +268,20 @@ def start_sweep(name: str, place: str) -> str | None:
         where, key = experiment(api), f"{place}/{name}"
         found = api.search_runs([where], f"tags.`resnet.key` = '{key}'", max_results=1)
         if found:
+            api.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
         tags = {"resnet.key": key, "mlflow.runName": name, "git_commit": git_commit()}
         return api.create_run(where, tags=tags).info.run_id
     except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
         print(f"MLflow cannot be reached, the sweep has no parent run: {trouble}", file=sys.stderr)
         return None
+
+
+def close(key: str, status: str) -> None:
+    """End the MLflow run of a sweep or of a stopped training, whose process cannot do it. key: its folder or URI."""
+    try:
+        api = client()
+        for found in api.search_runs([experiment(api)], f"tags.`resnet.key` = '{key}'", max_results=1):
+            api.set_terminated(found.info.run_id, status)
+    except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
+        print(f"MLflow cannot be reached, {key} is not recorded as {status}: {trouble}", file=sys.stderr)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,16 +171,18 @@ def load_feed(run: Run, source: Source) -> Feed:
 
 
 @contextlib.contextmanager
-def _saving_first(run: str) -> Iterator[None]:
+def saving_first(runs: Iterable[str]) -> Iterator[None]:
     """Within: SIGTERM (`ray job stop`, a scheduler) lets the workers save their state, then ends like Ctrl-C."""
 
     def save(*_: object) -> None:
-        progress.ask_to_save(run)
-        before, deadline = progress.look(run), time.monotonic() + SAVING
+        before = {
+            run: status.saved for run in tuple(runs) if (status := progress.look(run)) and status.step < status.total
+        }
+        for run in before:
+            progress.ask_to_save(run)
+        deadline = time.monotonic() + SAVING
         while before and time.monotonic() < deadline:
-            now = progress.look(run)
-            if now and now.saved != before.saved:
-                break
+            before = {run: old for run, old in before.items() if (s := progress.look(run)) and s.saved == old}
             time.sleep(0.1)
         raise KeyboardInterrupt
 
@@ -221,7 +223,7 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
     )
     trouble = None
     try:
-        with _saving_first(run.name):
+        with saving_first([run.name]):
             trainer.fit()
     except TrainingFailedError as error:
         trouble = error

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from resnet.claims import CLAIMS, Claim, Comparison, Verdict, decide, differences, verdict
 from resnet.recipe import Recipe
-from resnet.results import ResultRow
+from resnet.results import DataSet, ResultRow
 from resnet.table import parse
 
 CONFIDENCE = 0.95
+FAMILIES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
+DATA_SETS = FAMILIES | {"digits": "the embedded digits", "cifar100": "CIFAR-100"}
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,15 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
+def data_name(data: DataSet) -> str:
+    """A data set's name as people write it."""
+    return DATA_SETS.get(data.name, data.name)
+
+
 def describe(setting: Setting) -> str:
     """The setting as a sentence."""
     row = setting.rows[0]
-    data = row.data.name
+    data = data_name(row.data)
     if row.data.train is not None and row.data.val is not None:
         data += f" ({row.data.train:,} training and {row.data.val:,} validation images)"
     program = {

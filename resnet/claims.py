@@ -151,6 +151,12 @@ CLAIMS = (
         + _cifar10("top1_error", "<", "resnet56-A", "resnet20-A"),
     ),
     Claim(
+        "cifar10-resnet-overcomes",
+        "On CIFAR-10 the 56-layer ResNet overcomes the difficulty: lower training and test error than the plain net.",
+        "Figure 6",
+        _cifar10("train_error", "<", "resnet56-A", "plain56") + _cifar10("top1_error", "<", "resnet56-A", "plain56"),
+    ),
+    Claim(
         "cifar10-resnet-gains",
         "On CIFAR-10 the test error of ResNets falls with depth, from 20 to 110 layers.",
         "Table 6",

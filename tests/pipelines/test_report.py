@@ -102,10 +102,24 @@ def test_a_shortened_schedule_never_stands_beside_the_papers_figures(parts):
     assert any("640 steps" in text and "1 % of them" in text for text in texts)
 
 
+def test_the_first_table_counts_what_was_decided_where(parts):
+    first = next(part for part in parts if isinstance(part, Table))
+    assert first.header == ("setting", "made by", "networks", "seeds", "holds", "fails", "not decided", "not run")
+    assert [row[:4] for row in first.rows] == [
+        ("the paper's, CIFAR-10", "Ray", "4", "2"),
+        ("1: CIFAR-10, 640 steps", "Ray", "4", "2"),
+    ]
+    captions = ("The paper's claims", "The paper's comparisons within setting 1")
+    for counts, caption in zip(first.rows, captions, strict=True):
+        claims = next(part for part in parts if isinstance(part, Table) and part.caption.startswith(caption))
+        verdicts = [cells[2] for cells in claims.rows]
+        assert counts[4:7] == tuple(str(verdicts.count(v)) for v in ("holds", "fails", "not decided"))
+
+
 def test_without_rows_everything_is_not_run():
     parts = list(report.report([]))
     verdicts = [r[2] for part in parts if isinstance(part, Table) and "claims" in part.caption for r in part.rows]
-    assert len(verdicts) == 21
+    assert len(verdicts) == 22
     assert set(verdicts) == {"not run"}
 
 

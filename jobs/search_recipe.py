@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Search lr and weight decay of a network: jobs/search_recipe.py NETWORK [OPTIONS] [OVERRIDES]
+
+    jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --trials 20          Optuna proposes, asha stops early
+    jobs/search_recipe.py cifar10-resnet8 --sampler grid --points 3 --scheduler none --recipe.epochs 6
+    jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --scheduler pbt --trials 4 --grace 2
+
+Settings are judged by a tenth of the training images, which are held out (45,000/5,000 of CIFAR-10, as in section 4.2
+of the paper); --data.holdout N names another number, and 0 judges by the validation split, which for CIFAR-10 are the
+test images. Overrides go to every training, as in jobs/sweep_paper.py. The same command again goes on.
+"""
+
+import sys
+
+from pipelines import cli, search
+from pipelines.run import Run
+
+
+def job(argv: list[str]) -> search.Found:
+    """Search and print the table of settings."""
+    if {"-h", "--help"} & set(argv):
+        cli.parse(search.Search, None, ["--help"], __doc__)
+    named = argv[0] if argv and not argv[0].startswith("-") else ""
+    options, overrides = cli.parse_some(search.Search, argv[1:])
+    found = search.search(named, options, overrides, lambda run, words: cli.parse(Run, run, words, None))
+    print(search.table(found), file=sys.stderr)
+    return found
+
+
+if __name__ == "__main__":
+    cli.run_job(job)

@@ -1,0 +1,56 @@
+"""What sweeps and searches share: how many trainings fit at once, their rows of the progress table, early stopping."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipelines.board import Row
+from pipelines.run import Run, Scaling
+from pipelines.train import Source
+from resnet.recipe import Frozen
+
+
+class Early(Frozen):
+    """How many trainings at once, and when asha stops one."""
+
+    concurrent: Annotated[
+        int | None, Field(ge=1, description="runs at a time, which share the CPUs and GPUs. None: as many as fit")
+    ] = None
+    grace: Annotated[float, Field(gt=0, description="asha: epochs before the first rung")] = 1.0
+    reduction: Annotated[
+        float,
+        Field(gt=1, description="asha: the best 1/reduction go on at a rung, the next has so many times the epochs"),
+    ] = 3.0
+
+    def grace_steps(self, per_epoch: int) -> int:
+        """Steps before the first rung. per_epoch: steps of an epoch."""
+        return max(1, round(self.grace * per_epoch))
+
+
+def fit_in(scaling: Scaling, most: int, cpus: float, gpus: float) -> tuple[Scaling, int]:
+    """The part of the cluster that each training has, and how many run at a time, `most` at the most."""
+    on_gpu = gpus >= 1 if scaling.gpu is None else scaling.gpu
+    room = max(1, int((gpus if on_gpu else cpus) // scaling.most))
+    concurrent = min(most, room)
+    # Half a CPU stays for the trials' own processes, which mostly wait.
+    share = (max(1.0, cpus - 0.5) / concurrent, gpus / concurrent if on_gpu else 0.0)
+    return scaling.resolve(*share), concurrent
+
+
+def row_of(run: Run, source: Source) -> Row:
+    """A training's row of the progress table."""
+    from resnet.cost import count
+
+    images = run.recipe.total_steps(source.train.examples) * run.recipe.optim.batch_size
+    return Row(run.name, count(run.recipe.network).multiply_adds, images)
+
+
+def judges(source: Source) -> str:
+    """The images whose errors a scheduler or a search goes by. The test set is never called by another name."""
+    if source.holdout:
+        return (
+            f"{source.holdout:,} training images that are held out of {source.uri}; its validation split stays unseen"
+        )
+    return f"the {source.val.examples:,} validation images of {source.uri}, by which results are reported as well"
