@@ -52,6 +52,9 @@ class Scaling(Frozen):
         ),
     ] = None
     gpu: Annotated[bool | None, Field(description="one GPU a worker")] = None
+    gpus_per_worker: Annotated[
+        float | None, Field(gt=0, le=1, description="part of a GPU, where several runs share one. None: a whole one")
+    ] = None
     cpus_per_worker: Annotated[
         float | None, Field(gt=0, description="CPUs that Ray reserves a worker; the rest is for reading and decoding")
     ] = None
@@ -108,7 +111,7 @@ class Scaling(Frozen):
         asked = self.workers or (int(gpus) if gpu else min(2, max(1, int(cpus))))
         scaling = self.model_copy(update={"workers": asked})
         workers = scaling.most
-        if gpu and scaling.least > gpus:
+        if gpu and scaling.least * (self.gpus_per_worker or 1) > gpus + 1e-6:
             raise ValueError(f"scaling.workers must be at most the cluster's {gpus:g} GPUs, got {asked}")
         # Half of the CPUs stay free for data tasks: workers that hold all of them wait for ever for their data.
         share = self.cpus_per_worker or max(0.05, round(cpus / 2 / workers, 2))

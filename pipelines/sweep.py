@@ -115,8 +115,9 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
     if not waiting:
         return known
     resources = cluster.connect()
-    most = min(len(known), sweep.concurrent or len(known))  # not len(waiting): threads decide the last bit
-    scaling, concurrent = fit_in(waiting[0].run.scaling, most, resources.get("CPU", 1), resources.get("GPU", 0))
+    cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
+    # For all trials, not for those that wait: the number of threads decides the last bit.
+    scaling, concurrent = fit_in(waiting[0].run.scaling, len(known), sweep.concurrent, cpus, gpus)
     waiting = [_placed(t, scaling) for t in waiting]
     _say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
     board = Board(name, {t.run.name: _row(t, source) for t in known}, concurrent)

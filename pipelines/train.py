@@ -212,7 +212,8 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
         scaling_config=ScalingConfig(
             num_workers=(scaling.least, scaling.most) if scaling.is_elastic else scaling.most,
             use_gpu=bool(scaling.gpu),
-            resources_per_worker={"CPU": scaling.cpus_per_worker or 1} | ({"GPU": 1} if scaling.gpu else {}),
+            resources_per_worker={"CPU": scaling.cpus_per_worker or 1}
+            | ({"GPU": scaling.gpus_per_worker or 1} if scaling.gpu else {}),
         ),
         run_config=RunConfig(
             name=run.name,

@@ -29,14 +29,20 @@ class Early(Frozen):
         return max(1, round(self.grace * per_epoch))
 
 
-def fit_in(scaling: Scaling, most: int, cpus: float, gpus: float) -> tuple[Scaling, int]:
-    """The part of the cluster that each training has, and how many run at a time, `most` at the most."""
+def fit_in(scaling: Scaling, count: int, wanted: int | None, cpus: float, gpus: float) -> tuple[Scaling, int]:
+    """The part of the cluster that each of `count` trainings has, and how many run at a time: `wanted`, or what fits.
+
+    CPUs are always shared out; a GPU is shared only where more are wanted at a time than there are GPUs.
+    """
     on_gpu = gpus >= 1 if scaling.gpu is None else scaling.gpu
     room = max(1, int((gpus if on_gpu else cpus) // scaling.most))
-    concurrent = min(most, room)
+    concurrent = min(count, wanted or room)
+    each = gpus / concurrent if on_gpu else 0.0
+    if on_gpu and each < scaling.most:
+        part = int(100 * each / scaling.most) / 100
+        scaling = scaling.model_copy(update={"gpu": True, "gpus_per_worker": part})
     # Half a CPU stays for the trials' own processes, which mostly wait.
-    share = (max(1.0, cpus - 0.5) / concurrent, gpus / concurrent if on_gpu else 0.0)
-    return scaling.resolve(*share), concurrent
+    return scaling.resolve(max(1.0, cpus - 0.5) / concurrent, each), concurrent
 
 
 def row_of(run: Run, source: Source) -> Row:
