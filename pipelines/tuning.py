@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,7 +122,7 @@ class Halving(ASHAScheduler):
     """
 
     def __init__(
-        self, total: int, grace: int, reduction: float, known: dict[str, Sequence[EpochRow]], stopped: Stopped
+        self, total: int, grace: int, reduction: float, known: Mapping[str, Sequence[EpochRow]], stopped: Stopped
     ) -> None:
         super().__init__(
             time_attr="step", max_t=max(total, grace), grace_period=grace, reduction_factor=reduction, brackets=1

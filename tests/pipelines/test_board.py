@@ -1,17 +1,25 @@
 """The progress table of a sweep, and its arithmetic."""
 
 import io
+from typing import Any
 
 from pipelines.board import Board, Row, seconds_left
 from pipelines.progress import Status
 
 
-def status(run: str, step: int, speed: float, **fields: object) -> Status:
-    known = {"phase": "training", "total": 100, "epoch": step / 10, "epochs": 10, "loss": 1.0, "error": 40.0}
+def status(run: str, step: int, speed: float, **fields: Any) -> Status:
+    known: dict[str, Any] = {
+        "phase": "training",
+        "total": 100,
+        "epoch": step / 10,
+        "epochs": 10,
+        "loss": 1.0,
+        "error": 40.0,
+    }
     return Status(**(known | {"run": run, "step": step, "images_per_second": speed, "seconds_left": 5.0} | fields))
 
 
-def row(run: str, standing: str = "waiting", work: float = 1.0, **fields: object) -> Row:
+def row(run: str, standing: str = "waiting", work: float = 1.0, **fields: Any) -> Row:
     return Row(run, work, 1000.0, standing, **fields)  # pyright: ignore
 
 
