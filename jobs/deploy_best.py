@@ -14,6 +14,7 @@ import os
 from typing import Any
 
 from pipelines import cli, cluster, registry
+from serve import haproxy
 from serve.settings import Deploy
 
 
@@ -26,8 +27,9 @@ def job(argv: list[str]) -> dict[str, Any]:
         if steered:
             return steered  # whatever serves the model follows the registry
         asked.require_free_port()
+        haproxy.prepare(asked.proxy)
     cluster.connect()
-    from serve import app
+    from serve import app  # reads the settings above when it is imported
 
     follower = app.follower(asked, registry.traffic, registry.note_verdict)
     return app.follow_once(follower, steered) if steered else app.present(asked, args, traffic, follower, private)

@@ -24,8 +24,9 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.context import _get_global_client
+from ray.util import list_named_actors
 
-from serve import endpoint, rollout
+from serve import endpoint, haproxy, rollout
 from serve.models import Models
 from serve.rollout import APPLICATION, DEPLOYMENT, Deployed, Follower, State
 from serve.settings import Args, Deploy
@@ -107,7 +108,10 @@ def build(args: Args) -> serve.Application:
     options = {"num_cpus": args.cpus, "num_gpus": args.gpus}
     # The replica itself refuses with problem details what is more than max_waiting; Ray's bound is only behind it.
     return Replica.options(
-        autoscaling_config=scaling, ray_actor_options=options, max_ongoing_requests=2 * args.max_waiting
+        autoscaling_config=scaling,
+        ray_actor_options=options,
+        max_ongoing_requests=2 * args.max_waiting,
+        logging_config={"enable_access_log": False},  # RequestLog has a line of each request already
     ).bind(args)
 
 
@@ -124,6 +128,9 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     there = client.http_config
     if (there.host, there.port) != (host, port):  # Serve keeps the address that it was started with
         raise ValueError(f"host and port must be {there.host} {there.port}, where Serve runs, got {host} {port}")
+    if haproxy.refusal() is None and not behind_haproxy():
+        needs = "HAProxy is faster, and needs a Ray that was started with RAY_SERVE_ENABLE_HA_PROXY=1"
+        print(f"Ray Serve's own proxy takes the requests; {needs}", file=sys.stderr)
     local = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{local}:{port}"
     now = rollout.running()
@@ -137,6 +144,11 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     serve.run(build(args), name=APPLICATION)
     wait_until_ready(url, wanted.stable.version)
     return url
+
+
+def behind_haproxy() -> bool:
+    """Whether the cluster's Serve has HAProxy take the requests: it keeps Serve's own proxy as a second choice then."""
+    return any("fallback" in actor["name"] for actor in list_named_actors(all_namespaces=True))
 
 
 def wait_until_ready(url: str, version: str, seconds: float = 120.0) -> None:

@@ -1,21 +1,24 @@
 """Fill the network's batches from concurrent requests.
 
-While the network is busy, images gather; when it is free it takes what is there, up to the largest batch. Nothing
-waits for a clock: a lone image starts at once, and under load the batches fill by themselves.
+While the network is busy, images gather; when it is free it takes what is there, up to the largest batch. A lone image
+starts at once. Where others are announced, being decoded at this moment, the network waits for them for at most
+PATIENCE: with few clients the batches would break up into a first image and the rest, again and again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+PATIENCE = 0.02  # seconds: eight photographs are decoded in it
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,33 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Timed[Result]], float]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._drain: asyncio.Task[None] | None = None
+        self._coming = 0
+        self._changed: asyncio.Event | None = None  # while a batch gathers
+
+    @contextlib.contextmanager
+    def announce(self) -> Iterator[None]:
+        """While an item is made ready: a batch that has room waits for it."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            if self._changed is not None and self._coming == 0:
+                self._changed.set()
 
     async def submit(self, item: Item) -> Timed[Result]:
         """The result of one item. If the caller is cancelled while it waits, the item is not computed."""
         future: asyncio.Future[Timed[Result]] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future, time.perf_counter()))
+        if self._changed is not None and len(self._waiting) >= self._largest:
+            self._changed.set()
         if self._drain is None or self._drain.done():
             self._drain = asyncio.create_task(self._run())
         return await future
 
     async def _run(self) -> None:
         """Batch after batch until nothing waits."""
-        while batch := self._take():
+        while batch := await self._gathered():
             started = time.perf_counter()
             loop = asyncio.get_running_loop()
             try:
@@ -62,6 +80,15 @@ class Batcher(Generic[Item, Result]):
             for (_, future, since), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(Timed(result, started - since, computed, len(batch)))
+
+    async def _gathered(self) -> list[tuple[Item, asyncio.Future[Timed[Result]], float]]:
+        """The next batch: full, or with all that is announced, or as it is after PATIENCE."""
+        if self._waiting and self._coming and len(self._waiting) < self._largest:
+            self._changed = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), PATIENCE)
+            self._changed = None
+        return self._take()
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Timed[Result]], float]]:
         """The oldest items that somebody still waits for."""

@@ -78,9 +78,7 @@ class Inference:
     async def _one(self, image: bytes | np.ndarray, index: int, count: int) -> Served:
         started = perf_counter()
         try:
-            loop = asyncio.get_running_loop()
-            ready = not isinstance(image, bytes)
-            pixels = image if ready else await loop.run_in_executor(self._decoders, self._crop, image)
+            pixels = image if isinstance(image, np.ndarray) else await self._decoded(image)
         except Problem as problem:
             if count > 1:
                 raise Problem(problem.status, f"image {index + 1} of {count}: {problem.detail}") from None
@@ -93,6 +91,10 @@ class Inference:
         self.metrics.batch.observe(timed.size)
         self.metrics.images.inc()
         return served
+
+    async def _decoded(self, data: bytes) -> np.ndarray:
+        with self._batcher.announce():
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, self._crop, data)
 
     def _crop(self, data: bytes) -> np.ndarray:
         """The network's input from an upload. Problem for what is no image, or too large to be decoded."""

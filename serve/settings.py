@@ -90,6 +90,10 @@ class Deploy(Settings):
     rollback: Annotated[bool, Field(description="end the canary: all is as before it")] = False
     host: Annotated[str, Field(description="address to listen on; 0.0.0.0 for the network")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    proxy: Annotated[
+        Literal["auto", "haproxy", "serve"],
+        Field(description="who takes the requests, where Ray is this job's own; auto: HAProxy where it runs"),
+    ] = "auto"
 
     @model_validator(mode="after")
     def _one_thing(self) -> Self:

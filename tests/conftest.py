@@ -31,8 +31,10 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     import ray
 
     from pipelines import cluster
+    from serve import haproxy
 
     before = os.environ.copy()
+    haproxy.prepare()
     context = cluster.start_private(
         num_cpus=4,
         include_dashboard=True,

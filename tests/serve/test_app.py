@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -61,6 +62,17 @@ def test_errors_are_problem_details_through_the_proxy(url: str):
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]]
+
+
+def test_requests_come_by_haproxy_where_it_runs(url: str):
+    from ray.util import list_named_actors
+
+    from serve import app, haproxy
+
+    assert app.behind_haproxy() == (haproxy.refusal() is None)
+    listening = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "haproxy"]
+    ports = {c.laddr.port for p in listening for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert (address(url)[1] in ports) == app.behind_haproxy(), list_named_actors(all_namespaces=True)
 
 
 def test_metrics_are_of_all_replicas(url: str):

@@ -109,3 +109,25 @@ def test_times_are_of_the_queue_and_of_the_network():
     (first_wait, first), (second_wait, second) = asyncio.run(story())
     assert first_wait < 0.04 < second_wait
     assert min(first, second) > 0.045
+
+
+def test_a_batch_waits_for_what_is_announced_but_not_for_long():
+    batches: list[Sequence[int]] = []
+
+    def compute(batch: Sequence[int]) -> Sequence[int]:
+        batches.append(list(batch))
+        return batch
+
+    async def decoded(batcher: Batcher[int, int], item: int, seconds: float) -> int:
+        with batcher.announce():
+            await asyncio.sleep(seconds)
+        return (await batcher.submit(item)).result
+
+    async def story() -> None:
+        batcher = Batcher(compute, 4)
+        soon = [decoded(batcher, i, 0.001 * i) for i in range(4)]
+        await asyncio.gather(*soon, decoded(batcher, 9, 0.5))
+        batcher.close()
+
+    asyncio.run(story())
+    assert batches == [[0, 1, 2, 3], [9]]

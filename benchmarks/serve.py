@@ -1,0 +1,274 @@
+"""The endpoint against the bare model and other servers: real JPEGs, 1 to 128 connections, one core for each server.
+
+    make bench-peers                          LitServe, into .venv-peers
+    python benchmarks/serve.py                ResNet-18 and ResNet-50, 3 rounds, about 12 minutes
+    python benchmarks/serve.py --network imagenet-resnet18 --rounds 1 --seconds 3
+
+bare is the limit: decode and classify in a loop of one process and one thread, in batches of 8 (and of 1, for the
+latency). fastapi is FastAPI and uvicorn with the same classifier and a batcher of twenty lines. ours is
+jobs/deploy_best.py as it is: Ray Serve behind HAProxy, with all of Ray's own processes on the same core.
+
+Servers have one core, the client the other. Contenders take turns at each number of connections; those that are not
+measured are stopped (SIGSTOP), so that none pays for another. Ratios are taken round by round; medians and spread are
+printed. The networks are untrained. The last line of stdout is JSON, the rest is on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "benchmarks"
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+UNPACK = ROOT.parent / "shared" / "data" / "unpack.py"
+CONTENDERS = {"bare": sys.executable, "fastapi": sys.executable, "litserve": str(PEERS_PYTHON), "ours": sys.executable}
+SECONDS = {1: 1.0, 8: 1.5, 32: 2.0, 128: 3.0}  # times --seconds, measured at so many connections
+WARM = {1: 0.5, 8: 0.7, 32: 1.5, 128: 4.0}  # before them
+SATURATED = 32  # connections
+
+
+def write_checkpoint(network: str, folder: Path) -> Path:
+    """An untrained network of 1,000 classes as a checkpoint."""
+    import torch
+
+    from resnet.checkpoint import Checkpoint, Progress, save
+    from resnet.classes import ImageClass
+    from resnet.net import build
+    from resnet.recipe import recipe
+
+    torch.manual_seed(0)
+    chosen = recipe(network)
+    classes = tuple(ImageClass(id=i, wnid=f"n{i:08d}", name=f"class {i}") for i in range(1000))
+    pixels = {"mean": torch.full((3, 1, 1), 120.0), "std": torch.full((3, 1, 1), 60.0)}
+    run = {"recipe": chosen.model_dump(mode="json"), "seed": 0}
+    progress = Progress(step=1, total_steps=1, examples=1, classes=classes)
+    save(folder / network, Checkpoint(build(chosen.network, 1000).state_dict(), {}, pixels, run, progress))
+    return folder / network
+
+
+class Server:
+    """A contender's process and all that it started."""
+
+    def __init__(self, name: str, checkpoint: Path, images: Path, port: int, extra: list[str]) -> None:
+        self.name, self.port = name, port
+        self.path = "/v1/predict" if name == "ours" else "/predict"
+        own = [str(HERE / "serve_contenders.py"), name, str(checkpoint), "--port", str(port), "--images", str(images)]
+        job = [str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", str(checkpoint), "--port", str(port), *extra]
+        command = [CONTENDERS[name], *(job if name == "ours" else own)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "RESNET_HOME": str(checkpoint.parent)}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    def wait(self, image: bytes) -> None:
+        """Return when it classifies. RuntimeError with its own words if it ended."""
+        deadline = time.monotonic() + 180
+        while self.name != "bare" and time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended: {self.process.communicate()[1][-1500:]}")
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.path}", image, timeout=30).read()
+                return
+            time.sleep(0.3)
+
+    def tree(self) -> list[psutil.Process]:
+        """The process and its descendants."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def pin(self, core: int) -> None:
+        """Keep every thread on one core."""
+        for process in self.tree():
+            for thread in process.threads():
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(thread.id, {core})
+
+    def signal(self, number: int) -> None:
+        """To all of them."""
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def end(self) -> None:
+        """Ask it to end as a person would, and insist."""
+        self.signal(signal.SIGCONT)
+        started = self.tree()
+        self.process.send_signal(signal.SIGTERM if self.name == "litserve" else signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(60)
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def measure(self, images: Path, connections: int, seconds: float) -> dict[str, Any]:
+        """One turn: requests a second, latencies, errors."""
+        if self.name == "bare":
+            assert self.process.stdin
+            assert self.process.stdout
+            print(1 if connections == 1 else 8, seconds, file=self.process.stdin, flush=True)
+            return json.loads(self.process.stdout.readline())
+        url = f"http://127.0.0.1:{self.port}{self.path}"
+        words = [
+            url,
+            "--images",
+            images,
+            "--connections",
+            connections,
+            "--warm",
+            WARM[connections],
+            "--seconds",
+            seconds,
+        ]
+        command = ["taskset", "-c", "1", sys.executable, HERE / "serve_load.py", *words]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def servers(names: list[str], checkpoint: Path, images: Path, extra: list[str]) -> Iterator[list[Server]]:
+    """All contenders, each ready, pinned and stopped."""
+    sys.path.insert(0, str(ROOT))
+    from serve.haproxy import free_ports
+
+    image = next(images.rglob("*.JPEG")).read_bytes()
+    started = [
+        Server(n, checkpoint, images, port, extra) for n, port in zip(names, free_ports(len(names)), strict=True)
+    ]
+    try:
+        for server in started:
+            server.wait(image)
+            server.pin(0)
+        time.sleep(3)  # HAProxy has the replica, and no longer Serve's own proxy
+        for server in started:
+            server.signal(signal.SIGSTOP)
+        yield started
+    finally:
+        for server in started:
+            server.end()
+
+
+def turns(running: list[Server], images: Path, asked: argparse.Namespace) -> dict[int, dict[str, list[dict[str, Any]]]]:
+    """Connections -> contender -> one row a round, the contenders in another order each time."""
+    rows: dict[int, dict[str, list[dict[str, Any]]]] = {c: {s.name: [] for s in running} for c in asked.connections}
+    for turn in range(asked.rounds):
+        for place, connections in enumerate(asked.connections):
+            shift = (turn + place) % len(running)
+            for server in running[shift:] + running[:shift]:
+                server.signal(signal.SIGCONT)
+                row = server.measure(images, connections, SECONDS[connections] * asked.seconds)
+                server.signal(signal.SIGSTOP)
+                rows[connections][server.name].append(row)
+                print(
+                    f"  {turn + 1}/{asked.rounds} {connections:4d} {server.name:9} {json.dumps(row)}", file=sys.stderr
+                )
+    return rows
+
+
+def table(rows: dict[int, dict[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """One line for each contender and number of connections, with its share of bare's rate in the same round."""
+    lines = []
+    for connections, by_name in rows.items():
+        for name, turns_of_it in by_name.items():
+            line: dict[str, Any] = {"connections": connections, "server": name}
+            for key in ("per_second", "p50", "p99"):
+                line[key] = round(statistics.median(row[key] for row in turns_of_it), 2)
+            line["errors"] = sum(sum(row.get("errors", {}).values()) for row in turns_of_it)
+            pairs = list(zip(turns_of_it, by_name["bare"], strict=True))
+            shares = [row["per_second"] / limit["per_second"] for row, limit in pairs]
+            line["of_bare"] = round(statistics.median(shares), 3)
+            line["of_bare_spread"] = [round(min(shares), 3), round(max(shares), 3)]
+            line["over_bare_ms"] = round(statistics.median(row["p50"] - limit["p50"] for row, limit in pairs), 2)
+            lines.append(line)
+    return lines
+
+
+def show(network: str, lines: list[dict[str, Any]]) -> None:
+    """The table for a person."""
+    print(f"\n{network}\nconnections  server     req/s     p50     p99  errors  of bare (spread)", file=sys.stderr)
+    for line in lines:
+        low, high = line["of_bare_spread"]
+        over = f"  {line['over_bare_ms']:+.2f} ms" if line["connections"] == 1 else ""
+        print(
+            f"{line['connections']:11d}  {line['server']:9}{line['per_second']:7.1f}{line['p50']:8.1f}{line['p99']:8.1f}"
+            f"{line['errors']:8d}  {line['of_bare']:.3f} ({low:.3f}-{high:.3f}){over}",
+            file=sys.stderr,
+        )
+
+
+def claims(network: str, lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The figures that issue 6 asks for."""
+    short, found = network.partition("-")[2], {(line["connections"], line["server"]): line for line in lines}
+    out = {}
+    if (SATURATED, "ours") in found:
+        out[f"of_bare_{short}"] = found[SATURATED, "ours"]["of_bare"]
+        peers = [
+            line["per_second"] for (c, name), line in found.items() if c == SATURATED and name not in ("bare", "ours")
+        ]
+        if peers:
+            out[f"over_best_peer_{short}"] = round(found[SATURATED, "ours"]["per_second"] / max(peers), 3)
+    if (1, "ours") in found:
+        out[f"over_bare_ms_{short}"] = found[1, "ours"]["over_bare_ms"]
+    return out
+
+
+def find_images(given: Path | None, folder: Path) -> Path:
+    """JPEGs as given, or Imagenette's validation images beside the project, unpacked. ValueError: neither."""
+    if given is not None:
+        if next(given.rglob("*.JPEG"), None) is None:
+            raise ValueError(f"--images must be a folder with .JPEG files, got {given}")
+        return given.resolve()
+    if not UNPACK.exists():
+        raise ValueError(f"--images must be given: {UNPACK} is not there")
+    subprocess.run([sys.executable, UNPACK, folder, "imagenette"], check=True, stdout=sys.stderr)
+    return folder / "imagenette" / "val"
+
+
+def main() -> None:
+    """Measure, print the tables and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    networks = ["imagenet-resnet18", "imagenet-resnet50"]
+    parser.add_argument("--network", nargs="+", choices=networks, default=networks)
+    parser.add_argument("--images", type=Path, help="folder of .JPEG files; Imagenette's validation images")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="beside bare")
+    parser.add_argument("--connections", nargs="+", type=int, choices=SECONDS, default=list(SECONDS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one turn at one connection; more at more")
+    parser.add_argument("--ours", nargs="*", default=[], help="options of jobs/deploy_best.py, without their dashes")
+    asked = parser.parse_args()
+    names = [name for name in CONTENDERS if name in {"bare", *asked.only} and Path(CONTENDERS[name]).exists()]
+    extra = [word if i % 2 else f"--{word}" for i, word in enumerate(asked.ours)]
+    sys.path.insert(0, str(ROOT))
+    from resnet.hardware import describe
+
+    outcome: dict[str, Any] = {"hardware": describe(), "command": " ".join(sys.argv), "tables": {}}
+    with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:
+        images = find_images(asked.images, Path(folder))
+        for network in asked.network:
+            checkpoint = write_checkpoint(network, Path(folder))
+            with servers(names, checkpoint, images, extra) as running:
+                lines = table(turns(running, images, asked))
+            show(network, lines)
+            outcome["tables"][network] = lines
+            outcome |= claims(network, lines)
+    overheads = [value for key, value in outcome.items() if key.startswith("over_bare_ms_")]
+    print(json.dumps(outcome | ({"over_bare_ms": max(overheads)} if overheads else {})))
+
+
+if __name__ == "__main__":
+    main()

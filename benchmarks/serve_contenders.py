@@ -1,0 +1,129 @@
+"""The servers of benchmarks/serve.py, one a process: python serve_contenders.py NAME CHECKPOINT PORT [--images FOLDER]
+
+All of them use serve.classifier with one thread and batches of at most 8. The peers (litserve, bentoml) run in
+.venv-peers, fastapi and bare in ours; ours itself is jobs/deploy_best.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from serve.classifier import Answer, Classifier
+
+BATCH = 8
+WAIT = 0.002  # seconds that LitServe and BentoML may wait for a batch to fill
+
+
+def top5(model: Classifier, answer: Answer) -> list[dict[str, Any]]:
+    """What every contender answers with."""
+    return [{"name": p.image_class.name, "probability": p.probability} for p in model.best(answer.probabilities, 5)]
+
+
+def bare(checkpoint: str, images: Path) -> None:
+    """Decode and classify in one loop of one thread: the limit. A line `BATCH SECONDS` is answered by its figures."""
+    import numpy as np
+
+    model = Classifier(checkpoint)
+    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    order = np.random.default_rng(0).permutation(len(files))
+    data = [files[i].read_bytes() for i in order]
+    place = 0
+    for line in sys.stdin:
+        size, seconds = int(line.split()[0]), float(line.split()[1])
+        times: list[float] = []
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(times) < 5:
+            batch = [data[(place + k) % len(data)] for k in range(size)]
+            place += size
+            since = time.perf_counter()
+            answers = model.run_batch([model.crop(image) for image in batch])
+            json.dumps([top5(model, answer) for answer in answers])
+            times.append(time.perf_counter() - since)
+        ms = np.array(times[2:]) * 1000  # the first passes set up
+        p50, p99 = (float(np.percentile(ms, q)) for q in (50, 99))
+        print(json.dumps({"per_second": size * 1000 / ms.mean(), "p50": p50, "p99": p99}), flush=True)
+
+
+def fastapi(checkpoint: str, port: int) -> None:
+    """FastAPI and uvicorn with a batcher as one writes it in twenty lines."""
+    import uvicorn
+    from fastapi import FastAPI, Request
+
+    model = Classifier(checkpoint)
+    app = FastAPI()
+    queue: asyncio.Queue[tuple[Any, asyncio.Future[Answer]]] = asyncio.Queue()
+    decode, network = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    tasks = set()
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await queue.get()]
+            while len(batch) < BATCH and not queue.empty():
+                batch.append(queue.get_nowait())
+            answers = await loop.run_in_executor(network, model.run_batch, [pixels for pixels, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                future.set_result(answer)
+
+    @app.post("/predict")
+    async def predict(request: Request) -> list[dict[str, Any]]:
+        if not tasks:
+            tasks.add(asyncio.create_task(run()))
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(decode, model.crop, await request.body())
+        future: asyncio.Future[Answer] = loop.create_future()
+        queue.put_nowait((pixels, future))
+        return top5(model, await future)
+
+    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+
+
+def litserve(checkpoint: str, port: int) -> None:
+    """LitServe: its own API process and worker, batches by its own queue."""
+    import litserve as ls  # pyright: ignore[reportMissingImports]
+    from fastapi import Request
+
+    class Api(ls.LitAPI):
+        def setup(self, device: str) -> None:
+            self.model = Classifier(checkpoint)
+
+        async def decode_request(self, request: Request) -> Any:
+            return await request.body()
+
+        def predict(self, x: Any) -> Any:
+            return self.model.run_batch([self.model.crop(data) for data in x])
+
+        def unbatch(self, output: Any) -> Any:
+            return list(output)
+
+        def encode_response(self, output: Any) -> Any:
+            return top5(self.model, output)
+
+    server = ls.LitServer(Api(max_batch_size=BATCH, batch_timeout=WAIT), accelerator="cpu", workers_per_device=1)
+    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
+
+
+def main() -> None:
+    """Serve until told to stop; `bare` prints its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=("bare", "fastapi", "litserve"))
+    parser.add_argument("checkpoint")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--images", type=Path)
+    asked = parser.parse_args()
+    if asked.name == "bare":
+        return bare(asked.checkpoint, asked.images)
+    return {"fastapi": fastapi, "litserve": litserve}[asked.name](asked.checkpoint, asked.port)
+
+
+if __name__ == "__main__":
+    main()

