@@ -205,7 +205,8 @@ def show(network: str, lines: list[dict[str, Any]]) -> None:
         low, high = line["of_bare_spread"]
         over = f"  {line['over_bare_ms']:+.2f} ms" if line["connections"] == 1 else ""
         print(
-            f"{line['connections']:11d}  {line['server']:9}{line['per_second']:7.1f}{line['p50']:8.1f}{line['p99']:8.1f}"
+            f"{line['connections']:11d}  {line['server']:9}{line['per_second']:7.1f}"
+            f"{line['p50']:8.1f}{line['p99']:8.1f}"
             f"{line['errors']:8d}  {line['of_bare']:.3f} ({low:.3f}-{high:.3f}){over}",
             file=sys.stderr,
         )

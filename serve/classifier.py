@@ -22,6 +22,7 @@ from resnet.classes import ImageClass
 from resnet.images import center_crop
 from resnet.net import ResNet
 from resnet.steps import PRECISIONS, native_precision
+from serve import quantized
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Classifier:
     """Batched inference of one checkpoint. ValueError where the folder holds none.
 
     `size`: side of the network's square input; `shorter_side`: of the image before that is cut out, in pixels;
-    `classes`; `precision`: float32 or bfloat16; `deviation`: largest difference of a probability from the untouched
-    float32 network's, on generated images.
+    `classes`; `precision`: float32, bfloat16 or int8; `deviation`: largest difference of a probability from the
+    untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured at export.
     """
 
     def __init__(self, path: str, *, precision: str = "auto", threads: int = 1, device: str = "auto") -> None:
@@ -108,7 +109,12 @@ class Classifier:
         self.shorter_side = images.size if images.eval_shorter_side is None else images.scaled(images.eval_shorter_side)
         self.precision = native_precision(self.device) if precision == "auto" else precision
         self._threads = threads
-        self._network = Network(checkpoint, self.precision).eval().to(self.device)
+        self.agreement: quantized.Agreement | None = None  # of int8 with float32, as it was measured at export
+        if precision == "int8":
+            self.device = torch.device("cpu")
+            self._network, self.agreement = quantized.read(path, threads)
+        else:
+            self._network = Network(checkpoint, self.precision).eval().to(self.device)
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)
         self.examples = checkpoint.examples

@@ -30,6 +30,7 @@ from serve.access import Keys, RateLimit
 from serve.inference import Served
 from serve.models import Loaded, Models
 from serve.problems import Problem
+from serve.quantized import Agreement
 from serve.settings import Args
 
 Gather = Callable[[], Awaitable[Sequence[Sequence[Metric]]]]
@@ -101,6 +102,7 @@ class ModelCard(BaseModel):
     """Which model this is. top1_error: percent on the validation split at training time.
 
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
+    agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
     canary: the version that answers some percent of the images; refused: why the last version that was wanted does not
     answer; others: models at /v2/models/NAME.
     """
@@ -112,6 +114,7 @@ class ModelCard(BaseModel):
     size: int
     precision: str
     deviation: float
+    agreement: Agreement | None
     top1_error: float | None
     num_features: int
     limits: dict[str, float]
@@ -216,6 +219,7 @@ def v1(models: Models, args: Args) -> APIRouter:
             size=model.size,
             precision=model.precision,
             deviation=model.deviation,
+            agreement=model.agreement,
             top1_error=model.top1_error,
             num_features=model.num_features,
             limits={name: getattr(args, name) for name in limits},

@@ -18,8 +18,11 @@ class Settings(Frozen):
     """Limits and sizes of the endpoint; each holds for one replica."""
 
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Field(description="of the convolutions; auto: bfloat16 where the hardware multiplies it natively"),
+        Literal["auto", "float32", "bfloat16", "int8"],
+        Field(
+            description="of the convolutions; auto: bfloat16 where the hardware multiplies it natively; int8: on CPUs, "
+            "of a folder from jobs/export_model.py"
+        ),
     ] = "auto"
     threads: Annotated[int, Field(ge=1, description="torch threads, and threads that decode images")] = 1
     batch: Annotated[int, Field(ge=1, le=1024, description="most images of one pass through the network")] = 8

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Export a model, verified on real images before it is there: jobs/export_model.py MODEL --out FOLDER [OPTIONS]
+
+    jobs/export_model.py resnet@champion --out exported
+    jobs/export_model.py resnet/3 --out exported --images s3://bucket/shards --formats onnx int8
+    jobs/export_model.py resnet50-0676ba61.pth --network imagenet-resnet50-B-v1.5 --images photos/ --out exported
+
+FOLDER becomes a checkpoint without momentum (model.safetensors, weights by torchvision's names) with model.onnx and
+model.pt2 (torch.export), both for any batch: pixels (N, 3, S, S), RGB in [0, 255], give probabilities and embedding.
+int8 adds int8.onnx, calibrated on half of the images and compared with float32 on the other half: jobs/deploy_best.py
+--checkpoint FOLDER --precision int8 serves it. Without --images the embedded digits are used.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipelines import cli, models
+from pipelines.sampling import Export, sample
+
+
+def job(argv: list[str]) -> Any:
+    """Resolve the model, take images, write."""
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    asked = cli.parse(Export, None, argv[1:] if name else argv, __doc__)
+    if name is None:
+        raise ValueError("MODEL must come first: a checkpoint, a registered model such as resnet@champion, or weights")
+    place, _ = models.checkpoint_of(name, asked.network)
+    images = sample(asked.images, asked.count)
+    from serve.export import export
+
+    exported = export(models.read_checkpoint(place), Path(asked.out).resolve(), asked.formats, images)
+    print(
+        f"{', '.join(exported.formats)} equal the checkpoint on {exported.images} images: {asked.out}", file=sys.stderr
+    )
+    return exported
+
+
+if __name__ == "__main__":
+    cli.run_job(job)
