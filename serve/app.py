@@ -148,7 +148,8 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
 
 def behind_haproxy() -> bool:
     """Whether the cluster's Serve has HAProxy take the requests: it keeps Serve's own proxy as a second choice then."""
-    return any("fallback" in actor["name"] for actor in list_named_actors(all_namespaces=True))
+    actors: list[Any] = list_named_actors(all_namespaces=True)
+    return any("fallback" in actor["name"] for actor in actors)
 
 
 def wait_until_ready(url: str, version: str, seconds: float = 120.0) -> None:
