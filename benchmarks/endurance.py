@@ -82,7 +82,7 @@ class Endurance:
     def __init__(self, folder: Path, images: list[bytes], seconds: float) -> None:
         from serve import app, rollout
 
-        self.app, self.rollout, self.seconds = app, rollout, seconds
+        self.app, self.rollout, self.seconds, self.folder = app, rollout, seconds, folder
         self.one, self.two = (Version(version=v, checkpoint=untrained(folder / v, int(v))) for v in "12")
         self.expected = Expected(images, {v.version: Offline(v.checkpoint) for v in (self.one, self.two)})
         with socket.socket() as probe:
@@ -158,15 +158,17 @@ class Endurance:
 
     async def roll(self) -> Outcome:
         """A rolling update: both replicas are replaced by new processes."""
-        before = set(self.replicas())
+        before = set(await asyncio.to_thread(self.replicas))
         seen = await self.during(lambda: self.deploy(self.one, batch=4))
-        return seen.summary() | {"replaced": len(before - set(self.replicas()))}
+        after = set(await asyncio.to_thread(self.replicas))
+        return seen.summary() | {"replaced": len(before - after)}
 
     async def scale(self) -> Outcome:
         """From one replica to three under load, and back to one under less; delays of 1 and 3 seconds are set."""
         settings = {"min_replicas": 1, "max_replicas": 3, "target_requests": 4.0}
-        self.deploy(self.one, **settings, upscale_delay=1.0, downscale_delay=3.0)
-        self.wait_for(1)
+        delays = {"upscale_delay": 1.0, "downscale_delay": 3.0}
+        await asyncio.to_thread(self.deploy, self.one, **settings, **delays)
+        await asyncio.to_thread(self.wait_for, 1)
         up: list[float] = []
         grown = await self.during(lambda: up.append(self.wait_for(3)), connections=24)
         down: list[float] = []
@@ -176,8 +178,9 @@ class Endurance:
 
     async def zero(self) -> Outcome:
         """No replica while nobody asks: the first request waits for one."""
-        self.deploy(self.one, min_replicas=0, max_replicas=1, upscale_delay=0.0, downscale_delay=3.0)
-        gone = self.wait_for(0)
+        settings = {"min_replicas": 0, "max_replicas": 1, "upscale_delay": 0.0, "downscale_delay": 3.0}
+        await asyncio.to_thread(self.deploy, self.one, **settings)
+        gone = await asyncio.to_thread(self.wait_for, 0)
         async with Load(self.url, self.expected, 1) as seen:
             while not seen.codes:
                 await asyncio.sleep(0.1)
@@ -188,11 +191,11 @@ class Endurance:
 
     async def overload(self) -> Outcome:
         """As many clients as images are let in, then ten times as many, then few again."""
-        self.deploy(self.one, max_waiting=8, max_images=8)
+        await asyncio.to_thread(self.deploy, self.one, max_waiting=8, max_images=8)
         full = await self.during(lambda: None, connections=16)
-        before = self.memory()
+        before = await asyncio.to_thread(self.memory)
         over = await self.during(lambda: None, connections=160)
-        grown = self.memory() - before
+        grown = await asyncio.to_thread(self.memory) - before
         after = await self.during(lambda: None, connections=4, least=2)
         ratio = over.summary()["ok_per_second"] / full.summary()["ok_per_second"]
         return {"full": full.summary(), "over": over.summary(), "throughput_ratio": round(ratio, 3),
@@ -239,7 +242,8 @@ class Endurance:
         """schemathesis against the OpenAPI document: no server error."""
         words = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{self.url}/openapi.json"]
         more = ["--checks", "not_a_server_error", "--max-examples", "40", "--no-color", "--request-timeout", "30"]
-        done = await asyncio.to_thread(subprocess.run, [*words, *more], capture_output=True, text=True, timeout=240)
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 240, "cwd": self.folder}
+        done = await asyncio.to_thread(subprocess.run, [*words, *more], **options)
         lines = [line.strip() for line in done.stdout.splitlines() if "generated" in line or "passed" in line]
         return {"status": done.returncode, "said": lines[-3:]} | (
             {} if done.returncode == 0 else {"out": done.stdout[-1500:]}

@@ -78,6 +78,7 @@ class Replica:
         return State(
             replica=self.name,
             pid=os.getpid(),
+            args=self.args,
             traffic=self.traffic,
             version=self.models.stable.version,
             canary=None if trial is None else trial.canary.version,

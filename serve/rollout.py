@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.serve.context import _get_global_client
 
@@ -36,6 +37,7 @@ class State(Frozen):
 
     replica: str
     pid: int
+    args: Args
     traffic: Traffic
     version: str
     canary: str | None
@@ -50,11 +52,16 @@ def read_deployed() -> Deployed | None:
 
 
 def running() -> Deployed | None:
-    """What `deploy` has deployed and is still there, or None. Starts nothing."""
+    """What runs: the arguments of the replicas, and who answers. None where nothing does. Starts nothing."""
     if _get_global_client(raise_if_no_controller_running=False) is None:
         return None
     there = serve.status().applications.get(APPLICATION)
-    return read_deployed() if there is not None and there.status == "RUNNING" else None
+    if there is None or there.status != "RUNNING":
+        return None
+    found, noted = states(), read_deployed()
+    if not found or (noted is not None and noted.args == found[0].args):
+        return noted
+    return Deployed(args=found[0].args, traffic=found[0].traffic)  # a config file deployed it
 
 
 def note(deployed: Deployed) -> None:
@@ -75,14 +82,17 @@ def switch(wanted: Traffic, seconds: float = 300.0) -> str | None:
     """
     now = running()
     if now is None:
-        raise RuntimeError(f"application {APPLICATION} must run, and be deployed by jobs/deploy_best.py")
+        raise RuntimeError(f"application {APPLICATION} must run before its versions can be changed")
     if now.traffic == wanted:
         return None
     note(Deployed(args=now.args, traffic=wanted))
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(LOOK / 2)
-        found = states()
+        try:
+            found = states()
+        except (RayError, TimeoutError):  # a replica has just died; another takes its place
+            continue
         canary = None if wanted.canary is None else wanted.canary.version
         for state in found:
             if state.traffic == wanted and (state.version, state.canary) != (wanted.stable.version, canary):

@@ -163,7 +163,7 @@ def test_the_config_file_builds_the_application():
 def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture: Picture, tmp_path: Path):
     from ray import serve
 
-    from serve import app
+    from serve import app, rollout
 
     serve.shutdown()  # another test's Serve listens elsewhere
     config = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())
@@ -175,6 +175,8 @@ def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture:
     subprocess.run([*command, dashboard, str(tmp_path / "serve.yaml")], check=True, cwd=ROOT, capture_output=True)
     app.wait_until_ready(f"http://127.0.0.1:{port}", "1")
     assert httpx.post(f"http://127.0.0.1:{port}/v1/predict", content=picture(0)).status_code == 200
+    assert rollout.switch(Traffic(stable=Version(version="2", checkpoint=str(cifar)))) is None
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz").json()["version"] == "2"
     serve.shutdown()
 
 

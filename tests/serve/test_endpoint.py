@@ -200,12 +200,14 @@ def test_the_model_says_what_it_is(clients: Clients, classifier: Classifier):
 def test_requests_have_ids_a_log_line_and_counts(clients: Clients, picture: Picture, caplog: pytest.LogCaptureFixture):
     log = logging.getLogger("serve.access")
     log.addHandler(caplog.handler)
+    secret = {"Authorization": "Bearer of-nobody-else", "X-API-Key": "of-nobody-else"}
     try:
         client = clients(access_log=True)
-        given = client.post("/v1/predict", content=picture(0), headers={"X-Request-ID": "mine-1"})
+        given = client.post("/v1/predict", content=picture(0), headers={"X-Request-ID": "mine-1"} | secret)
         other = client.post("/v1/predict", content=b"no image", headers={"X-Request-ID": "no\ttab " * 50})
     finally:
         log.removeHandler(caplog.handler)
+    assert "of-nobody-else" not in caplog.text
     assert given.headers["x-request-id"] == "mine-1"
     assert len(other.headers["x-request-id"]) == 32
     lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "serve.access"]
