@@ -4,8 +4,8 @@
     python benchmarks/single.py cifar10-resnet20 cifar10-resnet56 --seeds 0 1 --data CIFAR --out OUT
     python benchmarks/single.py cifar10-resnet8 --data CIFAR --out OUT --override steps=300 --threads 1
 
-Every pair of recipe and seed is a run. Each finished run leaves a row in OUT, ready for results/; its checkpoint is
-below OUT/runs, and the same command again goes on from there. CIFAR is cifar-10-batches-bin, or a folder of sheets.
+Every pair of recipe and seed is a run. Each finished run leaves a row in OUT, ready for results/trainings; its
+checkpoint is below OUT/runs, and the same command again goes on from there. CIFAR is cifar-10-batches-bin, or sheets.
 On CUDA: bfloat16, channels_last, whole steps in CUDA graphs, a stream for each of --lanes runs. The last line of stdout
 is JSON. Exit status 1 if a run failed; runs that --minutes left unfinished are no failure.
 """

@@ -3,10 +3,11 @@
 
     jobs/write_report.py --out report                                         all finished runs that MLflow knows
     jobs/write_report.py --out report --runs RUNS/figure1 RUNS/table6         the runs in these folders
-    jobs/write_report.py --out report --results results --docs docs/results.md
-    jobs/write_report.py --out report --runs RUNS/figure1 --export results    keep their rows as JSON
+    jobs/write_report.py --out report --runs RUNS/figure1 --export results/trainings         keep their rows as JSON
+    jobs/write_report.py --out results/report --results results/trainings --docs docs/results.md
 
-DIR gains report.html, report.md and figures/.
+DIR gains report.html, report.md and figures/. Rows of benchmarks/single.py may lie in the same folder: the report says
+of each setting how it was made.
 """
 
 import sys

@@ -178,4 +178,4 @@ def runs(rows: Sequence[ResultRow], numbers: dict[str, str]) -> Table:
         )
         for row in sorted(rows, key=lambda row: (numbers[row.setting], row.recipe.network, row.seed))
     ]
-    return Table("Every finished training, as results/ holds it", "llllrrrrl", header, cells)
+    return Table("Every finished training, as results/trainings holds it", "llllrrrrl", header, cells)

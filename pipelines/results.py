@@ -1,4 +1,4 @@
-"""Rows of finished trainings for results/: from run folders or MLflow, and with the errors of further protocols."""
+"""Rows of finished trainings for results/trainings: from run folders or MLflow, with errors of further protocols."""
 
 from __future__ import annotations
 

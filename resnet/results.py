@@ -1,4 +1,4 @@
-"""What finished trainings gave, as JSON: the rows in results/ that the report is written from. No torch here.
+"""What finished trainings gave, as JSON: the rows in results/trainings that the report is written from. No torch here.
 
 A file *.json of the folder holds one row or a list of rows. pipelines/results.py makes them from runs of the cluster
 (engine "ray"); benchmarks/single.py, which trains the same recipes in one process without Ray, writes its own (engine
