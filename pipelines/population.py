@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from typing import Any, Self
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
+from pipelines import tracking
 from pipelines.board import Board
 from pipelines.checkpoints import PREFIX, Checkpoints
 from pipelines.feed import Feed
@@ -37,6 +39,10 @@ def train_population(
     asked: Search, base: Run, source: Source, feed: Feed, board: Board, parent: str | None
 ) -> tuple[Tried, ...]:
     """Train a population, or go on with it, and return what became of its members."""
+    if "://" in base.storage_path:
+        raise ValueError(
+            f"storage must be a folder that all nodes can reach with scheduler pbt, got {base.storage_path}"
+        )
     per_epoch = source.train.examples // base.recipe.optim.batch_size
     for member in range(asked.count):
         row = row_of(setting(base, member, 1.0, 1.0), source)
@@ -63,8 +69,12 @@ def train_population(
             ),
             run_config=tune.RunConfig(name="population", storage_path=place, verbose=0),
         )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is in the table
     with board:
         results = tuner.fit()
+    for life in Path(base.storage_path, "lives").glob(f"*/*/{LIVES}"):
+        if not life.with_name("outcome.json").exists():  # it took over another's weights before its end
+            tracking.close(str(life.parent), "KILLED")
     return tuple(_tried(result, per_epoch) for result in results)
 
 
