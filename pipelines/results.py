@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ONE_DATA_SET = {"cifar10", "cifar100", "digits"}  # kinds of sources with one content; others are called by their folder
 UNKNOWN = "unknown"
+SEARCH = "search-"  # what the folder of a search begins with: its trainings are judged by held out images, for a choice
+PASSED_OVER = ("step-", SEARCH)
 
 __all__ = ["Rows", "add_evaluation", "read_results", "row_of", "rows_from_mlflow", "rows_under", "write_results"]
 
@@ -63,7 +65,7 @@ def rows_under(folder: str) -> tuple[ResultRow, ...]:
     names = [entry.name for entry in place.entries()]
     if "outcome.json" in names:
         return (row_of(folder),)
-    below = [e.name for e in place.entries() if e.is_folder and e.name != "tune" and not e.name.startswith("step-")]
+    below = [e.name for e in place.entries() if e.is_folder and e.name != "tune" and not e.name.startswith(PASSED_OVER)]
     return tuple(row for name in below for row in rows_under(f"{folder.rstrip('/')}/{name}"))
 
 
@@ -83,9 +85,14 @@ def _finished(api: Any, experiment: str) -> Iterator[Any]:
         page = api.search_runs(
             [experiment], "attributes.status = 'FINISHED'", order_by=["attributes.start_time ASC"], page_token=token
         )
-        yield from (run for run in page if "checkpoint" in run.data.tags)
+        yield from (run for run in page if _is_result(run.data.tags))
         if not (token := page.token):
             return
+
+
+def _is_result(tags: dict[str, str]) -> bool:
+    """Whether an MLflow run is a training of its own, and neither a sweep nor a trial of a search."""
+    return "checkpoint" in tags and f"/{SEARCH}" not in tags.get("resnet.key", "")
 
 
 def _from_mlflow(api: Any, found: Any) -> ResultRow:

@@ -1,6 +1,7 @@
 """Rows of results from the folders of runs and from MLflow."""
 
 import json
+import shutil
 
 import pytest
 
@@ -35,6 +36,13 @@ def test_the_runs_of_a_folder_are_found(untrained):
     untrained(1)
     assert {row.seed for row in rows_under(str(root))} >= {0, 1}
     assert rows_under(str(untrained(0))) == (row_of(str(untrained(0))),)
+
+
+def test_the_trials_of_a_search_are_no_results(untrained, tmp_path):
+    shutil.copytree(untrained(), tmp_path / "runs" / "search-cifar10-resnet8-A" / "cifar10-resnet8-A@t000.s0")
+    assert rows_under(str(tmp_path / "runs")) == ()
+    shutil.copytree(untrained(), tmp_path / "runs" / "table6" / untrained().name)
+    assert [row.name for row in rows_under(str(tmp_path / "runs"))] == ["cifar10-resnet8-A.s0"]
 
 
 def test_an_unfinished_run_is_no_row(untrained, tmp_path):
