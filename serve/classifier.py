@@ -23,6 +23,7 @@ from resnet.images import center_crop
 from resnet.net import ResNet
 from resnet.steps import PRECISIONS, native_precision
 from serve import quantized
+from serve.graphs import Graphs
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class Classifier:
             self.device = torch.device("cpu")
             self._network, self.agreement = quantized.read(path, threads)
         else:
-            self._network = Network(checkpoint, self.precision).eval().to(self.device)
+            network = Network(checkpoint, self.precision).eval().to(self.device)
+            self._network = Graphs(network) if self.device.type == "cuda" else network
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)
         self.examples = checkpoint.examples

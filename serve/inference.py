@@ -42,9 +42,9 @@ class Inference:
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
 
     def warm_up(self) -> None:
-        """Run the smallest and the largest batch, so that the first request pays for no set-up."""
+        """Run each power of two and the largest batch, so that no request pays for set-up (on a GPU, for a graph)."""
         blank = np.zeros((self.classifier.size, self.classifier.size, 3), np.uint8)
-        for size in {1, self.settings.batch}:
+        for size in sorted({2**k for k in range(self.settings.batch.bit_length())} | {self.settings.batch}):
             self.classifier.run_batch([blank] * size)
 
     @contextlib.contextmanager
