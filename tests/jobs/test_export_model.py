@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jobs import export_model
 from pipelines.sampling import sample
 from pipelines.shards import Source, write_shards
+from resnet.checkpoint import Checkpoint, Progress, load, save
+from resnet.classes import ImageClass
+from resnet.net import build
+from resnet.recipe import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +38,23 @@ def test_images_come_from_a_folder_from_shards_or_are_digits(tmp_path: Path):
     assert {*sample(str(tmp_path / "shards"), 100)} == held_out
     assert {*sample(str(tmp_path / "shards"), 2)} < held_out
     assert len({*sample(None, 50)}) == 50
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's exporter
+def test_the_job_writes_a_checkpoint_with_what_was_asked_for(tmp_path: Path):
+    paper, classes = recipe("cifar10-resnet8"), tuple(ImageClass(id=i, wnid=str(i), name=str(i)) for i in range(10))
+    pixels = {"mean": torch.full((3, 1, 1), 120.0), "std": torch.full((3, 1, 1), 60.0)}
+    progress = Progress(step=1, total_steps=1, examples=1, classes=classes)
+    run = {"recipe": paper.model_dump(mode="json"), "seed": 0}
+    save(tmp_path / "best", Checkpoint(build(paper.network, 10).state_dict(), {}, pixels, run, progress))
+    words = [str(tmp_path / "best"), "--out", str(tmp_path / "out"), "--count", "20", "--formats", "safetensors", "pt2"]
+    outcome = export_model.job(words)
+    assert outcome.images == 20
+    assert set(outcome.differences) == {"safetensors", "pt2"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.safetensors", "model.pt2", "export.json"}
+    assert not (tmp_path / "out" / "model.onnx").exists()
+    assert load(tmp_path / "out").recipe == paper
+    assert list(tmp_path.glob("*.part-*")) == []
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path):
