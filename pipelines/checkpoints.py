@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from pipelines.storage import Folder
 from resnet.checkpoint import Checkpoint, load, save
 
 PREFIX = "step-"
+WHOLE = re.compile(r"step-\d{8}")  # other names with the prefix are what a kill left of a write
 LAST_FILE = "progress.json"  # uploaded last: a checkpoint that has it is whole
 
 
@@ -29,7 +32,7 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """Whole checkpoints, oldest first."""
-        found = [e.name for e in self.folder.entries() if e.is_folder and e.name.startswith(PREFIX)]
+        found = [e.name for e in self.folder.entries() if e.is_folder and WHOLE.fullmatch(e.name)]
         return [n for n in found if any(e.name == LAST_FILE for e in self.folder.entries(n))]
 
     def path(self, name: str) -> str:
@@ -83,7 +86,11 @@ class Checkpoints:
         names = self.names()
         errors = {name: self._error(name) for name in names}
         judged = sorted((n for n in names if errors[n] is not None), key=lambda n: (errors[n], n))
-        for name in set(names[:-1]) - set(judged[: self.keep]):
+        torn = {e.name for e in self.folder.entries() if e.name.startswith(PREFIX) and not WHOLE.fullmatch(e.name)}
+        for name in torn | set(names[:-1]) - set(judged[: self.keep]):
+            self.folder.remove(
+                f"{name}/{LAST_FILE}"
+            )  # first: a removal that is cut short leaves nothing that seems whole
             self.folder.remove(name)
 
     def _error(self, name: str) -> float | None:
@@ -103,7 +110,13 @@ def at(uri: str) -> Checkpoint:
 
 
 class Writer:
-    """A thread that writes checkpoints, so that the training does not wait. A newer one replaces one that waits."""
+    """A thread that writes checkpoints, so that the training does not wait. A newer one replaces one that waits.
+
+    One that could not be written is tried again every RETRY seconds, until it is written or a newer one comes.
+    """
+
+    RETRY = 5.0
+    PATIENCE = 120.0  # seconds that the end of the training waits for room or for the bucket
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
@@ -125,12 +138,13 @@ class Writer:
     def flush(self) -> None:
         """Wait until all that was handed over is written, or has failed."""
         with self._change:
-            self._change.wait_for(lambda: self._waiting is None and not self._busy)
+            self._change.wait_for(lambda: not self._busy and (self._waiting is None or self.trouble is not None))
 
     def close(self) -> None:
-        """Write what waits and end the thread."""
-        self.flush()
+        """Write what waits, trying again if it has to be, and end the thread. Then `trouble` says how it went."""
+        deadline = time.monotonic() + self.PATIENCE
         with self._change:
+            self._change.wait_for(lambda: self._waiting is None and not self._busy, deadline - time.monotonic())
             self._end = True
             self._change.notify_all()
         self._thread.join()
@@ -139,14 +153,19 @@ class Writer:
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._waiting is not None or self._end)
+                if self._end:
+                    return
                 checkpoint, self._waiting, self._busy = self._waiting, None, True
-            if checkpoint is None:
-                return
+            assert checkpoint is not None
             try:
                 self.written = self.checkpoints.write(checkpoint)
                 self.trouble = None
-            except OSError as error:  # a full disk, a bucket that is gone: the last good one stays, training goes on
+            except Exception as error:  # a full disk, a lost bucket; each library has errors of its own for them
                 self.trouble = f"the checkpoint of step {checkpoint.progress.step} could not be written: {error}"
             with self._change:
                 self._busy = False
+                if self.trouble and self._waiting is None:
+                    self._waiting = checkpoint
                 self._change.notify_all()
+                if self.trouble:
+                    self._change.wait_for(lambda old=checkpoint: self._end or self._waiting is not old, self.RETRY)

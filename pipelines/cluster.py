@@ -19,7 +19,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,23 @@ def connect() -> dict[str, float]:
 
 def start_private(**options: Any) -> Any:
     """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process."""
+    folder = private_folder()
+    import ray
+
+    settings = {
+        "include_dashboard": False,
+        "logging_level": logging.WARNING,
+        "log_to_driver": LOGS,
+        "_temp_dir": folder,
+    } | options
+    return ray.init(address="local", **settings)
+
+
+def private_folder() -> str:
+    """A folder for a Ray of this process's own; from here on this process starts Ray on the loopback interface only.
+
+    The folder holds the token that guards it. At exit Ray is ended and the folder removed.
+    """
     folder = tempfile.mkdtemp(prefix="resnet-", dir=_short_temp())
     token = Path(folder) / "token"
     token.touch(mode=0o600)
@@ -62,21 +81,17 @@ def start_private(**options: Any) -> Any:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     # Read by Ray at import: without it Ray binds the machine's outward address, whatever node address is asked for.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    import ray
     from ray._private import ray_constants
+    from ray._private.parameter import RayParams
     from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]  compiled
 
     # The same for a process that has imported Ray before: both settings are read once, at import.
     ray_constants.ENABLE_RAY_CLUSTER = False
     Config.initialize("")
+    # A node's agent, which takes jobs, wants port 52365 and goes without where another Ray has it; any free one serves.
+    RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
     atexit.register(_end_private, folder)
-    settings = {
-        "include_dashboard": False,
-        "logging_level": logging.WARNING,
-        "log_to_driver": LOGS,
-        "_temp_dir": folder,
-    } | options
-    return ray.init(address="local", **settings)
+    return folder
 
 
 def _end_private(folder: str) -> None:
@@ -117,9 +132,22 @@ def head() -> Iterator[dict[str, str]]:
 
     context = start_private(include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False)
     try:
+        await_agent(context.address_info["node_id"])
         yield {**os.environ, "RAY_ADDRESS": f"http://{context.address_info['webui_url']}"}
     finally:
         ray.shutdown()
+
+
+def await_agent(node: str, patience: float = 120.0) -> None:
+    """Wait for the agent that takes a node's jobs: on a busy machine it comes later than the 10 s that Ray waits."""
+    from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if _internal_kv_get(f"{DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX}{node}", namespace="dashboard") is not None:
+            return
+        time.sleep(0.1)
 
 
 def submit(command: list[str]) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
+
+from pydantic import Field
 
 from resnet.recipe import Frozen
 
@@ -18,7 +21,10 @@ LINE = 3.0  # seconds between two lines where the output is no terminal
 
 
 class Status(Frozen):
-    """Where a run is. step and total: optimiser steps; error: training error of the epoch so far, in percent."""
+    """Where a run is. step and total: optimiser steps; error: training error of the epoch so far, in percent.
+
+    process: of rank 0; another one after each restart of the workers. time: in seconds since 1970. machine: rank 0's.
+    """
 
     run: str
     phase: str
@@ -33,6 +39,9 @@ class Status(Frozen):
     saved: str | None = None
     trouble: str | None = None
     rows: tuple[dict[str, Any], ...] = ()
+    process: int = Field(default_factory=os.getpid)
+    time: float = Field(default_factory=time.time)
+    machine: dict[str, float] = Field(default_factory=lambda: machine())
 
     def line(self, width: int = 0) -> str:
         """One line of text with bar and ETA. width: of the column of names."""
@@ -43,6 +52,18 @@ class Status(Frozen):
             f"error {self.error:.2f} %  {self.images_per_second:,.0f} img/s  "
             f"{clock(self.seconds_left)} left ({self.phase})"
         )
+
+
+def machine() -> dict[str, float]:
+    """How busy this machine is, under MLflow's names: percent since the last call, megabytes."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_percentage": memory.percent,
+        "system/system_memory_usage_megabytes": memory.used / 2**20,
+    }
 
 
 def clock(seconds: float) -> str:
@@ -119,6 +140,7 @@ class Watch:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
         self._printed, self._steps = 0.0, dict.fromkeys(self.runs, -1)
+        self._troubles: dict[str, str | None] = dict.fromkeys(self.runs)
 
     def __enter__(self) -> Self:
         for run in self.runs:
@@ -142,6 +164,7 @@ class Watch:
         for status in found:
             if self.seen:
                 self.seen(status)
+            self._tell(status)
         news = [status for status in found if status.step != self._steps[status.run]]
         ended = any(status.step == status.total for status in news)
         if not self.show or not news or not (ended or self.in_place or time.monotonic() - self._printed > self.every):
@@ -151,3 +174,12 @@ class Watch:
             print(status.line(width), file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
             self._steps[status.run] = status.step
         self._printed = time.monotonic()
+
+    def _tell(self, status: Status) -> None:
+        """Say once when checkpoints cannot be written, and when they can be again."""
+        before, self._troubles[status.run] = self._troubles[status.run], status.trouble
+        if status.trouble == before or not self.show:
+            return
+        text = status.trouble or f"checkpoints are written again: {status.saved}"
+        last = f"; the last good one is {status.saved or 'none yet'}, the training goes on" if status.trouble else ""
+        print(f"{status.run}: {text}{last}", file=sys.stderr, flush=True)

@@ -6,19 +6,21 @@ The only file that imports mlflow, which takes seconds: inside the functions, so
 from __future__ import annotations
 
 import logging
-import math
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.progress import Status
 from pipelines.run import Run, home
-from resnet.checkpoint import EpochRow
+from resnet.hardware import describe
+
+if TYPE_CHECKING:
+    from pipelines.progress import Status
+    from resnet.checkpoint import EpochRow
 
 MODEL = "resnet"
 CHAMPION = "champion"
@@ -36,6 +38,9 @@ def client() -> Any:
     if not uri:
         Path(home()).mkdir(parents=True, exist_ok=True)
         uri = f"sqlite:///{home()}/mlflow.db"
+    # An outage is to show soon: who calls tries again. MLflow's own patience is seven tries of two minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
 
@@ -54,11 +59,17 @@ def start(api: Any, run: Run, tags: dict[str, str], parent: str | None = None) -
     """The id of this training run's MLflow run: the one that an earlier start made, or a new one."""
     key = f"{run.storage_path}/{run.name}"
     where = experiment(api)
+    tags = {"git_commit": git_commit(), **versions(), **tags}
+    if run.scaling.workers:
+        tags["world_size"] = str(run.scaling.workers)
     found = api.search_runs([where], f"tags.`resnet.key` = '{key}'", max_results=1)
     if found:
-        api.update_run(found[0].info.run_id, status="RUNNING")
-        return found[0].info.run_id
-    tags = {"resnet.key": key, "mlflow.runName": run.name, "git_commit": git_commit(), **tags}
+        run_id = found[0].info.run_id
+        api.update_run(run_id, status="RUNNING")
+        for name, value in tags.items():  # what goes on may be another commit, on another machine
+            api.set_tag(run_id, name, value)
+        return run_id
+    tags |= {"resnet.key": key, "mlflow.runName": run.name}
     if parent:
         tags["mlflow.parentRunId"] = parent
     run_id = api.create_run(where, tags=tags).info.run_id
@@ -73,6 +84,11 @@ def git_commit() -> str:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """What a run's figures may depend on beside its code: hardware of the driver's machine, torch and Ray."""
+    return {"hardware": describe()} | {name: metadata.version(name) for name in ("torch", "ray")}
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -97,13 +113,28 @@ def log_rows(api: Any, run_id: str, rows: Sequence[EpochRow]) -> None:
     _log(api, run_id, metrics=metrics)
 
 
+def log_samples(api: Any, run_id: str, samples: Sequence[Status]) -> None:
+    """Send what was seen between the epochs: loss, speed and the machine; steps that are there already are left out."""
+    last = max((metric.step for metric in api.get_metric_history(run_id, "running/loss")), default=-1)
+    for sample in samples:
+        if sample.step > last:
+            values = {"running/loss": sample.loss, "running/images_per_second": sample.images_per_second}
+            metrics = [(name, value, sample.step) for name, value in (values | sample.machine).items()]
+            _log(api, run_id, metrics=metrics, at=sample.time)
+            last = sample.step
+
+
 def _log(
-    api: Any, run_id: str, params: dict[str, str] | None = None, metrics: Sequence[tuple[str, float, int]] = ()
+    api: Any,
+    run_id: str,
+    params: dict[str, str] | None = None,
+    metrics: Sequence[tuple[str, float, int]] = (),
+    at: float | None = None,
 ) -> None:
-    """Params and metrics in batches of the size that MLflow takes."""
+    """Params and metrics in batches of the size that MLflow takes. at: seconds since 1970; None: now."""
     from mlflow.entities import Metric, Param
 
-    now = int(time.time() * 1000)
+    now = int((time.time() if at is None else at) * 1000)
     for start in range(0, len(metrics), 500):
         batch = [Metric(name, value, now, step) for name, value, step in metrics[start : start + 500]]
         api.log_batch(run_id, metrics=batch)
@@ -163,102 +194,6 @@ def resolve(model: str) -> tuple[str, str]:
     except MlflowException:
         raise ValueError(f"model must be registered, got {model!r}; `make train` trains and registers one") from None
     return found.source.removeprefix("file://"), str(found.version)
-
-
-class Recorder:
-    """Follows one training run into MLflow from a thread of the driver: an outage delays records, never the training.
-
-    What could not be sent is in the checkpoint's progress.json too; the next call for the same run sends it.
-    """
-
-    RETRY = 5.0  # seconds between two tries
-    PATIENCE = 60.0  # seconds that the end of a run waits for the store
-
-    def __init__(self, run: Run, tags: dict[str, str], parent: str | None = None) -> None:
-        self.run, self.tags, self.parent = run, tags, parent
-        self.run_id: str | None = None
-        self.trouble: Exception | None = None
-        self._rows: tuple[EpochRow, ...] = ()
-        self._deadline = math.inf
-        self._sent = 0
-        self._wake, self._end = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._follow, name=f"mlflow {run.name}", daemon=True)
-        self._thread.start()
-
-    def see(self, status: Status) -> None:
-        """Take over the rows of a status that a worker posted."""
-        self.rows(tuple(EpochRow(**row) for row in status.rows))
-
-    def rows(self, rows: Sequence[EpochRow]) -> None:
-        """Take over all rows so far."""
-        if len(rows) > len(self._rows):
-            self._rows = tuple(rows)
-            self._wake.set()
-
-    def _follow(self) -> None:
-        while not (self._end.is_set() and (self._sent >= len(self._rows) and self.run_id)):
-            try:
-                self._send()
-                self.trouble = None
-                self._wake.wait()
-                self._wake.clear()
-            except Exception as trouble:  # whatever a store on a network throws; shown at the end
-                self.trouble = trouble
-                if self._end.wait(self.RETRY) and time.monotonic() > self._deadline:
-                    return
-
-    def _send(self) -> None:
-        api = client()
-        if self.run_id is None:
-            self.run_id = start(api, self.run, self.tags, self.parent)
-        rows = self._rows
-        if len(rows) > self._sent:
-            log_rows(api, self.run_id, rows)
-            self._sent = len(rows)
-
-    def _stop(self) -> bool:
-        """End the thread; whether everything was sent."""
-        self._deadline = time.monotonic() + self.PATIENCE
-        self._end.set()
-        self._wake.set()
-        self._thread.join(self.PATIENCE + self.RETRY)
-        if self.trouble is not None:
-            print(f"MLflow cannot be reached, the run is not recorded there: {self.trouble}", file=sys.stderr)
-        return self.trouble is None and self.run_id is not None
-
-    def finish(self, outcome: Any, figure: str, data: str) -> dict[str, str]:
-        """Record the end, and register the model; what the outcome gains by it."""
-        gained = {"curves": figure}
-        if not self._stop():
-            return gained
-        assert self.run_id is not None
-        api = client()
-        api.log_artifact(self.run_id, figure)
-        api.log_dict(self.run_id, self.run.model_dump(mode="json"), "run.json")
-        api.log_dict(self.run_id, outcome.model_dump(mode="json"), "outcome.json")
-        api.set_tag(self.run_id, "checkpoint", outcome.checkpoint)
-        gained["mlflow_run"] = self.run_id
-        if self.run.promote:
-            _keep_examples(outcome)
-            version, sentence = register(api, self.run_id, outcome.checkpoint, outcome.top1_error, data)
-            gained |= {"model_version": str(version), "champion": sentence}
-        api.set_terminated(self.run_id, "FINISHED")
-        return gained
-
-    def fail(self, status: str) -> None:
-        """Record that the run was stopped or failed."""
-        if self._stop() and self.run_id is not None:
-            client().set_terminated(self.run_id, status)
-
-
-def _keep_examples(outcome: Any) -> None:
-    """What the endpoint checks a registered model by. Without it the model is served unchecked, which is no failure."""
-    from pipelines.models import keep_examples
-
-    try:
-        keep_examples(outcome.checkpoint, outcome.data)
-    except (OSError, ValueError) as trouble:
-        print(f"the registered model has no examples to check it by: {trouble}", file=sys.stderr)
 
 
 def start_sweep(name: str, place: str) -> str | None:

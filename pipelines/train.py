@@ -17,6 +17,7 @@ from pipelines import cluster, progress, report, stream, tracking
 from pipelines.feed import Feed
 from pipelines.manifest import Manifest
 from pipelines.place import Outcome, Place
+from pipelines.recorder import Recorder
 from pipelines.run import Run, home
 from resnet.hardware import describe
 from resnet.pixels import pixel_statistics
@@ -82,6 +83,8 @@ def fit(
     source = open_source(run)
     place = Place(run, source.sha256)
     if (finished := place.claim()) is not None:
+        if finished.mlflow_run is None:
+            finished = _record(run, source, place, finished, parent)
         _say(show, f"{run.name} is finished already: {place.folder.uri}")
         return finished
     began = time.monotonic()
@@ -89,7 +92,7 @@ def fit(
     run = run.model_copy(update={"scaling": run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0))})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
     _say(show, _plan(run, source))
-    recorder = tracking.Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
+    recorder = _recorder(run, source, parent)
     try:
         with progress.Watch([run.name], recorder.see, show=show):
             checkpoint, rows = _train(run, feed or load_feed(run, source), callbacks)
@@ -99,6 +102,26 @@ def fit(
     except BaseException as error:
         recorder.fail("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
+    outcome = outcome.model_copy(update=gained)
+    place.write("outcome.json", outcome.model_dump(mode="json"))
+    return outcome
+
+
+def _recorder(run: Run, source: Source, parent: str | None) -> Recorder:
+    return Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
+
+
+def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: str | None) -> Outcome:
+    """Record a finished run in MLflow, which could not be reached when it ended."""
+    from pipelines.checkpoints import Checkpoints
+
+    found = Checkpoints(place.folder.uri, run.checkpoints.keep).latest()
+    if found is None:
+        return outcome
+    rows = found[1].progress.rows
+    recorder = _recorder(run, source, parent)
+    recorder.rows(rows)
+    gained = recorder.finish(outcome, report.curves(run.name, rows, home()), source.sha256)
     outcome = outcome.model_copy(update=gained)
     place.write("outcome.json", outcome.model_dump(mode="json"))
     return outcome
@@ -198,15 +221,44 @@ def saving_first(runs: Iterable[str]) -> Iterator[None]:
 
 def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Sequence[EpochRow]]:
     """Run the workers to the end; the last checkpoint's place and the rows of all epochs."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     from pipelines.checkpoints import Checkpoints
+
+    trouble, place = None, f"{run.storage_path}/{run.name}"
+    with saving_first([run.name]):
+        for _ in range(1 + run.scaling.retries):
+            try:
+                _trainer(run, feed, callbacks).fit()
+                trouble = None
+            except TrainingFailedError as error:  # it has restarted the workers as often as it may
+                trouble = error
+            except RayActorError as error:  # Ray Train's controller died, and its workers with it
+                trouble = error
+                continue
+            break
+    if (reason := progress.failure(run.name)) is not None:
+        raise RuntimeError(f"{run.name} failed: {reason}") from trouble
+    if trouble is not None:
+        raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
+    checkpoints = Checkpoints(place, run.checkpoints.keep)
+    found = checkpoints.latest()
+    if found is None:
+        raise RuntimeError(f"{run.name} ended without a checkpoint in {place}")
+    name, checkpoint = found
+    return checkpoints.path(name), checkpoint.progress.rows
+
+
+def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
+    """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     from pipelines.worker import train_worker
 
-    scaling, place = run.scaling, f"{run.storage_path}/{run.name}"
-    trainer = TorchTrainer(
+    scaling = run.scaling
+    return TorchTrainer(
         train_worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=ScalingConfig(
@@ -217,24 +269,8 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
         ),
         run_config=RunConfig(
             name=run.name,
-            storage_path=f"{place}/ray",  # Ray's own records; the checkpoints are pipelines/checkpoints.py's
+            storage_path=f"{run.storage_path}/{run.name}/ray",  # Ray's own records; our checkpoints lie beside
             failure_config=FailureConfig(max_failures=scaling.retries),
             callbacks=list(callbacks),
         ),
     )
-    trouble = None
-    try:
-        with saving_first([run.name]):
-            trainer.fit()
-    except TrainingFailedError as error:
-        trouble = error
-    if (reason := progress.failure(run.name)) is not None:
-        raise RuntimeError(f"{run.name} failed: {reason}") from trouble
-    if trouble is not None:
-        raise RuntimeError(f"{run.name} failed after {scaling.retries} restarts: {trouble}") from trouble
-    checkpoints = Checkpoints(place, run.checkpoints.keep)
-    found = checkpoints.latest()
-    if found is None:
-        raise RuntimeError(f"{run.name} ended without a checkpoint in {place}")
-    name, checkpoint = found
-    return checkpoints.path(name), checkpoint.progress.rows

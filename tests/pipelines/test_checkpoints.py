@@ -1,5 +1,8 @@
 """Checkpoints of a run: whole or not seen, last and best kept, and trouble with a disk never ends the training."""
 
+import contextlib
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,17 @@ def test_an_unfinished_upload_is_not_seen_and_is_replaced(tmp_path: Path) -> Non
     assert store.names() == ["step-00000020"]
 
 
+def test_what_a_kill_left_of_a_write_is_no_checkpoint_and_goes(tmp_path: Path) -> None:
+    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    store.write(checkpoint(10))
+    part = tmp_path / "run" / "step-00000020.part-123"
+    part.mkdir()
+    (part / "progress.json").write_text("{}")
+    assert store.names() == ["step-00000010"]
+    store.write(checkpoint(30))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000030"]
+
+
 def test_last_and_best_are_kept(tmp_path: Path) -> None:
     store = Checkpoints(str(tmp_path / "run"), keep=2)
     for step, error in ((10, 9.0), (20, 3.0), (30, 5.0), (35, None), (40, 7.0), (45, None)):
@@ -61,16 +75,54 @@ def test_last_and_best_are_kept(tmp_path: Path) -> None:
     assert store.names() == ["step-00000020", "step-00000030", "step-00000045"]
 
 
-def test_trouble_is_told_and_the_next_write_succeeds(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file may grow beyond `room` bytes: for who writes, a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_told_and_the_same_checkpoint_is_written_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "RETRY", 0.05)
+    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    writer = Writer(store)
+    writer.submit(checkpoint(10))
+    writer.flush()
+    with full_disk(64):
+        writer.submit(checkpoint(20))
+        writer.flush()
+        assert writer.trouble is not None
+        assert "the checkpoint of step 20 could not be written" in writer.trouble
+        assert store.names() == ["step-00000010"], "the last good one stays"
+    writer.close()
+    assert writer.trouble is None
+    assert writer.written == "step-00000020"
+    assert store.names() == ["step-00000020"]
+
+
+def test_a_newer_checkpoint_takes_the_place_of_one_that_cannot_be_written(tmp_path: Path) -> None:
     """A file where the folder should be stands for a disk that cannot be written."""
     (tmp_path / "run").write_text("in the way")
     writer = Writer(Checkpoints(str(tmp_path / "run"), keep=1))
     writer.submit(checkpoint(10))
     writer.flush()
-    assert writer.trouble is not None
-    assert "the checkpoint of step 10 could not be written" in writer.trouble
     (tmp_path / "run").unlink()
     writer.submit(checkpoint(20))
     writer.close()
     assert writer.trouble is None
-    assert writer.written == "step-00000020"
+    assert writer.checkpoints.names() == ["step-00000020"]
+
+
+def test_the_end_of_a_training_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writer, "PATIENCE", 0.2)
+    (tmp_path / "run").write_text("in the way")
+    writer = Writer(Checkpoints(str(tmp_path / "run"), keep=1))
+    writer.submit(checkpoint(10))
+    writer.close()
+    assert writer.trouble is not None

@@ -1,0 +1,370 @@
+"""Claim: a training that is killed at random moments loses nothing; it ends as if it had never been stopped.
+
+A cluster of two local nodes. In each case a run is trained once without any trouble, then again while a worker, the
+job's driver, Ray Train's controller or a node (its raylet and all its processes; another node joins) is ended by
+SIGKILL at random moments, some of them while the run is still starting. A run that does not go on by itself is started
+again by the same command. At the end its rows, weights and momentum are compared with the first run's, bit for bit.
+
+    python benchmarks/chaos.py --kills 24 --out results/chaos.json
+    python benchmarks/chaos.py --cases resident --kills 4                    # a short one
+
+The last line on stdout is the result as JSON; a row for each kill goes to stderr. Seconds are from the kill to the
+first step after it; steps are those that were computed twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import torch
+
+from pipelines import cluster, progress, tracking
+from pipelines.checkpoints import Checkpoints
+from pipelines.progress import Status
+from pipelines.train import Outcome
+from resnet.checkpoint import Checkpoint, load
+from resnet.hardware import describe
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("worker", "driver", "controller", "node")
+TITLES = {"worker": "ray::RayTrainWorker", "controller": "ray::TrainController"}
+STARTING = 0.25  # share of kills that come before the run has made a step again
+PATIENCE = 240.0  # seconds without a new step after which a run counts as lost
+EVERY = ("--checkpoints.every-steps", "16", "--no-promote", "--scaling.threads", "1")
+
+
+class Case(NamedTuple):
+    """What is trained. words: of the command line; the data are the embedded digits."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+CASES = (
+    Case(
+        "resident",
+        ("cifar10-resnet8", "--recipe.epochs", "8", "--scaling.workers", "2", "--scaling.cpus-per-worker", "0.6"),
+    ),
+    Case(
+        "streamed",
+        ("cifar10-resnet8", "--recipe.epochs", "4", "--recipe.images.policy", "scale-jitter",
+         "--recipe.images.shorter-side", "256", "480", "--recipe.images.pad", "None",
+         "--recipe.images.eval-shorter-side", "256", "--data.window", "4",
+         "--scaling.workers", "2", "--scaling.cpus-per-worker", "0.6"),
+    ),
+    Case(
+        "three workers",
+        ("cifar10-resnet8", "--recipe.epochs", "6", "--recipe.optim.batch-size", "66", "--scaling.workers", "3",
+         "--scaling.cpus-per-worker", "0.4"),
+    ),
+)  # fmt: skip
+
+
+@dataclass
+class Kill:
+    """One kill. step: the last that was seen; resumed: the checkpoint's; seconds: to the first new step."""
+
+    case: str
+    run: int
+    kind: str
+    moment: str
+    step: int
+    resumed: int | None = None
+    seconds: float | None = None
+    by: str = "itself"
+
+    @property
+    def again(self) -> int | None:
+        """Steps that were computed twice, as far as the last look shows them."""
+        return None if self.resumed is None else max(0, self.step - self.resumed)
+
+    def line(self) -> str:
+        """A row of the table."""
+        seconds = "     -" if self.seconds is None else f"{self.seconds:6.1f}"
+        return (
+            f"{self.case:14} {self.run:3} {self.kind:11} {self.moment:9} {self.step:5} {self.resumed or 0:8} "
+            f"{self.again or 0:6} {seconds} s  {self.by}"
+        )
+
+
+class Nodes:
+    """A head and one more node on this machine, each with one CPU. The driver runs on the head."""
+
+    def __init__(self) -> None:
+        folder = cluster.private_folder()
+        os.environ["RAY_TMPDIR"] = folder  # the cluster's address is noted there, not where other programs look for it
+        Path(folder, "ray").mkdir()
+        import ray
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 1, "object_store_memory": 2**28, "node_ip_address": "127.0.0.1", "temp_dir": folder}
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        self.add()
+        os.environ["RAY_ADDRESS"] = self.cluster.address
+        ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
+
+    def add(self) -> None:
+        """One more node joins."""
+        self.cluster.add_node(num_cpus=1, object_store_memory=2**28, node_ip_address="127.0.0.1")
+
+    def lose(self) -> None:
+        """A node goes: its raylet and everything that it runs, at once. Another joins."""
+        (node,) = self.cluster.worker_nodes
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        for process in [raylet, *raylet.children(recursive=True)]:
+            _kill(process)
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.add()
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Processes of both nodes whose title begins so. All were started by this program."""
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if any(word.startswith(title) for word in process.cmdline()[:1]):
+                    found.append(process)
+            except psutil.Error:
+                continue  # it has just ended
+        return found
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+@dataclass
+class Job:
+    """The command of a run, and what it has done so far."""
+
+    case: Case
+    storage: Path
+    tries: int = 0
+    process: subprocess.Popen[str] = field(init=False)
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        self.tries += 1
+        words = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), *self.case.words, *EVERY]
+        with open(self.storage.with_suffix(f".{self.tries}.log"), "w") as log:
+            self.process = subprocess.Popen(
+                [*words, "--storage", str(self.storage)], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return f"{self.case.words[0]}-A.s0"
+
+    def saved(self) -> int:
+        """The step of the newest whole checkpoint."""
+        names = Checkpoints(str(self.storage / self.name), keep=1).names()
+        return int(names[-1].removeprefix("step-")) if names else 0
+
+    def outcome(self) -> Outcome | None:
+        """What it gave; None if it has not ended well."""
+        if self.process.poll() != 0 or self.process.stdout is None:
+            return None
+        return Outcome(**json.loads(self.process.stdout.read().splitlines()[-1]))
+
+
+def whole(case: Case, folder: Path) -> Checkpoint:
+    """The last checkpoint of a run that nobody stops."""
+    job = Job(case, folder / f"{case.name.replace(' ', '-')}-whole")
+    began = time.monotonic()
+    job.start()
+    job.process.wait(timeout=540)
+    outcome = job.outcome()
+    assert outcome is not None, f"the run without trouble failed: {job.storage}"
+    print(f"{case.name}: {outcome.steps} steps without trouble, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return load(outcome.checkpoint)
+
+
+class Chaos:
+    """One run that is killed `kills` times, or less often if it ends before. rng decides when and what."""
+
+    def __init__(self, nodes: Nodes, job: Job, number: int, kinds: Iterator[str], kills: int, seed: int) -> None:
+        self.nodes, self.job, self.number, self.kinds, self.left = nodes, job, number, kinds, kills
+        self.rng = np.random.default_rng((seed, number))
+        self.kills: list[Kill] = []
+        self.open: list[tuple[Kill, float]] = []  # kills after which there was no step yet, and when they were
+        self.step = self.known = 0
+        self.last: Status | None = None
+
+    def run(self) -> Outcome | None:
+        """To the end; None if the run was lost."""
+        progress.forget(self.job.name)
+        self.job.start()
+        self._draw(time.monotonic())
+        moved = time.monotonic()
+        while time.monotonic() - moved < PATIENCE:
+            time.sleep(0.05)
+            if self._look():
+                moved = time.monotonic()
+            if (code := self.job.process.poll()) is not None:
+                if code == 0:
+                    return self.job.outcome()
+                if not self.open or self.job.tries > 10:
+                    return None  # it failed with nobody having killed anything
+                for kill, _ in self.open:
+                    kill.by = "same command"
+                self.job.start()
+            elif self.left and time.monotonic() > self.due:
+                self._strike()
+        self.job.process.kill()
+        return None
+
+    def _draw(self, now: float) -> None:
+        """When to kill next: so long after the first step that is seen, or after now whatever the run does."""
+        self.early = bool(self.rng.random() < STARTING)
+        self.due = now + self.rng.uniform(0, 8) if self.early else float("inf")
+
+    def _look(self) -> bool:
+        """Take note of a new status; whether there was one."""
+        status = progress.look(self.job.name)
+        new = status is not None and (self.last is None or status != self.last)
+        if status is not None and new:
+            if self.last is None or status.process != self.last.process:  # the first step of a new try
+                for kill, when in self.open:
+                    kill.seconds, kill.resumed = time.monotonic() - when, self.known
+                    print(kill.line(), file=sys.stderr, flush=True)
+                self.open.clear()
+                if not self.early:
+                    self.due = time.monotonic() + self.rng.uniform(0, 2.5)
+            self.last, self.step = status, status.step
+        self.known = self.job.saved()
+        return new
+
+    def _strike(self) -> None:
+        kind = next(self.kinds)
+        if kind in TITLES:
+            found = self.nodes.processes(TITLES[kind])
+            if not found:
+                kind = "driver"  # none of them is there yet
+            else:
+                _kill(found[int(self.rng.integers(len(found)))])
+        if kind == "driver":
+            self.job.process.kill()
+        if kind == "node":
+            self.nodes.lose()
+        now = time.monotonic()
+        kill = Kill(self.job.case.name, self.number, kind, "starting" if self.early else "training", self.step)
+        self.kills.append(kill)
+        self.open.append((kill, now))
+        self.left -= 1
+        self._draw(now)
+
+
+def difference(a: Checkpoint, b: Checkpoint) -> str | None:
+    """What differs first between two checkpoints; None: they are equal, bit for bit."""
+    kept = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "top1_error", "top5_error")
+    for one, other in itertools.zip_longest(a.progress.rows, b.progress.rows):
+        if one is None or other is None or any(getattr(one, name) != getattr(other, name) for name in kept):
+            return f"row {one} against {other}"
+    for name, mine, theirs in (("weights", a.model, b.model), ("momentum", a.optimizer, b.optimizer)):
+        if mine.keys() != theirs.keys() or not all(torch.equal(mine[key], theirs[key]) for key in mine):
+            return name
+    return None
+
+
+def doubled(storage: Path, job: Job) -> str | None:
+    """What MLflow has too much of: more than one run, or a metric's step more than once."""
+    api = tracking.client()
+    found = api.search_runs([tracking.experiment(api)], f"tags.`resnet.key` = '{storage}/{job.name}'")
+    if len(found) != 1:
+        return f"{len(found)} MLflow runs"
+    steps = [metric.step for metric in api.get_metric_history(found[0].info.run_id, "top1_error")]
+    return None if len(steps) == len(set(steps)) else f"MLflow steps {steps}"
+
+
+def table(result: dict[str, Any]) -> dict[str, Any]:
+    """Median and worst seconds and steps, by what was killed."""
+    rows = [kill for kill in result["each"] if kill["seconds"] is not None and kill["moment"] == "training"]
+    return {
+        kind: {
+            "kills": len(mine),
+            "seconds": statistics.median(kill["seconds"] for kill in mine),
+            "most_seconds": max(kill["seconds"] for kill in mine),
+            "steps_again": statistics.median(kill["again"] for kill in mine),
+            "most_steps_again": max(kill["again"] for kill in mine),
+        }
+        for kind in KINDS
+        if (mine := [kill for kill in rows if kill["kind"] == kind])
+    }
+
+
+def measure(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All cases; what their runs came to."""
+    nodes = Nodes()
+    kinds = itertools.cycle(np.random.default_rng(words.seed).permutation(KINDS).tolist())
+    ends = time.monotonic() + 60 * words.minutes
+    chosen = [case for case in CASES if case.name in words.cases]
+    result: dict[str, Any] = {
+        "kills": 0,
+        "runs": 0,
+        "lost_runs": 0,
+        "bit_identical": True,
+        "differences": [],
+        "each": [],
+    }
+    print("case           run killed      while      step resumed again  until a new step, by", file=sys.stderr)
+    for case in chosen:
+        reference, kills = whole(case, folder), 0
+        while kills < words.kills / len(chosen) and time.monotonic() < ends:
+            job = Job(case, folder / f"{case.name.replace(' ', '-')}-{result['runs']}")
+            chaos = Chaos(nodes, job, result["runs"], kinds, words.each, words.seed)
+            outcome = chaos.run()
+            kills += len(chaos.kills)
+            result["runs"] += 1
+            result["each"] += [asdict(kill) | {"again": kill.again} for kill in chaos.kills]
+            if outcome is None:
+                result["lost_runs"] += 1
+                continue
+            for what in (difference(reference, load(outcome.checkpoint)), doubled(job.storage, job)):
+                if what is not None:
+                    result["differences"].append(f"{job.storage.name}: {what}")
+    result["kills"] = len(result["each"])
+    result["bit_identical"] = not result["differences"] and not result["lost_runs"]
+    return result | {"by_kind": table(result)}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=24, help="at least so many, over all cases")
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which no other run is begun")
+    parser.add_argument("--each", type=int, default=5, help="kills of one run")
+    parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], default=[c.name for c in CASES])
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and of what is killed")
+    parser.add_argument("--out", help="file for the result, too")
+    words = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+        os.environ["RESNET_HOME"] = folder
+        result = measure(words, Path(folder))
+    about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": tracking.git_commit()}
+    result = about | {"hardware": describe(), "seed": words.seed} | result
+    text = json.dumps(result)
+    if words.out:
+        Path(words.out).write_text(json.dumps(result, indent=1) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
