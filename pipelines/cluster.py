@@ -56,6 +56,8 @@ def connect() -> dict[str, float]:
 def start_private(**options: Any) -> Any:
     """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process."""
     folder = private_folder()
+    # One machine is not taken away from itself; the actor that watches for that is one more process to start.
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     import ray
 
     settings = {

@@ -13,6 +13,12 @@ from pipelines.run import standard
 from resnet.checkpoint import EpochRow
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SQLite store of this file's own; its schema is made once."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
 def row(step: int) -> EpochRow:
     """Figures of an epoch that ended at this step."""
     figures = dict.fromkeys(EpochRow.model_fields, 1.0) | {"epoch": 0, "step": step, "replaced_images": 0}
@@ -33,7 +39,9 @@ def steps(api: Any, run_id: str, metric: str) -> list[int]:
     return [found.step for found in api.get_metric_history(run_id, metric)]
 
 
-def test_an_outage_loses_nothing_and_a_restart_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_loses_nothing_and_a_restart_doubles_nothing(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A port where nobody listens stands for a server that is down; a SQLite store for the one that is back."""
     monkeypatch.setattr(Recorder, "RETRY", 0.05)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -45,7 +53,7 @@ def test_an_outage_loses_nothing_and_a_restart_doubles_nothing(tmp_path: Path, m
     while first.trouble is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert first.trouble is not None
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     first.fail("KILLED")
 
     again = Recorder(run, {"data": "digits"})  # went on from the checkpoint of step 10, and met step 15 once more
@@ -65,3 +73,18 @@ def test_the_table_of_all_epochs() -> None:
     lines = table((row(10), row(20))).splitlines()
     assert lines[0].startswith("epoch,step,lr,train_loss")
     assert [line.split(",")[1] for line in lines[1:]] == ["10", "20"]
+
+
+def test_the_champion_moves_only_if_better_on_the_same_data(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    api = tracking.client()
+    run_id = api.create_run(tracking.experiment(api)).info.run_id
+    judged = [("/first", 10.0, "d1"), ("/worse", 12.0, "d1"), ("/elsewhere", 1.0, "d2"), ("/better", 9.5, "d1")]
+    said = [tracking.register(api, run_id, *model)[1] for model in judged]
+    assert said == [
+        "champion is now version 1: top-1 error 10.0000 %",
+        "champion stays version 1: 10.0000 % against 12.0000 %",
+        "champion stays version 1: it was judged on other data",
+        "champion is now version 4: top-1 error 9.5000 % (before: 10.0000 %)",
+    ]
+    assert tracking.resolve("resnet@champion") == ("/better", "4")

@@ -1,0 +1,70 @@
+"""Claim: a checkpoint costs the training loop a copy in memory; writing it happens beside the steps.
+
+    python benchmarks/saving.py --network imagenet-resnet50-B
+
+Weights and momentum are handed to the writer as the loop does it, to a folder and, if --uri names one, to a bucket: the
+seconds that the loop waits, against the seconds until the checkpoint is whole. The last line on stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from pipelines import tracking
+from pipelines.checkpoints import Checkpoints, Writer
+from resnet import build
+from resnet.checkpoint import Checkpoint, Progress
+from resnet.classes import ImageClass
+from resnet.hardware import describe
+
+
+def copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As the loop does it."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def measure(network: str, place: str, repeats: int) -> dict[str, float]:
+    """Medians of seconds that the loop waits and that a checkpoint takes."""
+    model = build(network, 1000)
+    momentum = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+    classes = (ImageClass(id=0, wnid="n0", name="zero"),)
+    writer, waits, wholes = Writer(Checkpoints(place, keep=1)), [], []
+    for step in range(1, repeats + 2):
+        began = time.perf_counter()
+        progress = Progress(step=step, total_steps=repeats + 1, examples=1, classes=classes)
+        writer.submit(Checkpoint(copied(model.state_dict()), copied(momentum), {}, {"seed": 0}, progress))
+        waits.append(time.perf_counter() - began)
+        writer.flush()
+        wholes.append(time.perf_counter() - began)
+    writer.close()
+    if writer.trouble:
+        raise ValueError(writer.trouble)
+    return {"loop_s": statistics.median(waits[1:]), "whole_s": statistics.median(wholes[1:])}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="imagenet-resnet50-B")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--uri", help="a bucket to write to, too")
+    words = parser.parse_args()
+    about = {"command": f"benchmarks/saving.py {' '.join(sys.argv[1:])}", "commit": tracking.git_commit()}
+    result = about | {"hardware": describe(), "network": words.network}
+    with tempfile.TemporaryDirectory(prefix="saving-") as folder:
+        result["folder"] = measure(words.network, str(Path(folder) / "run"), words.repeats)
+    if words.uri:
+        result["uri"] = measure(words.network, words.uri, words.repeats)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
