@@ -35,14 +35,11 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
 def optimizer(model: nn.Module, optim: Optim) -> torch.optim.SGD:
     """SGD with momentum. torch keeps lr outside the velocity, the authors' v := m v + lr g kept it inside.
 
-    On CUDA one kernel updates all parameters. On the CPU it would save 0.1 % of a ResNet-20 step and 1 % of a ResNet-18
-    step, and it trusts without a check that gradients lie in memory as their parameters do: the loop stays there.
+    One kernel updates all parameters, on CUDA and on CPUs: there 1 to 20 % of a step of a CIFAR network. It trusts
+    without a check that a gradient lies in memory as its parameter does; a test of the engine holds that under DDP.
     """
-    fused = all(parameter.is_cuda for parameter in model.parameters())
     groups = parameter_groups(model, optim)
-    return torch.optim.SGD(
-        groups, lr=optim.peak_lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused or None
-    )
+    return torch.optim.SGD(groups, lr=optim.peak_lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
 
 
 def lr_at(step: int, total: int, optim: Optim, schedule: Schedule, history: Sequence[EpochErrors] = ()) -> float:

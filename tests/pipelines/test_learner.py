@@ -151,6 +151,28 @@ def test_saved_and_evaluated_weights_are_the_average_of_all_steps(data: tuple[So
     assert torch.equal(learner.network.get_parameter("conv1.weight"), rest["weights.conv1.weight"])
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_fused_optimiser_takes_the_step_of_the_paper(
+    channels_last: bool, data: tuple[Source, Feed], tmp_path: Path
+) -> None:
+    """It trusts that gradients lie in memory as their parameters do, which DDP's buckets must not change."""
+    run = small(tmp_path, scaling=FLOAT32 | {"channels_last": channels_last})
+    task = Task(run, data[1], 0, 1, CPU)
+    learner, expected = Learner(task, None), []
+    parameters = [p for p in learner.network.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+
+    def by_hand(*_: object) -> None:
+        decayed = [w + p.grad.clone() / 1e-4 for w, p in zip(before, parameters, strict=True) if p.grad is not None]
+        expected.extend(w - 0.1 * 1e-4 * g for w, g in zip(before, decayed, strict=True))
+
+    learner.optimizer.register_step_pre_hook(by_hand)
+    learner.step(*task.tensors(next(task.training(0, 0))), 0, 0, 0.1)
+    assert all(p.is_contiguous(memory_format=torch.channels_last) == channels_last for p in parameters if p.ndim == 4)
+    for parameter, wanted in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_the_step_of_a_batch_in_four_parts_is_the_same_at_any_number_of_workers(
     world_size: int, data: tuple[Source, Feed], tmp_path: Path
