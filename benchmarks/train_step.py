@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     add("--seconds", type=float, default=6.0, help="of a turn")
     add("--out", help="JSON file to add the cases to")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stopped processes are ended on the way out
     cases = [case(args, workers) for workers in args.workers]
     if args.out:
         _add(Path(args.out), cases)
