@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from torch import distributed
 from torch.nn import functional as F
 
+from benchmarks import cifar
+from benchmarks.lane import Lane
+from benchmarks.resident import Resident
+from benchmarks.stepper import Options
 from pipelines.checkpoints import Checkpoints
 from pipelines.feed import Feed
 from pipelines.learner import Learner
@@ -119,6 +124,25 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     resumed = trained(stopped, data)
     assert resumed.progress.rows[-1].train_loss == expected.progress.rows[-1].train_loss
     assert same(resumed, expected)
+
+
+def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
+    data: tuple[Source, Feed], tmp_path: Path
+) -> None:
+    """benchmarks/single.py's lane: no DDP, crops made by torch on the device, the same order, draws and arithmetic."""
+    run = small(tmp_path, {"ema": 0.9, "bn_examples": 256})
+    expected = trained(run, data)
+    source, feed = data
+    assert feed.resident is not None
+    arrays = {name: ray.get(feed.resident[name]) for name in ("train", "val")}
+    train_split, val = (cifar.Split(*arrays[s.name], s.rows) for s in (source.train, source.val))
+    resident = Resident(cifar.Cifar10(train_split, val, "digits"), CPU)
+    lane = Lane(run.recipe, run.seed, resident, Options(CPU, precision="float32", evaluate_every=1), None)
+    assert all(lane.train())
+    for name, tensor in lane.network.state_dict().items():
+        assert torch.equal(tensor, expected.model[name]), name
+    found = [(row.train_loss, row.val_loss, row.top1_error) for row in lane.rows]
+    assert found == [(row.train_loss, row.val_loss, row.top1_error) for row in expected.progress.rows]
 
 
 def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[Source, Feed], tmp_path: Path) -> None:
