@@ -275,6 +275,7 @@ def bare(folder: str, network: str, data: str, workers: int, batch: int, streame
     from resnet import build
     from resnet.steps import Normalize, native_precision
 
+    os.nice(15)  # as Ray has its workers; else whatever else runs on the machine would take from our side only
     run = the_run(network, data, workers, batch, streamed, f"{folder}/runs")
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")

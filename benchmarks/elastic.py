@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Claim: `--scaling.workers 1:2` goes on with one worker when a node is lost, and grows back when one joins.
+
+    python benchmarks/elastic.py --out results/elastic.json
+
+A cluster of two local nodes with one CPU each trains ResNet-8 on the embedded digits. The second node, its raylet and
+all that it runs, is ended by SIGKILL; later another joins. The global batch stays 64 images in parts of 32, and so do
+the order of examples and the learning rate; a run of two workers that nobody disturbs is beside it. The last line of
+stdout is JSON: seconds from the loss to the first new step, and from the new node to the first step of two workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import psutil
+from benchmarks.chaos import Nodes
+
+from benchmarks.single import commit
+from pipelines import progress
+from pipelines.train import Outcome
+from resnet import hardware
+from resnet.checkpoint import load
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN = "cifar10-resnet8-A.s0"
+WORKER = "ray::RayTrainWorker"
+PATIENCE = 240.0  # seconds that anything may take
+MORE = 40  # steps that show that it goes on
+
+
+def main(argv: list[str]) -> int:
+    """Disturbed, undisturbed, compared."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--out", help="JSON file")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="elastic-") as folder:
+        os.environ["RESNET_HOME"] = f"{folder}/home"
+        nodes = Nodes()
+        disturbed, seconds = disturb(nodes, start(f"{folder}/disturbed", args.epochs, "1:2"))
+        whole = ended(start(f"{folder}/whole", args.epochs, "2"))
+        rows, other = (load(outcome.checkpoint).progress.rows for outcome in (disturbed, whole))
+    found = {
+        "benchmark": "elastic",
+        **seconds,
+        "epochs": len(rows),
+        "every_epoch_once": [row.step for row in rows] == [row.step for row in other],
+        "same_lr": [row.lr for row in rows] == [row.lr for row in other],
+        "first_epoch_loss": [rows[0].train_loss, other[0].train_loss],
+        "top1_error": [disturbed.top1_error, whole.top1_error],
+        "hardware": hardware.describe(),
+        "commit": commit(),
+    }
+    if args.out:
+        Path(args.out).write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+    return 0
+
+
+def start(storage: str, epochs: int, workers: str) -> subprocess.Popen[str]:
+    """The job as a user starts it."""
+    words = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--storage", storage]
+    words += ["--recipe.epochs", str(epochs), "--scaling.workers", workers, "--scaling.cpus-per-worker", "0.6"]
+    words += [
+        "--scaling.threads",
+        "1",
+        "--scaling.micro-batch",
+        "32",
+        "--checkpoints.every-steps",
+        "16",
+        "--no-promote",
+    ]
+    progress.forget(RUN)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def disturb(nodes: Nodes, job: subprocess.Popen[str]) -> tuple[Outcome, dict[str, Any]]:
+    """Lose a node, let another join, wait for the end."""
+    until(lambda: step() > MORE and workers(nodes) == 2, job)
+    (node,) = nodes.cluster.worker_nodes
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for process in [raylet, *raylet.children(recursive=True)]:
+        process.kill()
+    nodes.cluster.remove_node(node, allow_graceful=False)
+    lost, at = time.monotonic(), step()
+    until(lambda: workers(nodes) == 1 and step() > at, job)
+    alone = time.monotonic() - lost
+    at = step()
+    until(lambda: step() > at + MORE, job)
+    nodes.add()
+    joined = time.monotonic()
+    until(lambda: workers(nodes) == 2, job)
+    at = step()
+    until(lambda: step() != at, job)
+    grown = time.monotonic() - joined
+    return ended(job), {"to_one_worker_s": round(alone, 1), "back_to_two_s": round(grown, 1)}
+
+
+def step() -> int:
+    """The last step that was posted."""
+    status = progress.look(RUN)
+    return 0 if status is None else status.step
+
+
+def workers(nodes: Nodes) -> int:
+    """Training workers of this cluster."""
+    return len(nodes.processes(WORKER))
+
+
+def until(condition: Callable[[], bool], job: subprocess.Popen[str]) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if job.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the job did not get there; its status is {progress.look(RUN)}")
+        time.sleep(0.1)
+
+
+def ended(job: subprocess.Popen[str]) -> Outcome:
+    """What a job gave."""
+    out, _ = job.communicate(timeout=480)
+    if job.returncode:
+        raise SystemExit(f"the job failed with {job.returncode}")
+    return Outcome(**json.loads(out.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
