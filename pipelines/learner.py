@@ -17,7 +17,7 @@ from resnet import build
 from resnet.average import Average, copy_into, decay_at
 from resnet.checkpoint import Checkpoint, Progress
 from resnet.mixing import draw, mix
-from resnet.optim import optimizer
+from resnet.optim import begin_with_no_momentum, optimizer
 from resnet.state import restore_state, state_tensors
 from resnet.steps import accumulate, autocast, compile_blocks, native_precision, scaler, to_device, update
 
@@ -40,6 +40,8 @@ class Learner:
             compile_blocks(self.network)
         self.optimizer = optimizer(self.network, recipe.optim)
         self.scaler = scaler(task.device, self.precision)
+        if self.scaler.is_enabled() and recipe.optim.momentum:
+            begin_with_no_momentum(self.optimizer)
         self.model = self._distributed()
         self.average = Average(self.network) if recipe.ema is not None else None
         self.progress = self._go_on(found)

@@ -42,6 +42,17 @@ def optimizer(model: nn.Module, optim: Optim) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=optim.peak_lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
 
 
+def begin_with_no_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Set the momentum to zero before the first step, for training with a loss scale.
+
+    Fused SGD makes its buffers without a value in its first step. Where that step is skipped because a gradient
+    overflowed, which is how a loss scale finds its size, the next one would go on with what was in that memory.
+    """
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+
+
 def lr_at(step: int, total: int, optim: Optim, schedule: Schedule, history: Sequence[EpochErrors] = ()) -> float:
     """Learning rate of a step. total: steps of the training; history: the epochs that ended at or before the step."""
     known = [epoch for epoch in history if epoch.steps <= step]

@@ -158,6 +158,16 @@ def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[Source, F
     assert second.scaler.state_dict() | {"scale": 2.0**9, "_growth_tracker": 1} == second.scaler.state_dict()
 
 
+def test_a_first_step_that_float16_skips_leaves_nothing_behind(data: tuple[Source, Feed], tmp_path: Path) -> None:
+    task = Task(small(tmp_path, scaling={"workers": 1, "precision": "float16"}), data[1], 0, 1, CPU)
+    learner = Learner(task, None)
+    before = learner.network.get_parameter("conv1.weight").detach().clone()
+    pixels, labels = task.tensors(next(task.training(0, 0)))
+    learner.step(pixels * float("inf"), labels, 0, 0, 0.1)
+    assert torch.equal(learner.network.get_parameter("conv1.weight"), before)
+    assert all(not tensor.any() for name, tensor in learner.tensors()[1].items() if not name.startswith("scaler"))
+
+
 def test_saved_and_evaluated_weights_are_the_average_of_all_steps(data: tuple[Source, Feed], tmp_path: Path) -> None:
     """By a plain loop over the same batches, which shares only the average with the engine."""
     run = small(tmp_path, {"ema": 0.9})
