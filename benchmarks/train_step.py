@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = struct.Struct("<cdd")  # b"s": end of a step, twice; b"w": a wait for data; b"e": end of an epoch
 SETTLE = 1.0  # seconds of a turn that do not count
 NETWORKS = {"cifar": "cifar10-resnet20", "resnet18": "imagenet-resnet18"}
+Turn = tuple[float, float]  # steps per second, fraction of the time that was spent waiting for data
+LEAST_PAIRS = 4
 LIMIT = 400.0  # seconds that a side may take to its first steps
 
 
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> int:
     add("--workers", type=int, nargs="+", default=[1, 2])
     add("--streamed", action="store_true", help="resnet18: decode every image anew, random resized crops")
     add("--batch", type=int, help="images of a step over all workers; default 128 for cifar, 32 for resnet18")
-    add("--pairs", type=int, default=8, help="pairs of turns a case")
+    add("--pairs", type=int, default=8, help="most pairs of turns a case")
     add("--seconds", type=float, default=6.0, help="of a turn")
     add("--out", help="JSON file to add the cases to")
     args = parser.parse_args(argv)
@@ -67,18 +69,28 @@ def case(args: argparse.Namespace, workers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="train-step-") as folder:
         words = [args.network, args.data, str(workers), str(batch), str(int(args.streamed))]
         with Side("ours", words, folder, 1) as ours, Side("bare", words, folder, workers) as bare:
-            pairs = []
-            for number in range(args.pairs):
+            pairs: list[tuple[Turn, Turn]] = []
+            while len(pairs) < args.pairs and not settled(pairs):
                 turns = {}
-                for side in (ours, bare) if number % 2 == 0 else (bare, ours):  # neither side always comes first
+                for side in (ours, bare) if len(pairs) % 2 == 0 else (bare, ours):  # neither side always comes first
                     turns[side.name] = side.turn(args.seconds)
                 pairs.append((turns["ours"], turns["bare"]))
-                _tell(f"{args.network} {workers} worker(s), pair {number + 1}: {turns['ours'][0]:.3f} steps/s against "
-                      f"{turns['bare'][0]:.3f}, {100 * turns['ours'][1]:.2f} % waiting for data")  # fmt: skip
+                _tell(
+                    f"{args.network} {workers} worker(s), pair {len(pairs)}: {turns['ours'][0]:.3f} steps/s against "
+                    f"{turns['bare'][0]:.3f}, {100 * turns['ours'][1]:.2f} % waiting for data"
+                )
     return summary(args, workers, batch, pairs)
 
 
-def summary(args: argparse.Namespace, workers: int, batch: int, pairs: Sequence[Any]) -> dict[str, Any]:
+def settled(pairs: Sequence[tuple[Turn, Turn]]) -> bool:
+    """Whether more pairs would hardly move the median: an even number of them, half of their ratios within a percent."""
+    if len(pairs) < LEAST_PAIRS or len(pairs) % 2:
+        return False
+    low, _, high = statistics.quantiles([ours[0] / bare[0] for ours, bare in pairs], n=4)
+    return high - low < 0.01
+
+
+def summary(args: argparse.Namespace, workers: int, batch: int, pairs: Sequence[tuple[Turn, Turn]]) -> dict[str, Any]:
     """Medians and quartiles over the pairs of a case."""
     from benchmarks.single import commit
     from resnet import hardware
@@ -163,7 +175,7 @@ class Side:
         whole = data[: len(data) // RECORD.size * RECORD.size]
         return [(a, b) for k, a, b in RECORD.iter_unpack(whole) if k == kind]
 
-    def turn(self, seconds: float) -> tuple[float, float]:
+    def turn(self, seconds: float) -> Turn:
         """Run for a while: steps per second, and the fraction of the time that rank 0 waited for data."""
         self._signal(signal.SIGCONT)
         while True:
