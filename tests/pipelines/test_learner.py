@@ -134,7 +134,7 @@ def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
     expected = trained(run, data)
     source, feed = data
     assert feed.resident is not None
-    arrays = {name: ray.get(feed.resident[name]) for name in ("train", "val")}
+    arrays = {name: [part.copy() for part in ray.get(feed.resident[name])] for name in ("train", "val")}
     train_split, val = (cifar.Split(*arrays[s.name], s.rows) for s in (source.train, source.val))
     resident = Resident(cifar.Cifar10(train_split, val, "digits"), CPU)
     lane = Lane(run.recipe, run.seed, resident, Options(CPU, precision="float32", evaluate_every=1), None)
