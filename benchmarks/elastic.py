@@ -25,8 +25,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import psutil
-from benchmarks.chaos import Nodes
 
+from benchmarks.chaos import Nodes
 from benchmarks.single import commit
 from pipelines import progress
 from pipelines.train import Outcome
