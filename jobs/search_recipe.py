@@ -3,7 +3,7 @@
 
     jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --trials 20          Optuna proposes, asha stops early
     jobs/search_recipe.py cifar10-resnet8 --sampler grid --points 3 --scheduler none --recipe.epochs 6
-    jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --scheduler pbt --trials 4 --grace 2
+    jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --scheduler pbt --trials 4 --grace 2    all members at once
 
 Settings are judged by a tenth of the training images, which are held out (45,000/5,000 of CIFAR-10, as in section 4.2
 of the paper); --data.holdout N names another number, and 0 judges by the validation split, which for CIFAR-10 are the

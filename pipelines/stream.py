@@ -80,7 +80,7 @@ class Split:
         if inside == 0:
             first = replace(self, places=self.places[:group], rows=self.rows[:group])
         rest = (self.rows[group] - inside, *self.rows[group + 1 :])
-        return first, replace(self, places=self.places[group:], rows=rest, before=inside)
+        return first, replace(self, name="val", places=self.places[group:], rows=rest, before=inside)
 
     def starts(self) -> np.ndarray:
         """(row groups + 1,) examples before each row group: the index of its first example."""

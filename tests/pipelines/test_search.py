@@ -116,3 +116,15 @@ def test_a_life_begins_with_the_weights_and_the_history_that_it_takes_over(untra
     assert other.recipe.optim.lr == 0.12
     assert other.name == setting(base, 1, 0.12, 8e-5).name
     assert begin(base, {"member": 1, "lr": 0.12, "weight_decay": 8e-5}, donor) == other, "a restart is no new life"
+
+
+def test_held_out_images_are_val_and_no_image_is_in_both(tmp_path: Path) -> None:
+    source = open_source(base_run("cifar10-resnet8", ["--storage", str(tmp_path)], parse))
+    assert (source.train.name, source.val.name) == ("train", "val")
+    keys = [
+        key
+        for split in (source.train, source.val)
+        for group in range(len(split.rows))
+        for key in split.read(group, ("key",))["key"]
+    ]
+    assert len(keys) == len(set(keys)) == 1437
