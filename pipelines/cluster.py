@@ -53,6 +53,14 @@ def connect() -> dict[str, float]:
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 
+def spare_nodes(workers: int, gpu: bool) -> int:
+    """Nodes with CPUs that hold no worker, however the workers are spread."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    return len(nodes) - min(workers, sum(not gpu or node.get("GPU", 0) >= 1 for node in nodes))
+
+
 def start_private(**options: Any) -> Any:
     """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process."""
     folder = private_folder()

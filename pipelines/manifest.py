@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
@@ -95,6 +96,23 @@ class Manifest(Frozen):
     def examples(self, split: Split) -> int:
         """Images of a split."""
         return sum(shard.examples for shard in self.of_split(split))
+
+    def fingerprint(self, holdout: int = 0) -> str:
+        """Tells equal data from other data: the classes and the shards' content in order, wherever they lie.
+
+        holdout: training images that are val; other data too, for their errors are no test's.
+        """
+        classes = [image_class.model_dump() for image_class in self.classes]
+        shards = [[shard.split, shard.sha256, shard.row_groups] for shard in self.shards]
+        return _sha256(json.dumps([classes, shards]), holdout)
+
+    def fingerprint_before(self, holdout: int = 0) -> str:
+        """What runs before 2026-11-24 noted instead: of the whole manifest, the source's path included."""
+        return _sha256(self.model_dump_json(), holdout)
+
+
+def _sha256(told: str, holdout: int) -> str:
+    return hashlib.sha256(f"{told} holdout {holdout}".encode() if holdout else told.encode()).hexdigest()
 
 
 def read_manifest(uri: str) -> Manifest:

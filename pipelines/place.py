@@ -39,10 +39,11 @@ class Outcome(Frozen):
 
 
 class Place:
-    """The folder of a run. data: fingerprint of what it is trained on."""
+    """The folder of a run. data: fingerprint of what it is trained on; data_before: the same as older runs note it."""
 
-    def __init__(self, run: Run, data: str) -> None:
+    def __init__(self, run: Run, data: str, data_before: str = "") -> None:
         self.run, self.folder = run, Folder(f"{run.storage_path}/{run.name}")
+        self.data_before = data_before
         # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
         self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
         if run.resume not in ("auto", "never"):
@@ -61,6 +62,8 @@ class Place:
             )
         # Fields that a newer version has added have their defaults in an older run.
         asked["recipe"] = Recipe(**asked["recipe"]).model_dump(mode="json")
+        if asked["data_sha256"] == self.data_before:
+            asked["data_sha256"] = self.asked["data_sha256"]
         before, now = dict(tracking.flat(asked)), dict(tracking.flat(self.asked))
         if self.run.resume == "auto":  # goes on with a run wherever that began
             before.pop("resume", None)

@@ -103,7 +103,7 @@ class Recorder:
             self.trouble = TimeoutError(f"no answer for {self.PATIENCE:g} s")
         return self.trouble is None
 
-    def finish(self, outcome: Outcome, figure: str, data: str) -> dict[str, str]:
+    def finish(self, outcome: Outcome, figure: str, data: str, before: str = "") -> dict[str, str]:
         """Record the end, and register the model; what the outcome gains by it. Without `mlflow_run`: not recorded."""
         gained = {"curves": figure}
         try:
@@ -130,7 +130,9 @@ class Recorder:
         gained = {"mlflow_run": self.run_id}
         if self.run.promote:
             _keep_examples(outcome)
-            version, sentence = tracking.register(api, self.run_id, outcome.checkpoint, outcome.top1_error, data)
+            version, sentence = tracking.register(
+                api, self.run_id, outcome.checkpoint, outcome.top1_error, data, before
+            )
             gained |= {"model_version": str(version), "champion": sentence}
         api.set_terminated(self.run_id, "FINISHED")
         return gained

@@ -29,6 +29,13 @@ class Data(Frozen):
     window: Annotated[
         int, Field(ge=1, description="row groups that are shuffled together; a resume re-reads at most one window")
     ] = 16
+    decode: Annotated[
+        Literal["auto", "tasks", "worker"],
+        Field(
+            description="where training images are decoded: in Ray Data tasks on any node, or late, in threads of the "
+            "worker that trains. auto: in tasks where nodes are left that hold no worker, else late, which copies less"
+        ),
+    ] = "auto"
     max_replaced: Annotated[
         float, Field(ge=0, le=1, description="share of an epoch's images that may fail to decode and be replaced")
     ] = 0.001
@@ -39,6 +46,11 @@ class Data(Frozen):
     memory_limit: Annotated[
         int, Field(ge=1, description="largest decoded set, in MiB, that policy pad-crop keeps in memory")
     ] = 2048
+
+    def resolve(self, spare_nodes: int) -> Data:
+        """Choose where images are decoded, for a cluster with so many nodes that hold no worker."""
+        where = self.decode if self.decode != "auto" else "tasks" if spare_nodes else "worker"
+        return self.model_copy(update={"decode": where})
 
 
 class Scaling(Frozen):

@@ -21,6 +21,8 @@ class Task:
     def __init__(self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device) -> None:
         self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
         self.cpus = run.scaling.data_cpus or 1.0
+        # Threads that decode here take turns with the training, which waits for them anyway.
+        self.threads = max(1, round(self.cpus + (run.scaling.cpus_per_worker or 0)))
         optim = run.recipe.optim
         self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed, run.part)
         self.local = self.order.local(rank, world_size)
@@ -45,7 +47,8 @@ class Task:
         images = self.run.recipe.images.at(epoch, self.total / self.order.steps_per_epoch)
         if self.feed.resident is not None:
             return stream.resident_batches(self.split("train"), self.order, images, *place)
-        return stream.streamed_batches(self.feed.train, self.order, images, *place, self.cpus)
+        where = "tasks" if self.run.data.decode == "tasks" else "worker"
+        return stream.streamed_batches(self.feed.train, self.order, images, *place, self.cpus, where, self.threads)
 
     def evaluation(self) -> Iterator[stream.Batch]:
         """This rank's part of the validation split."""

@@ -142,10 +142,10 @@ def _log(
         api.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
 
 
-def register(api: Any, run_id: str, checkpoint: str, error: float, data: str) -> tuple[str, str]:
+def register(api: Any, run_id: str, checkpoint: str, error: float, data: str, before: str = "") -> tuple[str, str]:
     """Register a checkpoint as a new version of `resnet`; serve it if it is better than the champion.
 
-    error: top-1 in percent on the validation split of `data`. Returns the version and a sentence on the alias.
+    error: top-1 in percent on the validation split of `data`, whose fingerprint was `before` once. Returns the version and a sentence on the alias.
     """
     from mlflow.exceptions import MlflowException
 
@@ -159,7 +159,7 @@ def register(api: Any, run_id: str, checkpoint: str, error: float, data: str) ->
     champion = by_alias(api, MODEL, CHAMPION)
     if champion is not None:
         old = champion.tags
-        if (old.get("data"), old.get("protocol")) != (data, PROTOCOL):
+        if old.get("data") not in (data, before) or old.get("protocol") != PROTOCOL:
             return version, f"champion stays version {champion.version}: it was judged on other data"
         if float(old["top1_error"]) <= error:
             return version, f"champion stays version {champion.version}: {old['top1_error']} % against {error:.4f} %"

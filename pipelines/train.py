@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import signal
 import sys
 import threading
@@ -44,9 +43,13 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Of the manifest, and so of every shard that it names; another with a holdout, as its errors are no test's."""
-        told = self.manifest.model_dump_json() + (f" holdout {self.holdout}" if self.holdout else "")
-        return hashlib.sha256(told.encode()).hexdigest()
+        """Of the classes and every shard, wherever they lie; another with a holdout, as its errors are no test's."""
+        return self.manifest.fingerprint(self.holdout)
+
+    @property
+    def sha256_before(self) -> str:
+        """What runs before 2026-11-24 have noted of the same data."""
+        return self.manifest.fingerprint_before(self.holdout)
 
 
 def open_source(run: Run) -> Source:
@@ -81,7 +84,7 @@ def fit(
     RuntimeError if the training fails for good.
     """
     source = open_source(run)
-    place = Place(run, source.sha256)
+    place = Place(run, source.sha256, source.sha256_before)
     if (finished := place.claim()) is not None:
         if finished.mlflow_run is None:
             finished = _record(run, source, place, finished, parent)
@@ -89,7 +92,9 @@ def fit(
         return finished
     began = time.monotonic()
     resources = cluster.connect()
-    run = run.model_copy(update={"scaling": run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0))})
+    scaling = run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0))
+    data = run.data.resolve(cluster.spare_nodes(scaling.workers or 1, bool(scaling.gpu)))
+    run = run.model_copy(update={"scaling": scaling, "data": data})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
     _say(show, _plan(run, source))
     recorder = _recorder(run, source, parent)
@@ -98,7 +103,7 @@ def fit(
             checkpoint, rows = _train(run, feed or load_feed(run, source), callbacks)
         recorder.rows(rows)
         outcome = _outcome(run, source, checkpoint, rows, time.monotonic() - began)
-        gained = recorder.finish(outcome, report.curves(run.name, rows, home()), source.sha256)
+        gained = recorder.finish(outcome, report.curves(run.name, rows, home()), source.sha256, source.sha256_before)
     except BaseException as error:
         recorder.fail("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise

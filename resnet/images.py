@@ -23,6 +23,7 @@ __all__ = [
     "TooLarge",
     "center_crop",
     "decode",
+    "draw_flip",
     "draw_pad_crop",
     "draw_resized_crop",
     "draw_scale_jitter",
@@ -91,11 +92,16 @@ def random_resized_crop(
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     engine: region.Engine | None = None,
+    flip: bool = False,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A random part of the image resized to (size, size, 3): torchvision's RandomResizedCrop. engine: region.best()."""
+    """A random part of the image resized to (size, size, 3): torchvision's RandomResizedCrop. engine: region.best().
+
+    flip: half of the time its mirror image, as `flip` of the result would be; out: where to, or a new array.
+    """
     header, image, height, width = _header_or_pixels(data)
     box = draw_resized_crop(rng, height, width, area, ratio)
-    return _crop(data, header, image, box, size, False, engine)
+    return _crop(data, header, image, box, size, False, engine, flip and draw_flip(rng), out)
 
 
 def scale_jitter_crop(
@@ -104,14 +110,16 @@ def scale_jitter_crop(
     size: int,
     shorter_side: tuple[int, int] = (256, 480),
     engine: region.Engine | None = None,
+    flip: bool = False,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A random size x size crop of the image with a random shorter side (section 3.4). (size, size, 3).
 
-    As if the whole were resized and then cropped, without the work. engine: region.best().
+    As if the whole were resized and then cropped, without the work. engine, flip, out: as for random_resized_crop.
     """
     header, image, height, width = _header_or_pixels(data)
     box = draw_scale_jitter(rng, height, width, size, shorter_side)
-    return _crop(data, header, image, box, size, True, engine)
+    return _crop(data, header, image, box, size, True, engine, flip and draw_flip(rng), out)
 
 
 def draw_resized_crop(
@@ -165,18 +173,20 @@ def _crop(
     size: int,
     bleed: bool,
     engine: region.Engine | None,
+    mirrored: bool,
+    out: np.ndarray | None,
 ) -> np.ndarray:
     engine = engine or region.best()
     if header is not None:
         try:
-            return region.crop_and_resize(data, header, box, size, bleed, engine)
+            return region.crop_and_resize(data, header, box, size, bleed, engine, out, mirrored)
         except region.Undecodable:
             image = decode(data)
     assert image is not None
     if not bleed:
         top, left, height, width = (int(length) for length in box)
         image, box = image[top : top + height, left : left + width], (0, 0, height, width)
-    return engine.resize(image, box, size, size)
+    return engine.resize(image, box, size, size, out, mirrored)
 
 
 # --- Mirror and colour ------------------------------------------------------------------------------------------------
@@ -184,7 +194,12 @@ def _crop(
 
 def flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The image or, as often, its mirror image. (H, W, 3)."""
-    return _mirror(image) if rng.random() < 0.5 else image
+    return _mirror(image) if draw_flip(rng) else image
+
+
+def draw_flip(rng: np.random.Generator) -> bool:
+    """True half of the time."""
+    return rng.random() < 0.5
 
 
 def _mirror(image: np.ndarray) -> np.ndarray:

@@ -109,16 +109,34 @@ __attribute__((target("avx2,fma"))) static void blend_avx2(const uint8_t *source
 #define BLEND blend_plain
 #endif
 
+/* Taps in the reverse order: the result is its mirror image, pixel for pixel. */
+static void reverse(Taps *taps, int n) {
+    for (int i = 0, j = n - 1; i < j; i++, j--) {
+        int first = taps->first[i], count = taps->count[i];
+        taps->first[i] = taps->first[j];
+        taps->count[i] = taps->count[j];
+        taps->first[j] = first;
+        taps->count[j] = count;
+        for (int t = 0; t < taps->most; t++) {
+            float *a = taps->weight + (size_t)i * taps->most + t, *b = taps->weight + (size_t)j * taps->most + t;
+            float weight = *a;
+            *a = *b;
+            *b = weight;
+        }
+    }
+}
+
 /* Resize the box (top, left, tall, wide; pixels, fractions allowed) of an RGB image (rows, columns, 3) to
- * (height, width, 3). 0, or -1 when memory is short. */
+ * (height, width, 3), mirrored or not. 0, or -1 when memory is short. */
 int resize(const uint8_t *source, int rows, int columns, long stride, double top, double left, double tall,
-           double wide, int height, int width, uint8_t *target) {
+           double wide, int height, int width, int mirrored, uint8_t *target) {
     Taps down = {0}, across = {0};
     float *row = NULL, *line = malloc((3 * (size_t)width + 1) * sizeof(float));
     int failed = make_taps(&down, rows, top, tall, height) | make_taps(&across, columns, left, wide, width) | !line;
     if (!failed) {
         int begin = across.first[0], end = across.first[width - 1] + across.count[width - 1];
         for (int x = 0; x < width; x++) across.first[x] -= begin;
+        if (mirrored) reverse(&across, width);
         /* what a short row of taps reads past the end weighs zero, and must not be NaN: calloc */
         row = calloc(3 * ((size_t)(end - begin) + across.most) + 4, sizeof(float));
         failed = !row;

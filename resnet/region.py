@@ -59,11 +59,12 @@ class Header:
 @dataclass(frozen=True, slots=True)
 class Engine:
     """decode(data, header, scale, top, left, height, width) -> pixels, in the JPEG shrunk by scale; a fourth channel
-    may follow. resize(pixels, box, height, width) -> (height, width, 3), antialiased bilinear."""
+    may follow. resize(pixels, box, height, width, out, mirrored) -> (height, width, 3), antialiased bilinear; into out,
+    which is contiguous, or a new array."""
 
     name: str
     decode: Callable[[bytes, Header, int, int, int, int, int], np.ndarray]
-    resize: Callable[[np.ndarray, Box, int, int], np.ndarray]
+    resize: Callable[..., np.ndarray]
 
 
 def read_header(data: bytes) -> Header | None:
@@ -99,10 +100,20 @@ def _header(data: bytes, frame: int, scan: int) -> Header | None:
     return Header(height, width, frame, max(sampling))
 
 
-def crop_and_resize(data: bytes, header: Header, box: Box, size: int, bleed: bool, engine: Engine) -> np.ndarray:
+def crop_and_resize(
+    data: bytes,
+    header: Header,
+    box: Box,
+    size: int,
+    bleed: bool,
+    engine: Engine,
+    out: np.ndarray | None = None,
+    mirrored: bool = False,
+) -> np.ndarray:
     """(size, size, 3) uint8: the box of a JPEG, resized. bleed: the filter may reach pixels outside the box.
 
-    bleed is right where the box is a crop of a resized image, wrong where the crop comes first. Undecodable if it is.
+    bleed is right where the box is a crop of a resized image, wrong where the crop comes first. out: where to, or a new
+    array; mirrored: turned left to right. Undecodable if it is.
     """
     scale = next((s for s in SCALES if min(box[2:]) >= 2 * s * size), 1)
     top, left, height, width = (length / scale for length in box)
@@ -111,7 +122,7 @@ def crop_and_resize(data: bytes, header: Header, box: Box, size: int, bleed: boo
     bottom = min(-(-header.height // scale), math.ceil(top + height + reach_y))
     right = min(-(-header.width // scale), math.ceil(left + width + reach_x))
     pixels = engine.decode(data, header, scale, y, x, bottom - y, right - x)
-    return engine.resize(pixels, (top - y, left - x, height, width), size, size)
+    return engine.resize(pixels, (top - y, left - x, height, width), size, size, out, mirrored)
 
 
 # --- Engines ----------------------------------------------------------------------------------------------------------
@@ -174,26 +185,43 @@ def _decode_region(
     return pixels[:, left - start : left - start + width]
 
 
-def _resize_c(library: ctypes.CDLL, pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+def _resize_c(
+    library: ctypes.CDLL,
+    pixels: np.ndarray,
+    box: Box,
+    height: int,
+    width: int,
+    out: np.ndarray | None = None,
+    mirrored: bool = False,
+) -> np.ndarray:
     if pixels.strides[1:] != (3, 1):
         pixels = np.ascontiguousarray(pixels[..., :3])
-    out = np.empty((height, width, 3), np.uint8)
+    out = np.empty((height, width, 3), np.uint8) if out is None else out
     rows, columns = pixels.shape[:2]
-    failed = library.resize(pixels.ctypes.data, rows, columns, pixels.strides[0], *box, height, width, out.ctypes.data)
+    failed = library.resize(
+        pixels.ctypes.data, rows, columns, pixels.strides[0], *box, height, width, mirrored, out.ctypes.data
+    )
     if failed:
         raise MemoryError(f"no memory to resize {rows} x {columns} pixels")
     return out
 
 
-def _resize_wheels(pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+def _resize_wheels(
+    pixels: np.ndarray, box: Box, height: int, width: int, out: np.ndarray | None = None, mirrored: bool = False
+) -> np.ndarray:
     """By torch where the box is the whole array: three times as fast as Pillow, from four channels. Else by Pillow."""
-    if box != (0, 0, *pixels.shape[:2]):
-        return _resize_pillow(pixels, box, height, width)
+    whole = box == (0, 0, *pixels.shape[:2])
+    resized = (_resize_torch if whole else _resize_pillow)(pixels, box, height, width)
+    return _three(resized[:, ::-1] if mirrored else resized, out)
+
+
+def _resize_torch(pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    """Four channels."""
     import torch
 
     planes = torch.from_numpy(_four(pixels)).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-    return _three(resized[0].permute(1, 2, 0).numpy())
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _resize_pillow(pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
@@ -203,7 +231,7 @@ def _resize_pillow(pixels: np.ndarray, box: Box, height: int, width: int) -> np.
     rows, columns = pixels.shape[:2]
     image = Image.frombuffer("RGBX", (columns, rows), _four(pixels), "raw", "RGBX", 0, 1)
     corners = (left, top, min(left + wide, columns), min(top + tall, rows))
-    return _three(np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, corners)))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, corners))
 
 
 def _four(pixels: np.ndarray) -> np.ndarray:
@@ -213,9 +241,9 @@ def _four(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _three(pixels: np.ndarray) -> np.ndarray:
+def _three(pixels: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """Without the fourth channel. By channel: numpy copies pixels of three bytes five times as slowly."""
-    out = np.empty((*pixels.shape[:2], 3), np.uint8)
+    out = np.empty((*pixels.shape[:2], 3), np.uint8) if out is None else out
     for c in range(3):
         out[..., c] = pixels[..., c]
     return out
@@ -247,7 +275,7 @@ def _load(path: Path) -> ctypes.CDLL | None:
     except OSError:
         return None
     pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_double
-    library.resize.argtypes = [pointer, integer, integer, long, *[double] * 4, integer, integer, pointer]
+    library.resize.argtypes = [pointer, integer, integer, long, *[double] * 4, integer, integer, integer, pointer]
     if hasattr(library, "decode_region"):
         region = [integer] * 5
         library.decode_region.argtypes = [ctypes.c_char_p, long, *region, pointer, long, ctypes.POINTER(integer)]

@@ -3,7 +3,7 @@
 import io
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,11 @@ from pipelines import stream
 from pipelines.order import Order
 from pipelines.shards import write_shards
 from pipelines.sources import Source
+from resnet.images import pca_shift
 from resnet.pixels import pixel_statistics
 from resnet.recipe import Images, recipe
 
+Where = Literal["tasks", "worker"]
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
 
 
@@ -50,13 +52,16 @@ def alone(ray_local: Any, shards: str) -> dict[str, np.ndarray]:
     return epoch(shards, 1)
 
 
-def epoch(shards: str, world_size: int, first_step: int = 0, images: Images = JITTER) -> dict[str, np.ndarray]:
+def epoch(
+    shards: str, world_size: int, first_step: int = 0, images: Images = JITTER, decode: Where = "tasks"
+) -> dict[str, np.ndarray]:
     """An epoch as `world_size` ranks get it one after the other; global batches put together rank after rank."""
     _, split = stream.open_split(shards, "train")
     order = Order(split.rows, 24, 4, seed=5)
     ranks = []
     for rank in range(world_size):
-        batches = list(stream.streamed_batches(split, order, images, 3, first_step, rank, world_size, 1.0))
+        place = (3, first_step, rank, world_size, 1.0, decode, 2)
+        batches = list(stream.streamed_batches(split, order, images, *place))
         assert all(len(batch.labels) == 24 // world_size for batch in batches)
         ranks.append(batches)
     parts = [list(step) for step in zip(*ranks, strict=True)]
@@ -64,6 +69,7 @@ def epoch(shards: str, world_size: int, first_step: int = 0, images: Images = JI
         "images": np.stack([np.concatenate([b.images for b in step]) for step in parts]),
         "labels": np.stack([np.concatenate([b.labels for b in step]) for step in parts]),
         "ids": np.stack([np.concatenate([b.ids for b in step]) for step in parts]),
+        "shift": np.stack([np.concatenate([b.shift for b in step if b.shift is not None]) for step in parts]),
         "replaced": np.asarray(sum(b.replaced for step in parts for b in step)),
     }
 
@@ -76,20 +82,30 @@ def test_every_image_comes_once_with_its_label(alone: dict[str, np.ndarray], sha
     np.testing.assert_array_equal(labels[alone["ids"]], alone["labels"])
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_pictures_and_batches_are_the_same_for_any_number_of_workers(
-    alone: dict[str, np.ndarray], shards: str, world_size: int
+def test_pictures_are_a_function_of_bytes_seed_epoch_and_place(alone: dict[str, np.ndarray], shards: str) -> None:
+    _, split = stream.open_split(shards, "train")
+    files = [file for g in range(len(split.rows)) for file in split.read(g)["image"]]
+    for step, row in ((0, 0), (3, 17), (5, 23)):
+        place = int(alone["ids"][step, row])
+        rng = np.random.default_rng((5, 3, place, 2))
+        np.testing.assert_array_equal(stream.augment(files[place], JITTER, rng), alone["images"][step, row])
+        np.testing.assert_array_equal(pca_shift(rng), alone["shift"][step, row])
+
+
+@pytest.mark.parametrize(("world_size", "decode"), [(2, "tasks"), (4, "tasks"), (1, "worker"), (2, "worker")])
+def test_pictures_and_batches_are_the_same_for_any_number_of_workers_and_wherever_they_are_decoded(
+    alone: dict[str, np.ndarray], shards: str, world_size: int, decode: Where
 ) -> None:
-    several = epoch(shards, world_size)
+    several = epoch(shards, world_size, decode=decode)
     for name, array in alone.items():
         np.testing.assert_array_equal(several[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize(("step", "decode"), [(1, "tasks"), (4, "tasks"), (4, "worker")])
 def test_a_resume_inside_the_epoch_goes_on_with_the_next_batch(
-    alone: dict[str, np.ndarray], shards: str, step: int
+    alone: dict[str, np.ndarray], shards: str, step: int, decode: Where
 ) -> None:
-    rest = epoch(shards, 2, first_step=step)
+    rest = epoch(shards, 2, first_step=step, decode=decode)
     for name in ("images", "labels", "ids"):
         np.testing.assert_array_equal(rest[name], alone[name][step:], err_msg=name)
 
@@ -151,10 +167,11 @@ def test_an_image_that_cannot_be_decoded_is_replaced_alike_everywhere(ray_local:
     images[3] = b"no image"
     table = table.set_column(0, "image", pa.array(images, pa.binary()))
     pq.write_table(table, shard, row_group_size=16, compression="none")
-    one, two = epoch(str(copy), 1), epoch(str(copy), 2)
-    np.testing.assert_array_equal(one["images"], two["images"])
-    np.testing.assert_array_equal(one["ids"], two["ids"])
-    assert one["replaced"] == two["replaced"] <= 1
+    one, two, late = epoch(str(copy), 1), epoch(str(copy), 2), epoch(str(copy), 1, decode="worker")
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, two[name], err_msg=name)
+        np.testing.assert_array_equal(array, late[name], err_msg=name)
+    assert one["replaced"] <= 1
     _, split = stream.open_split(str(copy), "train")
     batches = list(stream.streamed_evaluation(split, JITTER, 10, 0, 1, 1.0))
     assert sum(batch.replaced for batch in batches) == 1

@@ -276,6 +276,18 @@ def test_half_of_the_images_are_mirrored(photograph: Photograph):
     assert abs(mirrored - 500) < 4 * np.sqrt(250)
 
 
+@pytest.mark.parametrize("name", HERE)
+def test_a_crop_that_is_mirrored_at_once_is_the_mirror_image_of_the_crop(name: str, files: list[bytes]):
+    engine = region.engine(name)
+    for crop in (images.random_resized_crop, images.scale_jitter_crop):
+        for seed in range(6):
+            one, two = (np.random.default_rng(seed) for _ in range(2))
+            out = np.empty((64, 64, 3), np.uint8)
+            given = crop(files[seed % len(files)], one, 64, engine=engine, flip=True, out=out)
+            assert given is out
+            assert np.array_equal(out, images.flip(crop(files[seed % len(files)], two, 64, engine=engine), two))
+
+
 def test_the_eigenvectors_are_a_rotation_of_the_colours():
     assert np.allclose(images.EIGENVECTORS.T @ images.EIGENVECTORS, np.eye(3), atol=1e-3)
     assert (np.diff(images.EIGENVALUES) < 0).all()

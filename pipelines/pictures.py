@@ -1,0 +1,110 @@
+"""Encoded images -> the batch that the network sees, by the recipe: a pure function of (bytes, seed, epoch, id).
+
+The same pixels come out in a Ray Data task and in a thread of the training process, whatever their number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipelines.split import Split, UnreadableShard
+from resnet import images
+
+if TYPE_CHECKING:
+    from resnet.recipe import Images
+
+CHUNK = 8  # images that a thread decodes at a time: threads end a batch together
+
+
+class Batch(NamedTuple):
+    """images: (N, S, S, 3) uint8; labels: (N,) int64; ids: (N,) places in the split; shift: (N, 3) float32 or None.
+
+    replaced: images of the batch whose bytes could not be decoded, and that another image or black stands for.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    shift: np.ndarray | None = None
+    replaced: int = 0
+
+
+class Encoded(NamedTuple):
+    """Rows of a batch as the shards have them. images: files; labels: (N,) int64; ids: (N,) places in the split."""
+
+    images: list[bytes]
+    labels: np.ndarray
+    ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How the images of one training epoch are seen. seed: the run's."""
+
+    split: Split
+    policy: Images
+    seed: int
+    epoch: int
+
+    def start(self, rows: Encoded, pool: Executor, out: np.ndarray | None = None) -> Callable[[], Batch]:
+        """Decode a batch in the threads of a pool; calling what is returned waits for it. out: where the pixels go."""
+        size, count = self.policy.size, len(rows.images)
+        pixels = np.empty((count, size, size, 3), np.uint8) if out is None else out[:count]
+        labels = rows.labels.copy()
+        shift = np.empty((count, 3), np.float32) if self.policy.color == "pca" else None
+        batch = Batch(pixels, labels, rows.ids, shift)
+        parts = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+        started = [pool.submit(self._part, rows, part, batch) for part in parts]
+        return lambda: batch._replace(replaced=sum(future.result() for future in started))
+
+    def _part(self, rows: Encoded, part: range, batch: Batch) -> int:
+        """Decode some images into a batch; how many were replaced."""
+        replaced = 0
+        for i in part:
+            place = int(rows.ids[i])
+            rng = np.random.default_rng((self.seed, self.epoch, place, 2))
+            try:
+                augment(rows.images[i], self.policy, rng, batch.images[i])
+            except images.CorruptImage:
+                batch.labels[i] = self._replace(place, rng, batch.images[i])
+                replaced += 1
+            if batch.shift is not None:
+                batch.shift[i] = images.pca_shift(rng)
+        return replaced
+
+    def _replace(self, place: int, rng: np.random.Generator, out: np.ndarray) -> int:
+        """Show the next image of the same row group that can be decoded; its label.
+
+        Which one is a function of the shards alone, so that every run and every rank replaces alike.
+        """
+        starts = self.split.starts()
+        group = int(np.searchsorted(starts, place, side="right")) - 1
+        rows, row = self.split.read(group), place - int(starts[group])
+        count = len(rows["image"])
+        for other in ((row + step) % count for step in range(1, count)):
+            with contextlib.suppress(images.CorruptImage):
+                augment(rows["image"][other], self.policy, rng, out)
+                return int(rows["label"][other])
+        raise UnreadableShard(f"a row group of {count} rows has no image that can be decoded")
+
+
+def augment(data: bytes, policy: Images, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
+    """Bytes of an image -> (size, size, 3) uint8, by the recipe's training policy. A pure function of (bytes, rng)."""
+    if policy.policy == "scale-jitter":
+        assert policy.shorter_side is not None
+        low, high = (policy.scaled(side) for side in policy.shorter_side)
+        return images.scale_jitter_crop(data, rng, policy.size, (low, high), flip=policy.flip, out=out)
+    assert policy.area is not None
+    return images.random_resized_crop(data, rng, policy.size, policy.area, flip=policy.flip, out=out)
+
+
+def center(data: bytes, policy: Images) -> np.ndarray:
+    """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
+    side = policy.size if policy.eval_shorter_side is None else policy.scaled(policy.eval_shorter_side)
+    return images.center_crop(data, policy.size, side)
