@@ -145,7 +145,8 @@ def _log(
 def register(api: Any, run_id: str, checkpoint: str, error: float, data: str, before: str = "") -> tuple[str, str]:
     """Register a checkpoint as a new version of `resnet`; serve it if it is better than the champion.
 
-    error: top-1 in percent on the validation split of `data`, whose fingerprint was `before` once. Returns the version and a sentence on the alias.
+    error: top-1 in percent on the validation split of `data`, which older versions of this program call `before`.
+    Returns the version and a sentence on the alias.
     """
     from mlflow.exceptions import MlflowException
 
