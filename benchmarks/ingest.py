@@ -8,8 +8,11 @@ Contenders run interleaved: in each round every one runs once, as a process of i
 state after a warm-up. Ratios are taken round by round, their median and spread are printed. On a machine with other
 work read the ratios of CPU seconds an image: they do not count the seconds that other programs took.
 
+With --runs FILE each run is kept, and the same command goes on with what is missing: long runs in pieces (--minutes).
+
 ours-originals keeps the files' bytes; ours-256 and ours-320 are shards re-encoded once, at quality 90, with that
-shorter side. bare-* is the same decoding of the same rows in plain processes, without Ray and without a consumer: what
+shorter side. They decode late, in threads of the consumer, as data.decode auto chooses on one machine; tasks-* decode
+in Ray Data tasks. bare-* is the same decoding of the same rows in plain processes, without Ray and without a consumer: what
 it is faster is what Ray Data costs. The last line of stdout is JSON; the rest is on stderr. ../shared/data beside the
 project has the images, or name a folder of class folders with --images.
 """
@@ -36,7 +39,7 @@ UNPACK = ROOT.parent / "shared" / "data" / "unpack.py"
 SHARDS = {"originals": None, "256": 256, "320": 320}  # shorter side after re-encoding
 QUALITY = 90
 ROWS = 64  # of a row group: two windows of 16 in 2,000 images, so that two tasks have work
-OURS = [f"{way}-{shards}" for shards in SHARDS for way in ("ours", "bare")]
+OURS = [f"{way}-{shards}" for shards in SHARDS for way in ("ours", "tasks", "bare")]
 CONTENDERS = [*peers.PEERS, *OURS]
 BATCHES = 32  # measured for ours, a core: each task hands on a window, of 8 batches, in its turn
 STRETCH = 16  # times that the row groups are gone through in the epoch that is measured
@@ -138,7 +141,7 @@ def stretched(uri: str, times: int) -> tuple[Any, Any]:
     return long, Order(long.rows, order.batch_size, order.window, order.seed)
 
 
-def run_ours(uri: str, cores: int, batches: int) -> dict[str, float]:
+def run_ours(uri: str, cores: int, batches: int, decode: Any) -> dict[str, float]:
     """Our stream through Ray Data, one consumer: a whole epoch to warm up, then so many batches of the next."""
     import ray
 
@@ -149,7 +152,7 @@ def run_ours(uri: str, cores: int, batches: int) -> dict[str, float]:
 
     def epoch(number: int, times: int) -> Iterator[Any]:
         split, order = stretched(uri, times)
-        place = (number, 0, 0, 1, float(cores))
+        place = (number, 0, 0, 1, float(cores), decode, cores)
         for i, batch in enumerate(stream.streamed_batches(split, order, recipe_images(), *place)):
             if i % 16 == 0:  # asking costs milliseconds
                 store.append(store_used(address))
@@ -214,16 +217,15 @@ def _bare_batches(uri: str, rank: int, cores: int) -> Iterator[Any]:
     from pipelines.stream import augment
 
     (split, order), policy = opened(uri), recipe_images()
-    epoch = 0
+    epoch, at, batch = 0, 0, np.empty((peers.BATCH, peers.SIZE, peers.SIZE, 3), np.uint8)
     while True:
-        images = []
         for group in range(rank, len(split.rows), cores):
             for row, data in enumerate(split.read(group)["image"]):
-                rng = np.random.default_rng((order.seed, epoch, group, row))
-                images.append(augment(data, policy, rng))
-                if len(images) == peers.BATCH:
-                    yield np.stack(images)
-                    images = []
+                augment(data, policy, np.random.default_rng((order.seed, epoch, group, row)), batch[at])
+                at += 1
+                if at == peers.BATCH:
+                    yield batch
+                    at, batch = 0, np.empty_like(batch)
         epoch += 1
 
 
@@ -237,7 +239,8 @@ def run_here(name: str, data: Path, cores: int, seconds: float) -> dict[str, flo
     os.environ["OMP_NUM_THREADS"] = "1"
     if way == "bare":
         return run_bare(str(data / shards), cores, seconds)
-    return run_ours(str(data / shards), cores, BATCHES * cores if seconds > QUICK else 8 * cores)
+    batches = BATCHES * cores if seconds > QUICK else 8 * cores
+    return run_ours(str(data / shards), cores, batches, "worker" if way == "ours" else "tasks")
 
 
 def command(name: str, data: Path, cores: int, options: argparse.Namespace) -> list[str]:
@@ -283,23 +286,43 @@ def absent(name: str, data: Path) -> str | None:
 
 def measure(data: Path, options: argparse.Namespace) -> tuple[dict[tuple[str, int], list[Any]], dict[str, str]]:
     """All rounds: (contender, cores) -> a result a round; and why a contender is missing."""
-    missing = {name: why for name in options.only if (why := absent(name, data))}
-    results: dict[tuple[str, int], list[Any]] = {}
+    results = kept(options.runs)
+    begin, missing = time.monotonic(), {}
     for number in range(options.rounds):
         for cores in options.cores:
-            for name in [n for n in options.only if n not in missing]:
-                got = run_once(name, data, cores, options)
+            for name in options.only:
+                runs = results.setdefault((name, cores), [])
+                if name in missing or len(runs) > number or time.monotonic() - begin > 60 * options.minutes:
+                    continue
+                got = absent(name, data) or run_once(name, data, cores, options)
                 if isinstance(got, str):
                     missing[name] = got
                     say(f"{name}: {got}")
                     continue
-                results.setdefault((name, cores), []).append(got)
+                keep(options.runs, {"contender": name, "cores": cores} | got)
+                runs.append(got)
                 load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "-"
                 say(
                     f"round {number + 1}/{options.rounds}  {cores} cores  {name:24s} {got['rate']:7.1f} img/s  "
                     f"{1000 * got['cpu_s']:6.2f} ms CPU/img  load {load}"
                 )
-    return {key: runs for key, runs in results.items() if key[0] not in missing}, missing
+    return {key: runs for key, runs in results.items() if runs and key[0] not in missing}, missing
+
+
+def kept(path: Path | None) -> dict[tuple[str, int], list[Any]]:
+    """The runs that a file holds, a JSON line each."""
+    results: dict[tuple[str, int], list[Any]] = {}
+    for line in path.read_text().splitlines() if path and path.exists() else []:
+        run = json.loads(line)
+        results.setdefault((run["contender"], run["cores"]), []).append(run)
+    return results
+
+
+def keep(path: Path | None, run: dict[str, Any]) -> None:
+    """Add a run to the file."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(run) + "\n")
 
 
 # --- What it says -----------------------------------------------------------------------------------------------------
@@ -314,7 +337,7 @@ def ratio(results: dict[tuple[str, int], list[Any]], a: str, b: str, cores: int,
     """How many times as fast a is as b, round by round. cpu: by CPU seconds an image, else by images a second."""
     if (a, cores) not in results or (b, cores) not in results:
         return None
-    pairs = zip(results[a, cores], results[b, cores], strict=True)
+    pairs = zip(results[a, cores], results[b, cores], strict=False)  # a run that was cut short may lack the last
     return spread([y["cpu_s"] / x["cpu_s"] if cpu else x["rate"] / y["rate"] for x, y in pairs])
 
 
@@ -330,7 +353,7 @@ def rows_of(results: dict[tuple[str, int], list[Any]]) -> list[dict[str, Any]]:
         for key in ("first_batch_s", "next_epoch_s", "read_kb", "store_mib"):
             row[key] = statistics.median([run[key] for run in runs]) if key in runs[0] else None
         one = results.get((name, 1))
-        row["growth"] = spread([r["rate"] / o["rate"] for r, o in zip(runs, one, strict=True)]) if one else None
+        row["growth"] = spread([r["rate"] / o["rate"] for r, o in zip(runs, one, strict=False)]) if one else None
         rows.append(row)
     return rows
 
@@ -374,6 +397,8 @@ GOALS = {
     "over_ffcv_half_raw": ("ours-256", "ffcv-400-half-raw"),
     "of_bare_loop": ("ours-originals", "bare-originals"),
     "of_bare_loop_reencoded": ("ours-256", "bare-256"),
+    "of_bare_loop_in_tasks": ("tasks-originals", "bare-originals"),
+    "of_bare_loop_in_tasks_reencoded": ("tasks-256", "bare-256"),
 }
 
 
@@ -426,6 +451,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=int, default=10, help="batches a core that a peer's run measures")
     parser.add_argument("--seconds", type=float, default=6.0, help="that a bare loop is measured")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME", help="contenders")
+    parser.add_argument("--runs", type=Path, help="file that keeps each run; what it holds is not run again")
+    parser.add_argument("--minutes", type=float, default=600, help="after which no further run is begun")
     parser.add_argument("--quick", action="store_true", help="one round of few batches: does everything run?")
     parser.add_argument("--run", choices=OURS, help="one run of one of ours; --data must be prepared")
     return parser
@@ -456,6 +483,9 @@ def main() -> int:
     say(table(rows))
     for name, why in missing.items():
         say(f"{name}: null, {why}")
+    from pipelines.tracking import git_commit
+    from resnet.hardware import describe
+
     starts = [run["next_epoch_s"] for (name, _), runs in results.items() if name == "ours-originals" for run in runs]
     summary = goals(results, cores, False) | {
         "first_batch_s": round(statistics.median(starts), 3) if starts else None,
@@ -467,6 +497,9 @@ def main() -> int:
         "cores": options.cores,
         "rounds": options.rounds,
         "missing": missing,
+        "command": "python benchmarks/ingest.py " + " ".join(sys.argv[1:]),
+        "commit": git_commit(),
+        "hardware": describe(),
         "rows": rows,
     }
     print(json.dumps(summary), flush=True)
