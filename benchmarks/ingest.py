@@ -12,7 +12,7 @@ With --runs FILE each run is kept, and the same command goes on with what is mis
 
 ours-originals keeps the files' bytes; ours-256 and ours-320 are shards re-encoded once, at quality 90, with that
 shorter side. They decode late, in threads of the consumer, as data.decode auto chooses on one machine; tasks-* decode
-in Ray Data tasks. bare-* is the same decoding of the same rows in plain processes, without Ray and without a consumer: what
+in Ray Data tasks. bare-* is the same decoding of the same rows in plain processes, without Ray or a consumer: what
 it is faster is what Ray Data costs. The last line of stdout is JSON; the rest is on stderr. ../shared/data beside the
 project has the images, or name a folder of class folders with --images.
 """
