@@ -108,7 +108,7 @@ class Recorder:
         gained = {"curves": figure}
         try:
             if self._stop():
-                gained |= self._conclude(outcome, figure, data)
+                gained |= self._conclude(outcome, figure, data, before)
         except Exception as trouble:  # the training has ended well, whatever a store on a network throws
             self.trouble = trouble
         if self.trouble is not None:
@@ -118,7 +118,7 @@ class Recorder:
             )
         return gained
 
-    def _conclude(self, outcome: Outcome, figure: str, data: str) -> dict[str, str]:
+    def _conclude(self, outcome: Outcome, figure: str, data: str, before: str) -> dict[str, str]:
         """Artifacts, the checkpoint's place, the registry."""
         assert self.run_id is not None
         api = tracking.client()
