@@ -241,7 +241,8 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
                 trouble = error
             except RayActorError as error:  # Ray Train's controller died, and its workers with it
                 trouble = error
-                continue
+                if _free_places():
+                    continue
             break
     if (reason := progress.failure(run.name)) is not None:
         raise RuntimeError(f"{run.name} failed: {reason}") from trouble
@@ -255,15 +256,41 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
     return checkpoints.path(name), checkpoint.progress.rows
 
 
+def _free_places() -> bool:
+    """Remove the placement groups that a lost controller left, which hold the CPUs that the next one needs.
+
+    Ray Train's own cleaner asks the dashboard whether the controller lives, and waits for ever where there is none.
+    A trial of a sweep leaves them: they cannot be told from those of the other trials. Whether they are gone.
+    """
+    import ray
+    from ray._raylet import PlacementGroupID  # pyright: ignore[reportAttributeAccessIssue]  compiled
+    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+    here = ray.get_runtime_context()
+    if here.get_actor_id() is not None:
+        return False
+    for name, found in placement_group_table().items():
+        if name.endswith(here.get_job_id()) and found["state"] != "REMOVED":  # an id ends with that of its job
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+    return True
+
+
 def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
     """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
     from pipelines.worker import train_worker
 
+    class Trainer(TorchTrainer):
+        """Without the actor that hands out datasets: each worker opens its own, and a process less starts sooner."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            return [c for c in super()._create_default_callbacks() if not isinstance(c, DatasetsCallback)]
+
     scaling = run.scaling
-    return TorchTrainer(
+    return Trainer(
         train_worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=ScalingConfig(
