@@ -43,9 +43,11 @@ from resnet.hardware import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("worker", "driver", "controller", "node")
+# Ray Train's cleaner of a lost controller's places asks the dashboard.
+DASHBOARD = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": 0}
 TITLES = {"worker": "ray::RayTrainWorker", "controller": "ray::TrainController"}
 STARTING = 0.25  # share of kills that come before the run has made a step again
-PATIENCE = 240.0  # seconds without a new step after which a run counts as lost
+PATIENCE = 120.0  # seconds without a new step after which a run counts as lost
 EVERY = ("--checkpoints.every-steps", "16", "--no-promote", "--scaling.threads", "1")
 
 
@@ -114,7 +116,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "object_store_memory": 2**28, "node_ip_address": "127.0.0.1", "temp_dir": folder}
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args={**node, **DASHBOARD})
         self.add()
         os.environ["RAY_ADDRESS"] = self.cluster.address
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -313,8 +315,7 @@ def measure(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All cases; what their runs came to."""
     nodes = Nodes()
     kinds = itertools.cycle(np.random.default_rng(words.seed).permutation(KINDS).tolist())
-    ends = time.monotonic() + 60 * words.minutes
-    chosen = [case for case in CASES if case.name in words.cases]
+    began, chosen = time.monotonic(), [case for case in CASES if case.name in words.cases]
     result: dict[str, Any] = {
         "kills": 0,
         "runs": 0,
@@ -324,7 +325,8 @@ def measure(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "each": [],
     }
     print("case           run killed      while      step resumed again  until a new step, by", file=sys.stderr)
-    for case in chosen:
+    for number, case in enumerate(chosen, 1):
+        ends = began + 60 * words.minutes * number / len(chosen)
         reference, kills = whole(case, folder), 0
         while kills < words.kills / len(chosen) and time.monotonic() < ends:
             job = Job(case, folder / f"{case.name.replace(' ', '-')}-{result['runs']}")
