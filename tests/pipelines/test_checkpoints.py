@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import fs
 
 from pipelines.checkpoints import Checkpoints, Writer
 from resnet.checkpoint import Checkpoint, EpochRow, Progress
@@ -126,3 +127,36 @@ def test_the_end_of_a_training_does_not_wait_for_ever(tmp_path: Path, monkeypatc
     writer.submit(checkpoint(10))
     writer.close()
     assert writer.trouble is not None
+
+
+def test_a_lost_bucket_is_told_and_the_same_checkpoint_is_written_once_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An S3 server on the loopback interface that is stopped and started again with what it held."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("EC2_METADATA_DISABLED", "true")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr(Writer, "RETRY", 0.2)
+    server = moto.ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    fs.FileSystem.from_uri(f"s3://runs?{options}&allow_bucket_creation=true")[0].create_dir("runs")
+    store = Checkpoints(f"s3://runs/one?{options}", keep=1)
+    writer = Writer(store)
+    writer.submit(checkpoint(10))
+    writer.flush()
+    assert writer.written == "step-00000010"
+    server.stop()
+    writer.submit(checkpoint(20))
+    writer.flush()
+    assert writer.trouble is not None
+    assert "the checkpoint of step 20 could not be written" in writer.trouble
+    again = moto.ThreadedMotoServer("127.0.0.1", port)
+    again.start()
+    writer.close()
+    assert writer.trouble is None
+    found = store.latest()
+    assert found is not None
+    assert found[1].progress.step == 20
+    again.stop()
