@@ -279,18 +279,11 @@ def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
     """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
-    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
     from pipelines.worker import train_worker
 
-    class Trainer(TorchTrainer):
-        """Without the actor that hands out datasets: each worker opens its own, and a process less starts sooner."""
-
-        def _create_default_callbacks(self) -> list[Any]:
-            return [c for c in super()._create_default_callbacks() if not isinstance(c, DatasetsCallback)]
-
     scaling = run.scaling
-    return Trainer(
+    return TorchTrainer(
         train_worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=ScalingConfig(
