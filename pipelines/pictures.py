@@ -94,6 +94,18 @@ class Pictures:
         raise UnreadableShard(f"a row group of {count} rows has no image that can be decoded")
 
 
+def shortage(kept: int | None, policy: Images) -> str | None:
+    """A note where a recipe scales images up that preparation has scaled down. kept: shorter side in the shards."""
+    jitter = policy.shorter_side[1] if policy.policy == "scale-jitter" and policy.shorter_side else 0
+    needed = max(policy.scaled(jitter), policy.scaled(policy.eval_shorter_side or 0))
+    if kept is None or needed <= kept:
+        return None
+    return (
+        f"note: the recipe scales images to shorter sides of up to {needed} pixels and the shards keep {kept}: what is "
+        f"larger is blurred. `jobs/write_shards.py --shorter-side {needed}`, or without it, keeps what is needed"
+    )
+
+
 def augment(data: bytes, policy: Images, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8, by the recipe's training policy. A pure function of (bytes, rng)."""
     if policy.policy == "scale-jitter":

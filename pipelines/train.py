@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import cluster, progress, report, stream, tracking
 from pipelines.feed import Feed
 from pipelines.manifest import Manifest
+from pipelines.pictures import shortage
 from pipelines.place import Outcome, Place
 from pipelines.recorder import Recorder
 from pipelines.run import Run, home
@@ -97,6 +98,8 @@ def fit(
     run = run.model_copy(update={"scaling": scaling, "data": data})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
     _say(show, _plan(run, source))
+    if note := shortage(source.manifest.encoding.shorter_side, run.recipe.images):
+        _say(show, note)
     recorder = _recorder(run, source, parent)
     try:
         with progress.Watch([run.name], recorder.see, show=show):

@@ -13,6 +13,7 @@ from pyarrow import parquet as pq
 
 from pipelines import stream
 from pipelines.order import Order
+from pipelines.pictures import shortage
 from pipelines.shards import write_shards
 from pipelines.sources import Source
 from resnet.images import pca_shift
@@ -209,3 +210,16 @@ def test_shards_can_be_read_from_any_folder(shards: str, tmp_path: Path) -> None
         assert stream.open_split(str(moved), "train")[1].examples == 150
     finally:
         moved.rename(shards)
+
+
+def test_a_recipe_that_needs_more_pixels_than_the_shards_keep_is_told_so() -> None:
+    paper = recipe("imagenet-resnet50-B").images
+    assert shortage(None, paper) is None
+    assert shortage(480, paper) is None
+    note = shortage(256, paper)
+    assert note is not None
+    assert "up to 480 pixels and the shards keep 256" in note
+    half = paper.model_copy(update={"size": 112})
+    assert shortage(240, half) is None, "lengths scale with the size"
+    common = recipe("imagenet-resnet50-B@90").images
+    assert shortage(256, common) is None
