@@ -143,7 +143,9 @@ class Folder:
         """Remove a file or a folder with all it holds; nothing happens where there is none."""
         kind = self.kind(name)
         if kind == fs.FileType.Directory:
-            self.place[0].delete_dir(self.path(name))
+            # On gs:// a folder is its files; when they are gone Arrow misses an entry for the folder itself.
+            with contextlib.suppress(FileNotFoundError):
+                self.place[0].delete_dir(self.path(name))
         elif kind == fs.FileType.File:
             self.place[0].delete_file(self.path(name))
 
