@@ -55,10 +55,11 @@ def train_population(
     else:
         tuner = tune.Tuner(
             trainable,
-            param_space={"member": tune.grid_search(list(range(asked.count)))} | _space(asked),
+            param_space=_space(asked),
             tune_config=tune.TuneConfig(
                 metric="top1_error",
                 mode="min",
+                num_samples=asked.count,
                 max_concurrent_trials=board.slots,
                 scheduler=PopulationBasedTraining(
                     time_attr="step",
@@ -87,7 +88,7 @@ def _tried(result: Any, per_epoch: int) -> Tried:
     metrics = result.metrics or {}
     lives: list[Life] = [tuple(life) for life in json.loads(metrics.get("lives", "[]"))]
     return Tried(
-        number=result.config["member"],
+        number=metrics.get("member", -1),
         lr=result.config["lr"],
         weight_decay=result.config["weight_decay"],
         state="failed" if result.error is not None else "finished",
@@ -100,23 +101,25 @@ def _tried(result: Any, per_epoch: int) -> Tried:
 def live(config: dict[str, Any], base: str, feed: Feed, parent: str | None) -> None:
     """A member's life: from the checkpoint that it was given, or from the start, to the end or the next exchange."""
     given = tune.get_checkpoint()
+    # By Tune's number of the trial: an exchange replaces the whole of the trial's config.
+    member = int(str(tune.get_context().get_trial_id()).rpartition("_")[2])
     if given is None:
-        run = begin(Run.model_validate_json(base), config, None)
+        run = begin(Run.model_validate_json(base), member, config, None)
     else:
         with given.as_directory() as folder:
-            run = begin(Run.model_validate_json(base), config, Path(folder))
-    with Teller(run):
+            run = begin(Run.model_validate_json(base), member, config, Path(folder))
+    with Teller(run, member):
         fit(run, feed=feed, show=False, parent=parent)
 
 
-def begin(base: Run, config: dict[str, Any], given: Path | None) -> Run:
+def begin(base: Run, member: int, config: dict[str, Any], given: Path | None) -> Run:
     """The run of a life, its folder made ready. given: a checkpoint with the lives that led to it."""
-    run = setting(base, config["member"], config["lr"], config["weight_decay"])
+    run = setting(base, member, config["lr"], config["weight_decay"])
     step = json.loads((given / "progress.json").read_text())["step"] if given else 0
     lives = json.loads((given / LIVES).read_text()) if given else []
     if not lives or lives[-1][1:] != [config["lr"], config["weight_decay"]]:  # a restart is no new life
         lives.append([step, config["lr"], config["weight_decay"]])
-    digest = hashlib.sha256(json.dumps([config["member"], step, lives]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([member, step, lives]).encode()).hexdigest()[:8]
     run = run.model_copy(update={"storage": f"{base.storage_path}/lives/{step:08d}-{digest}"})
     folder = Path(run.storage_path) / run.name
     if not folder.exists():
@@ -133,7 +136,8 @@ def begin(base: Run, config: dict[str, Any], given: Path | None) -> Run:
 class Teller:
     """Within `with`: tells Tune of each epoch whose checkpoint is whole, together with the checkpoint."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, member: int) -> None:
+        self.member = member
         folder = Path(run.storage_path) / run.name
         self.lives = (folder / LIVES).read_text()
         self.checkpoints = Checkpoints(str(folder), run.checkpoints.keep)
@@ -173,5 +177,5 @@ class Teller:
                 return  # inside an epoch: no error is known there
             (copy / LIVES).write_text(self.lives)
             self.told = step
-            metrics = {"step": step, "top1_error": rows[-1]["top1_error"], "lives": self.lives}
+            metrics = {"step": step, "top1_error": rows[-1]["top1_error"], "lives": self.lives, "member": self.member}
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(str(copy)))

@@ -101,21 +101,21 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
 
 def test_a_life_begins_with_the_weights_and_the_history_that_it_takes_over(untrained: Any, tmp_path: Path) -> None:
     base = base_run("cifar10-resnet8", ["--storage", str(tmp_path / "search")], parse)
-    first = begin(base, {"member": 0, "lr": 0.1, "weight_decay": 1e-4}, None)
+    first = begin(base, 0, {"lr": 0.1, "weight_decay": 1e-4}, None)
     folder = Path(first.storage_path) / first.name
     assert json.loads((folder / LIVES).read_text()) == [[0, 0.1, 1e-4]]
     assert not list(folder.glob("step-*"))
     donor = tmp_path / "donor"
     shutil.copytree(next(untrained().glob("step-*")), donor)
     shutil.copy(folder / LIVES, donor)
-    other = begin(base, {"member": 1, "lr": 0.12, "weight_decay": 8e-5}, donor)
+    other = begin(base, 1, {"lr": 0.12, "weight_decay": 8e-5}, donor)
     place = Path(other.storage_path) / other.name
     assert json.loads((place / LIVES).read_text()) == [[0, 0.1, 1e-4], [264, 0.12, 8e-5]]
     taken = load(place / "step-00000264")
     assert taken.progress.step == 264
     assert other.recipe.optim.lr == 0.12
     assert other.name == setting(base, 1, 0.12, 8e-5).name
-    assert begin(base, {"member": 1, "lr": 0.12, "weight_decay": 8e-5}, donor) == other, "a restart is no new life"
+    assert begin(base, 1, {"lr": 0.12, "weight_decay": 8e-5}, donor) == other, "a restart is no new life"
 
 
 def test_held_out_images_are_val_and_no_image_is_in_both(tmp_path: Path) -> None:
