@@ -17,6 +17,8 @@ from pipelines.split import Split, UnreadableShard
 from resnet import images
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from resnet.recipe import Images
 
 CHUNK = 8  # images that a thread decodes at a time: threads end a batch together
@@ -36,9 +38,12 @@ class Batch(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Rows of a batch as the shards have them. images: files; labels: (N,) int64; ids: (N,) places in the split."""
+    """Rows of a batch as the shards have them. labels: (N,) int64; ids: (N,) places in the split.
 
-    images: list[bytes]
+    images: Arrow's binary scalars, views of the object store. A thread copies a file just before it decodes it.
+    """
+
+    images: list[pa.LargeBinaryScalar]
     labels: np.ndarray
     ids: np.ndarray
 
@@ -70,7 +75,7 @@ class Pictures:
             place = int(rows.ids[i])
             rng = np.random.default_rng((self.seed, self.epoch, place, 2))
             try:
-                augment(rows.images[i], self.policy, rng, batch.images[i])
+                augment(rows.images[i].as_py(), self.policy, rng, batch.images[i])
             except images.CorruptImage:
                 batch.labels[i] = self._replace(place, rng, batch.images[i])
                 replaced += 1

@@ -8,6 +8,7 @@ Resident (pipelines/resident.py): a small set is decoded once, and a batch is an
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -87,18 +88,24 @@ class Part:
                 if number + 1 < len(shares):
                     reading.append(ahead.submit(self._read, shares[number + 1][0]))
                 for batch_groups, batch_rows in zip(groups, rows, strict=True):
-                    # Row by row: a window put together in one piece costs a page fault for each 4 KiB of it.
-                    chosen = [(read[g], r) for g, r in zip(batch_groups.tolist(), batch_rows.tolist(), strict=True)]
-                    files = pa.array([column[r].as_py() for (column, _), r in chosen], pa.large_binary())
-                    labels = np.fromiter((labels[r] for (_, labels), r in chosen), np.int64, len(chosen))
+                    # A batch is sorted by row group: what it takes of each is a stretch. Taking and joining the
+                    # stretches is a third of the cost of taking row by row.
+                    ends = np.flatnonzero(np.diff(batch_groups, prepend=-1, append=-1)).tolist()
+                    parts = [(read[int(batch_groups[i])], batch_rows[i:j]) for i, j in itertools.pairwise(ends)]
+                    files = pa.concat_arrays([files.take(pa.array(chosen)) for (files, _), chosen in parts])
+                    labels = np.concatenate([labels[chosen] for (_, labels), chosen in parts])
                     yield pa.table({"image": files, "label": labels, "index": starts[batch_groups] + batch_rows})
 
     def _read(self, groups: np.ndarray) -> dict[int, tuple[pa.Array, np.ndarray]]:
         """The files and the labels of each row group of a window."""
+        import pyarrow as pa
+
         wanted = np.unique(groups).tolist()
         tables = self.pictures.split.tables(wanted)
-        columns = [(table["image"].combine_chunks(), table["label"].to_numpy()) for table in tables]
-        return dict(zip(wanted, columns, strict=True))
+        # Large: a batch may hold more than 2 GiB.
+        files = [table["image"].combine_chunks().cast(pa.large_binary()) for table in tables]
+        labels = [table["label"].to_numpy().astype(np.int64) for table in tables]
+        return dict(zip(wanted, zip(files, labels, strict=True), strict=True))
 
 
 def streamed_batches(
@@ -156,7 +163,8 @@ def _decode(part: Part, threads: int, item: dict[str, np.ndarray]) -> Iterator[d
 
 
 def _encoded(table: pa.Table) -> Encoded:
-    return Encoded(table["image"].to_pylist(), table["label"].to_numpy(), table["index"].to_numpy())
+    files = [file for chunk in table["image"].chunks for file in chunk]
+    return Encoded(files, table["label"].to_numpy(), table["index"].to_numpy())
 
 
 def _batch(block: dict[str, np.ndarray]) -> Batch:
