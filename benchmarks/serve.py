@@ -10,7 +10,8 @@ jobs/deploy_best.py as it is: Ray Serve behind HAProxy, with all of Ray's own pr
 
 Servers have one core, the client the other. Contenders take turns at each number of connections; those that are not
 measured are stopped (SIGSTOP), so that none pays for another. Ratios are taken round by round; medians and spread are
-printed. The networks are untrained. The last line of stdout is JSON, the rest is on standard error.
+printed. On a machine with other work read the ratio of CPU seconds a request: what one full core can do. The networks
+are untrained. The last line of stdout is JSON, the rest is on standard error.
 """
 
 from __future__ import annotations
@@ -105,6 +106,14 @@ class Server:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
+    def cpu(self) -> float:
+        """CPU seconds of all of them."""
+        total = 0.0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:2])
+        return total
+
     def end(self) -> None:
         """Ask it to end as a person would, and insist."""
         self.signal(signal.SIGCONT)
@@ -171,7 +180,9 @@ def turns(running: list[Server], images: Path, asked: argparse.Namespace) -> dic
             shift = (turn + place) % len(running)
             for server in running[shift:] + running[:shift]:
                 server.signal(signal.SIGCONT)
+                before = server.cpu()
                 row = server.measure(images, connections, SECONDS[connections] * asked.seconds)
+                row["cpu_ms"] = (server.cpu() - before) * 1000 / max(1, row["answered"])
                 server.signal(signal.SIGSTOP)
                 rows[connections][server.name].append(row)
                 print(
@@ -186,13 +197,14 @@ def table(rows: dict[int, dict[str, list[dict[str, Any]]]]) -> list[dict[str, An
     for connections, by_name in rows.items():
         for name, turns_of_it in by_name.items():
             line: dict[str, Any] = {"connections": connections, "server": name}
-            for key in ("per_second", "p50", "p99"):
+            for key in ("per_second", "p50", "p99", "cpu_ms"):
                 line[key] = round(statistics.median(row[key] for row in turns_of_it), 2)
             line["errors"] = sum(sum(row.get("errors", {}).values()) for row in turns_of_it)
             pairs = list(zip(turns_of_it, by_name["bare"], strict=True))
             shares = [row["per_second"] / limit["per_second"] for row, limit in pairs]
             line["of_bare"] = round(statistics.median(shares), 3)
             line["of_bare_spread"] = [round(min(shares), 3), round(max(shares), 3)]
+            line["of_bare_cpu"] = round(statistics.median(limit["cpu_ms"] / row["cpu_ms"] for row, limit in pairs), 3)
             line["over_bare_ms"] = round(statistics.median(row["p50"] - limit["p50"] for row, limit in pairs), 2)
             lines.append(line)
     return lines
@@ -200,14 +212,17 @@ def table(rows: dict[int, dict[str, list[dict[str, Any]]]]) -> list[dict[str, An
 
 def show(network: str, lines: list[dict[str, Any]]) -> None:
     """The table for a person."""
-    print(f"\n{network}\nconnections  server     req/s     p50     p99  errors  of bare (spread)", file=sys.stderr)
+    print(
+        f"\n{network}\nconnections  server     req/s     p50     p99  cpu ms  errors  of bare (spread)  in CPU",
+        file=sys.stderr,
+    )
     for line in lines:
         low, high = line["of_bare_spread"]
         over = f"  {line['over_bare_ms']:+.2f} ms" if line["connections"] == 1 else ""
         print(
             f"{line['connections']:11d}  {line['server']:9}{line['per_second']:7.1f}"
-            f"{line['p50']:8.1f}{line['p99']:8.1f}"
-            f"{line['errors']:8d}  {line['of_bare']:.3f} ({low:.3f}-{high:.3f}){over}",
+            f"{line['p50']:8.1f}{line['p99']:8.1f}{line['cpu_ms']:8.2f}"
+            f"{line['errors']:8d}  {line['of_bare']:.3f} ({low:.3f}-{high:.3f})   {line['of_bare_cpu']:.3f}{over}",
             file=sys.stderr,
         )
 
@@ -218,6 +233,7 @@ def claims(network: str, lines: list[dict[str, Any]]) -> dict[str, float]:
     out = {}
     if (SATURATED, "ours") in found:
         out[f"of_bare_{short}"] = found[SATURATED, "ours"]["of_bare"]
+        out[f"of_bare_cpu_{short}"] = found[SATURATED, "ours"]["of_bare_cpu"]
         peers = [
             line["per_second"] for (c, name), line in found.items() if c == SATURATED and name not in ("bare", "ours")
         ]
