@@ -70,8 +70,9 @@ class Server:
         self.name, self.port = name, port
         self.path = "/v1/predict" if name == "ours" else "/predict"
         own = [str(HERE / "serve_contenders.py"), name, str(checkpoint), "--port", str(port), "--images", str(images)]
+        lit = [str(HERE / "serve_litserve.py"), str(checkpoint), "--port", str(port)]
         job = [str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", str(checkpoint), "--port", str(port), *extra]
-        command = [CONTENDERS[name], *(job if name == "ours" else own)]
+        command = [CONTENDERS[name], *{"ours": job, "litserve": lit}.get(name, own)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "RESNET_HOME": str(checkpoint.parent)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -90,8 +91,10 @@ class Server:
 
     def tree(self) -> list[psutil.Process]:
         """The process and its descendants."""
-        root = psutil.Process(self.process.pid)
-        return [root, *root.children(recursive=True)]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.process.pid)
+            return [root, *root.children(recursive=True)]
+        return []
 
     def pin(self, core: int) -> None:
         """Keep every thread on one core."""

@@ -1,7 +1,7 @@
 """The servers of benchmarks/serve.py, one a process: python serve_contenders.py NAME CHECKPOINT PORT [--images FOLDER]
 
-All of them use serve.classifier with one thread and batches of at most 8. The peers (litserve, bentoml) run in
-.venv-peers, fastapi and bare in ours; ours itself is jobs/deploy_best.py.
+All of them use serve.classifier with one thread and batches of at most 8. LitServe has a file of its own, as it runs in
+.venv-peers and pickles its class; ours itself is jobs/deploy_best.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fastapi import FastAPI, Request
+
 from serve.classifier import Answer, Classifier
 
 BATCH = 8
-WAIT = 0.002  # seconds that LitServe and BentoML may wait for a batch to fill
 
 
 def top5(model: Classifier, answer: Answer) -> list[dict[str, Any]]:
@@ -57,7 +58,6 @@ def bare(checkpoint: str, images: Path) -> None:
 def fastapi(checkpoint: str, port: int) -> None:
     """FastAPI and uvicorn with a batcher as one writes it in twenty lines."""
     import uvicorn
-    from fastapi import FastAPI, Request
 
     model = Classifier(checkpoint)
     app = FastAPI()
@@ -88,42 +88,17 @@ def fastapi(checkpoint: str, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
 
 
-def litserve(checkpoint: str, port: int) -> None:
-    """LitServe: its own API process and worker, batches by its own queue."""
-    import litserve as ls  # pyright: ignore[reportMissingImports]
-    from fastapi import Request
-
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.model = Classifier(checkpoint)
-
-        async def decode_request(self, request: Request) -> Any:
-            return await request.body()
-
-        def predict(self, x: Any) -> Any:
-            return self.model.run_batch([self.model.crop(data) for data in x])
-
-        def unbatch(self, output: Any) -> Any:
-            return list(output)
-
-        def encode_response(self, output: Any) -> Any:
-            return top5(self.model, output)
-
-    server = ls.LitServer(Api(max_batch_size=BATCH, batch_timeout=WAIT), accelerator="cpu", workers_per_device=1)
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
-
-
 def main() -> None:
     """Serve until told to stop; `bare` prints its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("bare", "fastapi", "litserve"))
+    parser.add_argument("name", choices=("bare", "fastapi"))
     parser.add_argument("checkpoint")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--images", type=Path)
     asked = parser.parse_args()
     if asked.name == "bare":
         return bare(asked.checkpoint, asked.images)
-    return {"fastapi": fastapi, "litserve": litserve}[asked.name](asked.checkpoint, asked.port)
+    return fastapi(asked.checkpoint, asked.port)
 
 
 if __name__ == "__main__":
