@@ -74,20 +74,23 @@ class Server:
         job = [str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", str(checkpoint), "--port", str(port), *extra]
         command = [CONTENDERS[name], *{"ours": job, "litserve": lit}.get(name, own)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "RESNET_HOME": str(checkpoint.parent)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
+        self.log = checkpoint.parent / f"{checkpoint.name}-{name}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+            )
 
-    def wait(self, image: bytes) -> None:
-        """Return when it classifies. RuntimeError with its own words if it ended."""
+    def ready(self, image: bytes) -> bool:
+        """Whether it classifies, in the end. If not, its own words are printed."""
         deadline = time.monotonic() + 180
-        while self.name != "bare" and time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"{self.name} ended: {self.process.communicate()[1][-1500:]}")
+        while self.name != "bare" and time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(urllib.error.URLError, OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.path}", image, timeout=30).read()
-                return
+                return True
             time.sleep(0.3)
+        if self.name != "bare":
+            print(f"{self.name} is left out: {self.log.read_text()[-1500:]}", file=sys.stderr)
+        return self.name == "bare"
 
     def tree(self) -> list[psutil.Process]:
         """The process and its descendants."""
@@ -123,7 +126,7 @@ class Server:
         started = self.tree()
         self.process.send_signal(signal.SIGTERM if self.name == "litserve" else signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(60)
+            self.process.wait(30)
         for process in started:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -163,13 +166,12 @@ def servers(names: list[str], checkpoint: Path, images: Path, extra: list[str]) 
         Server(n, checkpoint, images, port, extra) for n, port in zip(names, free_ports(len(names)), strict=True)
     ]
     try:
-        for server in started:
-            server.wait(image)
-            server.pin(0)
+        running = [server for server in started if server.ready(image)]
         time.sleep(3)  # HAProxy has the replica, and no longer Serve's own proxy
-        for server in started:
+        for server in running:
+            server.pin(0)
             server.signal(signal.SIGSTOP)
-        yield started
+        yield running
     finally:
         for server in started:
             server.end()
