@@ -24,6 +24,7 @@ from pipelines.order import Order, evaluation_slice
 from pipelines.pictures import Batch, Encoded, Pictures, augment, center
 from pipelines.resident import Resident, load_resident, ordered, resident_batches, resident_evaluation
 from pipelines.split import Split, UnreadableShard, open_split
+from pipelines.storage import Folder
 from resnet import images
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ __all__ = [
 EVAL_CHUNK = 64  # images that an evaluation task yields at once
 SHIPPED = 16 * 2**20  # bytes of encoded images in a block: less costs more calls, more a later first batch
 ITEMS = 64  # of an epoch; each costs a millisecond before the first batch, 621 windows of ImageNet would take 0.7 s
-TASK_THREADS = 4  # of a task that decodes, at most
 AHEAD = 2  # batches that a worker's threads decode ahead
 
 
@@ -79,22 +79,31 @@ class Part:
 
         split, epoch = self.pictures.split, self.pictures.epoch
         starts = split.starts()
-        with ThreadPoolExecutor(1) as ahead:  # the next window is read while the present one is handed on
-            left = self.windows()[begin:end]
-            shares = [self.order.share(epoch, w, self.rank, self.world_size, skip) for w, skip in left]
-            reading = [ahead.submit(self._read, shares[0][0])]
-            for number, (groups, rows) in enumerate(shares):
-                read = reading.pop().result()
-                if number + 1 < len(shares):
-                    reading.append(ahead.submit(self._read, shares[number + 1][0]))
-                for batch_groups, batch_rows in zip(groups, rows, strict=True):
-                    # A batch is sorted by row group: what it takes of each is a stretch. Taking and joining the
-                    # stretches is a third of the cost of taking row by row.
-                    ends = np.flatnonzero(np.diff(batch_groups, prepend=-1, append=-1)).tolist()
-                    parts = [(read[int(batch_groups[i])], batch_rows[i:j]) for i, j in itertools.pairwise(ends)]
-                    files = pa.concat_arrays([files.take(pa.array(chosen)) for (files, _), chosen in parts])
-                    labels = np.concatenate([labels[chosen] for (_, labels), chosen in parts])
-                    yield pa.table({"image": files, "label": labels, "index": starts[batch_groups] + batch_rows})
+        shares = [
+            self.order.share(epoch, window, self.rank, self.world_size, skip)
+            for window, skip in self.windows()[begin:end]
+        ]
+        for (groups, rows), read in zip(shares, self._reads([groups for groups, _ in shares]), strict=True):
+            for batch_groups, batch_rows in zip(groups, rows, strict=True):
+                # A batch is sorted by row group: what it takes of each is a stretch. Taking and joining the stretches
+                # is a third of the cost of taking row by row.
+                ends = np.flatnonzero(np.diff(batch_groups, prepend=-1, append=-1)).tolist()
+                parts = [(read[int(batch_groups[i])], batch_rows[i:j]) for i, j in itertools.pairwise(ends)]
+                files = pa.concat_arrays([files.take(pa.array(chosen)) for (files, _), chosen in parts])
+                labels = np.concatenate([labels[chosen] for (_, labels), chosen in parts])
+                yield pa.table({"image": files, "label": labels, "index": starts[batch_groups] + batch_rows})
+
+    def _reads(self, windows: list[np.ndarray]) -> Iterator[dict[int, tuple[pa.Array, np.ndarray]]]:
+        """The row groups of each window; over a network the next window is read while one is handed on."""
+        if Folder(self.pictures.split.uri).is_local:
+            yield from map(self._read, windows)
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            reading = ahead.submit(self._read, windows[0])
+            for following in windows[1:]:
+                read, reading = reading.result(), ahead.submit(self._read, following)
+                yield read
+            yield reading.result()
 
     def _read(self, groups: np.ndarray) -> dict[int, tuple[pa.Array, np.ndarray]]:
         """The files and the labels of each row group of a window."""
@@ -125,7 +134,7 @@ def streamed_batches(
     cpus: what this rank's tasks may hold; decode: where images are decoded; threads: of this process, that decode.
     """
     part = Part(Pictures(split, policy, order.seed, epoch), order, first_step, rank, world_size)
-    each = min(cpus, TASK_THREADS) if decode == "tasks" else min(1.0, cpus)
+    each = min(1.0, cpus)  # more would not fit on a node with few CPUs left
     windows, tasks = len(part.windows()), max(1, int(cpus / each))
     # With several tasks at a time, one that has many windows would make all others wait for its end.
     width = -(-windows // (ITEMS if tasks == 1 or decode == "worker" else 4 * ITEMS))
@@ -134,8 +143,8 @@ def streamed_batches(
         with closing(_run(items, partial(_ship, part), SHIPPED, None, each, min(2, tasks), "pyarrow")) as blocks:
             yield from _late(part, blocks, max(1, threads))
         return
-    task = partial(_decode, part, max(1, int(each)))
-    with closing(_run(items, task, part.batch_size * policy.size**2 * 3, None, each, tasks, "numpy")) as blocks:
+    block_size = part.batch_size * policy.size**2 * 3
+    with closing(_run(items, partial(_decode, part), block_size, None, each, tasks, "numpy")) as blocks:
         for block in blocks:
             assert len(block["label"]) == part.batch_size
             yield _batch(block)
@@ -147,13 +156,13 @@ def _ship(part: Part, item: dict[str, np.ndarray]) -> Iterator[pa.Table]:
         yield from part.tables(int(begin), int(end))
 
 
-def _decode(part: Part, threads: int, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+def _decode(part: Part, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """A Ray Data task: some windows of one rank -> its batches, decoded and augmented, in order."""
     size = part.pictures.policy.size
     # Ray Data has copied a block into the object store before it asks for the next. Fresh memory costs a page fault for
     # each 4 KiB, a tenth of the whole time where images are small.
     pixels = np.empty((part.batch_size, size, size, 3), np.uint8)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(1) as pool:
         for table in _ship(part, item):
             batch = part.pictures.start(_encoded(table), pool, pixels)()
             replaced = np.zeros(len(batch.labels), np.int64)
