@@ -42,6 +42,9 @@ from serve.settings import Args
 from serve.traffic import Canary, Traffic, Version
 
 Outcome = dict[str, Any]
+MOST = (
+    16  # requests at one replica at once; eight times as few as by default, so that a small machine can be overloaded
+)
 
 
 def untrained(folder: Path, seed: int) -> str:
@@ -62,16 +65,17 @@ def untrained(folder: Path, seed: int) -> str:
 
 
 def photographs(folder: str | None, count: int = 64) -> list[bytes]:
-    """JPEGs of a folder, or drawn ones of 320 x 240 pixels with some noise (about 25 kB)."""
+    """JPEGs of a folder, or drawn ones of 320 x 240 pixels with some noise (about 25 kB), every 16th a PNG of 1 MB."""
     if folder is not None:
         paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
         return [path.read_bytes() for path in paths[:: max(1, len(paths) // count)][:count]]
     images, rng = [], np.random.default_rng(0)
-    for _ in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((320, 240), 3)
-        noisy = np.clip(np.asarray(coarse) + rng.normal(0, 12, (240, 320, 3)), 0, 255).astype(np.uint8)
+    for number in range(count):
+        width, height, kind = (800, 600, "PNG") if number % 16 == 15 else (320, 240, "JPEG")
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), 3)
+        noisy = np.clip(np.asarray(coarse) + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
         stream = io.BytesIO()
-        Image.fromarray(noisy).save(stream, "JPEG", quality=90)
+        Image.fromarray(noisy).save(stream, kind, quality=90)
         images.append(stream.getvalue())
     return images
 
@@ -191,10 +195,10 @@ class Endurance:
 
     async def overload(self) -> Outcome:
         """As many clients as images are let in, then ten times as many, then few again."""
-        await asyncio.to_thread(self.deploy, self.one, max_waiting=8, max_images=8)
-        full = await self.during(lambda: None, connections=16)
+        await asyncio.to_thread(self.deploy, self.one, max_waiting=MOST, max_images=8)
+        full = await self.during(lambda: None, connections=2 * MOST)
         before = await asyncio.to_thread(self.memory)
-        over = await self.during(lambda: None, connections=160)
+        over = await self.during(lambda: None, connections=20 * MOST)
         grown = await asyncio.to_thread(self.memory) - before
         after = await self.during(lambda: None, connections=4, least=2)
         ratio = over.summary()["ok_per_second"] / full.summary()["ok_per_second"]
@@ -273,7 +277,7 @@ def main() -> None:
     parser.add_argument("--proxy", choices=("auto", "haproxy", "serve"), default="auto")
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=TRIALS)
     asked = parser.parse_args()
-    haproxy.prepare(asked.proxy)
+    haproxy.prepare(asked.proxy, MOST)
     cluster.connect()
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
         endurance = Endurance(Path(folder), photographs(asked.images), asked.seconds)

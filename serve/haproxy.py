@@ -31,10 +31,12 @@ for word; do case $word in *.cfg) config=$word; esac; done
   -e 's/^\( *bind \)\*\?:\({ports}\)$/\1127.0.0.1:\2/' \
   -e 's#errorfile 50[23] .*#errorfile 503 {folder}/503.http#' \
   -e 's#errorfile 504 .*#errorfile 504 {folder}/504.http#' \
+  -e '/ maxconn /!s/^\( *server .* check observe .*\)$/\1 maxconn {most}/' \
   -e 's#^ *log 127.0.0.1:514 .*##' "$config"
 exec {binary} "$@"
 """
-BUFFER = 256 * 1024  # bytes: a request that fits can be sent again when its replica dies
+# Bytes: a request that fits can be sent again when its replica dies. Pages that no body fills take no memory.
+BUFFER = 4 * 2**20
 
 
 def refusal() -> str | None:
@@ -60,11 +62,12 @@ def binary() -> str:
     return get_haproxy_binary()
 
 
-def prepare(proxy: str = "auto") -> None:
+def prepare(proxy: str = "auto", most: int = 128) -> None:
     """Make the next Ray of this process serve behind HAProxy, or say on standard error why not.
 
     Before Ray starts, whose processes inherit the settings. proxy: auto, serve, or haproxy (ValueError where it does
-    not run).
+    not run). most: requests at one replica at once; more wait in HAProxy, five seconds at most, which costs the replica
+    nothing: to refuse them itself takes most of its time where ten times as many clients ask as it can serve.
     """
     if proxy == "serve":
         return
@@ -75,10 +78,10 @@ def prepare(proxy: str = "auto") -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))  # short: a Unix socket's path holds 107 bytes
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder, binary()))
+    os.environ.update(environment(folder, binary(), most))
 
 
-def environment(folder: Path, program: str) -> dict[str, str]:
+def environment(folder: Path, program: str, most: int = 128) -> dict[str, str]:
     """Variables of a Ray whose Serve uses HAProxy, with files in the folder and ports that are free now."""
     stats, metrics, http, grpc = free_ports(4)
     for status, title, detail in (
@@ -87,7 +90,9 @@ def environment(folder: Path, program: str) -> dict[str, str]:
     ):
         (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
     wrapper = folder / "haproxy"
-    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), ports=rf"{stats}\|{metrics}", folder=folder))
+    wrapper.write_text(
+        WRAPPER.format(binary=shlex.quote(program), ports=rf"{stats}\|{metrics}", folder=folder, most=most)
+    )
     wrapper.chmod(0o700)
     first = 20000 + http % 97 * 100  # of replicas; outside of what the system and Ray's workers take
     return {

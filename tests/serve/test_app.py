@@ -1,11 +1,14 @@
 """The application on a real Ray Serve: deployed, asked over HTTP, replaced by another checkpoint."""
 
 import concurrent.futures
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from serve import haproxy
 from serve.classifier import Classifier
 from serve.settings import Args, Deploy
 from serve.traffic import Canary, Traffic, Version
@@ -118,6 +122,30 @@ def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_re
     assert versions == {"1", "2"}
     assert {state.replica for state in rollout.states()} == replicas
     assert {(state.version, state.canary) for state in rollout.states()} == {("1", None)}
+
+
+def test_no_client_sees_it_when_a_replica_is_killed(url: str, picture: Picture):
+    if reason := haproxy.refusal():
+        pytest.skip(f"Serve's own proxy answers 500 to what a killed replica had in progress: {reason}")
+    from serve import rollout
+
+    killed = threading.Event()
+
+    def ask(number: int) -> list[int]:
+        codes, after = [], 0
+        with httpx.Client(timeout=60) as client:
+            while after < 20:
+                codes.append(client.post(f"{url}/v1/predict", content=picture(number)).status_code)
+                after += killed.is_set()
+        return codes
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask, number) for number in range(4)]
+        time.sleep(0.5)
+        os.kill(rollout.states()[0].pid, signal.SIGKILL)
+        killed.set()
+        codes = [code for client in clients for code in client.result()]
+    assert set(codes) == {200}
 
 
 def test_another_checkpoint_takes_over_without_a_failed_request(url: str, imagenet: Path, picture: Picture):
