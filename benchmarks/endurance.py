@@ -65,19 +65,22 @@ def untrained(folder: Path, seed: int) -> str:
 
 
 def photographs(folder: str | None, count: int = 64) -> list[bytes]:
-    """JPEGs of a folder, or drawn ones of 320 x 240 pixels with some noise (about 25 kB), every 16th a PNG of 1 MB."""
-    if folder is not None:
-        paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
-        return [path.read_bytes() for path in paths[:: max(1, len(paths) // count)][:count]]
-    images, rng = [], np.random.default_rng(0)
-    for number in range(count):
-        width, height, kind = (800, 600, "PNG") if number % 16 == 15 else (320, 240, "JPEG")
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), 3)
-        noisy = np.clip(np.asarray(coarse) + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
-        stream = io.BytesIO()
-        Image.fromarray(noisy).save(stream, kind, quality=90)
-        images.append(stream.getvalue())
-    return images
+    """JPEGs of a folder, or drawn ones of 320 x 240 pixels; and four PNGs of 1 MB: more than HAProxy sends in one go."""
+    large = [drawn(number, 800, 600, "PNG") for number in range(4)]
+    if folder is None:
+        return [drawn(number, 320, 240, "JPEG") for number in range(count)] + large
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    return [path.read_bytes() for path in paths[:: max(1, len(paths) // count)][:count]] + large
+
+
+def drawn(seed: int, width: int, height: int, kind: str) -> bytes:
+    """A smooth coloured image with noise, encoded."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), 3)
+    noisy = np.clip(np.asarray(coarse) + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noisy).save(stream, kind, quality=90)
+    return stream.getvalue()
 
 
 class Endurance:
