@@ -65,7 +65,7 @@ def untrained(folder: Path, seed: int) -> str:
 
 
 def photographs(folder: str | None, count: int = 64) -> list[bytes]:
-    """JPEGs of a folder, or drawn ones of 320 x 240 pixels; and four PNGs of 1 MB: more than HAProxy sends in one go."""
+    """JPEGs of a folder, or drawn ones of 320 x 240 pixels; and four PNGs of 1 MB, as cameras make them."""
     large = [drawn(number, 800, 600, "PNG") for number in range(4)]
     if folder is None:
         return [drawn(number, 320, 240, "JPEG") for number in range(count)] + large
