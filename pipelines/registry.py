@@ -32,6 +32,8 @@ def traffic(model: str, checkpoint: str | None = None, network: str | None = Non
     found = tracking.by_alias(tracking.client(), _name(model), CANARY) if follows(model) else None
     if found is None or str(found.version) == version:
         return {"stable": stable, "canary": None}
+    if PERCENT not in found.tags:
+        raise ValueError(f"version {found.version}, alias {CANARY}, must have tag {PERCENT}; --canary sets both")
     place, percent = found.source.removeprefix("file://"), float(found.tags[PERCENT])
     return {"stable": stable, "canary": {"version": str(found.version), "checkpoint": place, "percent": percent}}
 

@@ -57,6 +57,7 @@ class Replica:
         while True:
             time.sleep(rollout.LOOK)
             try:
+                self.models.close_unused()
                 wanted = self._wanted()
                 if wanted is not None and wanted != self.traffic:
                     self.models.apply(wanted)

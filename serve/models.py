@@ -120,7 +120,6 @@ class Models:
 
     def apply(self, wanted: Traffic) -> None:
         """Serve what is wanted, as far as it can be. Off the event loop: loading takes seconds."""
-        self._close_unused()
         self._apply_stable(wanted.stable)
         if wanted.canary is None:
             self._end_trial()
@@ -165,7 +164,7 @@ class Models:
         loaded.inference.metrics.up.set(0)
         self._left.append((time.monotonic(), loaded))
 
-    def _close_unused(self) -> None:
+    def close_unused(self) -> None:
         """End versions that no request can still be at: all are answered within the time-out, body and answer each."""
         while self._left and time.monotonic() - self._left[0][0] > 2 * self.args.timeout + 5:
             self._left.popleft()[1].inference.close()
@@ -176,9 +175,10 @@ class Models:
             return self.others[name]
         if name != self.args.name:
             raise Problem(404, f"model must be {' or '.join([self.args.name, *self.others])}, got {name[:80]}")
-        here = [self.stable] + ([self.trial.canary] if self.trial else [])
+        trial = self.trial  # it may end at any moment, in another thread
+        here = [self.stable] + ([trial.canary] if trial else [])
         if version is None:
-            return None if self.trial else self.stable
+            return None if trial else self.stable
         for loaded in here:
             if loaded.version == version:
                 return loaded
@@ -198,12 +198,14 @@ class Models:
 
     def families(self) -> list[Metric]:
         """The metrics of all that is and was served."""
-        canary = [self.trial.canary] if self.trial else []
-        there = [self.stable, *canary, *self.others.values(), *(loaded for _, loaded in self._left)]
-        return [family for loaded in there for family in loaded.inference.metrics.families()]
+        return [family for loaded in self._all() for family in loaded.inference.metrics.families()]
 
     def close(self) -> None:
         """End all threads."""
-        canary = [self.trial.canary] if self.trial else []
-        for loaded in [self.stable, *canary, *self.others.values(), *(loaded for _, loaded in self._left)]:
+        for loaded in self._all():
             loaded.inference.close()
+
+    def _all(self) -> list[Loaded]:
+        trial = self.trial
+        left = [loaded for _, loaded in list(self._left)]
+        return [self.stable, *([trial.canary] if trial else []), *self.others.values(), *left]
