@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""No request fails while replicas die, versions change and clients misbehave: python benchmarks/endurance.py [OPTIONS]
+"""No request fails while replicas die, versions change and clients misbehave: python -m benchmarks.endurance [OPTIONS]
 
 Starts Ray for itself and serves an untrained ResNet-20 on loopback with two replicas. Every answer is compared with the
 offline prediction of the version that it names. In turn: kill -9 of replicas, another version, a canary, a rolling
@@ -27,9 +26,9 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from endurance_client import Expected, Load, Seen, drip, drop, fuzz
 from PIL import Image
 
+from benchmarks.endurance_client import Expected, Load, Seen, drip, drop, fuzz
 from pipelines import cluster
 from resnet.checkpoint import Checkpoint, Progress, save
 from resnet.classes import ImageClass
@@ -204,7 +203,7 @@ class Endurance:
         over = await self.during(lambda: None, connections=20 * MOST)
         grown = await asyncio.to_thread(self.memory) - before
         after = await self.during(lambda: None, connections=4, least=2)
-        ratio = over.summary()["ok_per_second"] / full.summary()["ok_per_second"]
+        ratio = over.rate / max(full.rate, 1e-9)
         return {"full": full.summary(), "over": over.summary(), "throughput_ratio": round(ratio, 3),
                 "without_retry_after": over.without_retry_after, "memory_grew_mib": round(grown / 2**20, 1),
                 "after": after.summary()}  # fmt: skip

@@ -56,13 +56,17 @@ class Seen:
     seconds: list[float] = field(default_factory=list)
     took: float = 0.0
 
+    @property
+    def rate(self) -> float:
+        """Images answered a second."""
+        return self.codes["200"] / max(self.took, 1e-9)
+
     def summary(self) -> dict[str, object]:
         """Counts and latencies in milliseconds."""
-        ok = self.codes["200"]
         p50, p99, most = (1000 * np.quantile(self.seconds, q) for q in (0.5, 0.99, 1)) if self.seconds else (0, 0, 0)
         return {
             "requests": sum(self.codes.values()), "codes": dict(self.codes), "versions": dict(self.versions),
-            "wrong_answers": self.wrong, "ok_per_second": round(ok / max(self.took, 1e-9), 1),
+            "wrong_answers": self.wrong, "ok_per_second": round(self.rate, 1),
             "p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "max_ms": round(most, 1),
         }  # fmt: skip
 

@@ -58,7 +58,11 @@ def running() -> Deployed | None:
     there = serve.status().applications.get(APPLICATION)
     if there is None or there.status != "RUNNING":
         return None
-    found, noted = states(), read_deployed()
+    noted = read_deployed()
+    try:
+        found = states()
+    except (RayError, TimeoutError):  # a replica has just died
+        found = []
     if not found or (noted is not None and noted.args == found[0].args):
         return noted
     return Deployed(args=found[0].args, traffic=found[0].traffic)  # a config file deployed it

@@ -1,7 +1,9 @@
 """HAProxy in front of Ray Serve: who can use it, what belongs to one instance alone, and its own answers."""
 
+import concurrent.futures
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,3 +86,77 @@ def test_where_it_does_not_run_the_reason_is_told_and_serve_goes_on_without(
     assert f"slower than HAProxy: {binary} does not run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="proxy must be auto or serve on this machine, got haproxy: "):
         haproxy.prepare("haproxy")
+
+
+REPLICA = """
+import asyncio, sys
+async def answer(reader, writer):
+    try:
+        while True:
+            head = (await reader.readuntil(b"\\r\\n\\r\\n")).decode().lower()
+            await reader.readexactly(int(head.split("content-length:")[1].split()[0]))
+            await asyncio.sleep(0.2)
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+async def main():
+    async with await asyncio.start_server(answer, "127.0.0.1", int(sys.argv[1]), limit=2**23) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+POOL = """
+global
+    tune.bufsize {RAY_SERVE_HAPROXY_TUNE_BUFSIZE}
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option redispatch 1
+    retries {RAY_SERVE_HAPROXY_RETRIES}
+    retry-on {RAY_SERVE_HAPROXY_RETRY_ON}
+frontend clients
+    bind 127.0.0.1:{front}
+    default_backend replicas
+backend replicas
+    balance leastconn
+    http-reuse always
+    server one 127.0.0.1:{one} check observe layer4 error-limit 3 on-error mark-down
+    server two 127.0.0.1:{two} check observe layer4 error-limit 3 on-error mark-down
+"""
+
+
+def test_more_than_there_is_room_for_waits_and_a_killed_replica_is_not_seen(tmp_path: Path):
+    if reason := haproxy.refusal():
+        pytest.skip(reason)
+    front, one, two = haproxy.free_ports(3)
+    variables = haproxy.environment(tmp_path, haproxy.binary(), most=4)
+    (tmp_path / "haproxy.cfg").write_text(POOL.format(front=front, one=one, two=two, **variables))
+    replicas = [subprocess.Popen([sys.executable, "-c", REPLICA, str(port)]) for port in (one, two)]
+    command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(tmp_path / "haproxy.cfg")]
+    proxy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def ask(size: int) -> int:
+        return httpx.post(f"http://127.0.0.1:{front}/", content=b"x" * size, timeout=60).status_code
+
+    def ready() -> bool:
+        try:
+            return ask(1) == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        deadline = time.monotonic() + 30
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            assert set(pool.map(ask, [1000] * 24)) == {200}  # places for eight
+            asked = [pool.submit(ask, size) for size in (1000, 1_000_000) * 4]
+            time.sleep(0.12)
+            replicas[0].kill()
+            assert {one.result() for one in asked} == {200}
+            assert set(pool.map(ask, [1000] * 8)) == {200}
+    finally:
+        for process in (proxy, *replicas):
+            process.kill()
+            process.wait()
