@@ -8,23 +8,21 @@ Resident (pipelines/resident.py): a small set is decoded once, and a batch is an
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipelines.order import Order, evaluation_slice
+from pipelines.part import Part, encoded
 from pipelines.pictures import Batch, Encoded, Pictures, augment, center
 from pipelines.resident import Resident, load_resident, ordered, resident_batches, resident_evaluation
 from pipelines.split import Split, UnreadableShard, open_split
-from pipelines.storage import Folder
 from resnet import images
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Part",
     "Resident",
     "Split",
     "UnreadableShard",
@@ -52,69 +51,6 @@ EVAL_CHUNK = 64  # images that an evaluation task yields at once
 SHIPPED = 16 * 2**20  # bytes of encoded images in a block: less costs more calls, more a later first batch
 ITEMS = 64  # of an epoch; each costs a millisecond before the first batch, 621 windows of ImageNet would take 0.7 s
 AHEAD = 2  # batches that a worker's threads decode ahead
-
-
-@dataclass(frozen=True)
-class Part:
-    """One rank's part of a training epoch from a step on."""
-
-    pictures: Pictures
-    order: Order
-    first_step: int
-    rank: int
-    world_size: int
-
-    @property
-    def batch_size(self) -> int:
-        """Images of one step of this rank."""
-        return self.order.local(self.rank, self.world_size)
-
-    def windows(self) -> list[tuple[int, int]]:
-        """(window, batches to skip) of every window that is left."""
-        return self.order.remaining(self.pictures.epoch, self.first_step)
-
-    def tables(self, begin: int, end: int) -> Iterator[pa.Table]:
-        """The batches of some of the windows: image, label and index of each row, undecoded."""
-        import pyarrow as pa
-
-        split, epoch = self.pictures.split, self.pictures.epoch
-        starts = split.starts()
-        shares = [
-            self.order.share(epoch, window, self.rank, self.world_size, skip)
-            for window, skip in self.windows()[begin:end]
-        ]
-        for (groups, rows), read in zip(shares, self._reads([groups for groups, _ in shares]), strict=True):
-            for batch_groups, batch_rows in zip(groups, rows, strict=True):
-                # A batch is sorted by row group: what it takes of each is a stretch. Taking and joining the stretches
-                # is a third of the cost of taking row by row.
-                ends = np.flatnonzero(np.diff(batch_groups, prepend=-1, append=-1)).tolist()
-                parts = [(read[int(batch_groups[i])], batch_rows[i:j]) for i, j in itertools.pairwise(ends)]
-                files = pa.concat_arrays([files.take(pa.array(chosen)) for (files, _), chosen in parts])
-                labels = np.concatenate([labels[chosen] for (_, labels), chosen in parts])
-                yield pa.table({"image": files, "label": labels, "index": starts[batch_groups] + batch_rows})
-
-    def _reads(self, windows: list[np.ndarray]) -> Iterator[dict[int, tuple[pa.Array, np.ndarray]]]:
-        """The row groups of each window; over a network the next window is read while one is handed on."""
-        if Folder(self.pictures.split.uri).is_local:
-            yield from map(self._read, windows)
-            return
-        with ThreadPoolExecutor(1) as ahead:
-            reading = ahead.submit(self._read, windows[0])
-            for following in windows[1:]:
-                read, reading = reading.result(), ahead.submit(self._read, following)
-                yield read
-            yield reading.result()
-
-    def _read(self, groups: np.ndarray) -> dict[int, tuple[pa.Array, np.ndarray]]:
-        """The files and the labels of each row group of a window."""
-        import pyarrow as pa
-
-        wanted = np.unique(groups).tolist()
-        tables = self.pictures.split.tables(wanted)
-        # Large: a batch may hold more than 2 GiB.
-        files = [table["image"].combine_chunks().cast(pa.large_binary()) for table in tables]
-        labels = [table["label"].to_numpy().astype(np.int64) for table in tables]
-        return dict(zip(wanted, zip(files, labels, strict=True), strict=True))
 
 
 def streamed_batches(
@@ -164,16 +100,11 @@ def _decode(part: Part, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.nd
     pixels = np.empty((part.batch_size, size, size, 3), np.uint8)
     with ThreadPoolExecutor(1) as pool:
         for table in _ship(part, item):
-            batch = part.pictures.start(_encoded(table), pool, pixels)()
+            batch = part.pictures.start(encoded(table), pool, pixels)()
             replaced = np.zeros(len(batch.labels), np.int64)
             replaced[0] = batch.replaced
             block = {"image": batch.images, "label": batch.labels, "index": batch.ids, "replaced": replaced}
             yield block if batch.shift is None else block | {"shift": batch.shift}
-
-
-def _encoded(table: pa.Table) -> Encoded:
-    files = [file for chunk in table["image"].chunks for file in chunk]
-    return Encoded(files, table["label"].to_numpy(), table["index"].to_numpy())
 
 
 def _batch(block: dict[str, np.ndarray]) -> Batch:
@@ -199,7 +130,7 @@ def _regrouped(blocks: Iterator[pa.Table], size: int) -> Iterator[Encoded]:
     """Blocks, which Ray Data may have cut, as batches."""
     held: list[Encoded] = []
     for block in blocks:
-        held.append(_encoded(block))
+        held.append(encoded(block))
         while sum(len(rows.images) for rows in held) >= size:
             files = [file for rows in held for file in rows.images]
             labels, ids = (np.concatenate([rows[column] for rows in held]) for column in (1, 2))
