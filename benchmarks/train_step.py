@@ -9,7 +9,8 @@ same network on the same data with the same batch, precision and threads; augmen
 functions. The bare side knows no Ray: torch DDP, a DataLoader where images are streamed, and no bookkeeping but a sum
 of losses. Both live at the same time and take turns: one side's processes, Ray's own included, are stopped (SIGSTOP)
 while the other side runs. A turn's figure is the mean of its whole steps; a case's ratio is the median over pairs of
-turns. The last line of stdout is JSON.
+turns. `of_bare_ddp_by_cpu` is the same by CPU seconds a step, of all processes of a side: what others on the machine take
+does not move it. The last line of stdout is JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = struct.Struct("<cdd")  # b"s": end of a step, twice; b"w": a wait for data; b"e": end of an epoch
 SETTLE = 1.0  # seconds of a turn that do not count
 NETWORKS = {"cifar": "cifar10-resnet20", "resnet18": "imagenet-resnet18"}
-Turn = tuple[float, float]  # steps per second, fraction of the time that was spent waiting for data
+Turn = tuple[float, float, float]  # steps per second, fraction of the time waiting for data, CPU seconds a step
 LEAST_PAIRS = 4
 LIMIT = 400.0  # seconds that a side may take to its first steps
 
@@ -107,6 +108,7 @@ def summary(args: argparse.Namespace, workers: int, batch: int, pairs: Sequence[
         "pairs": len(pairs),
         "steps_per_second": round(statistics.median(ours[0] for ours, _ in pairs), 3),
         "bare_steps_per_second": round(statistics.median(bare[0] for _, bare in pairs), 3),
+        "of_bare_ddp_by_cpu": round(statistics.median(bare[2] / ours[2] for ours, bare in pairs), 4),
         "data_wait_fraction": round(statistics.median(ours[1] for ours, _ in pairs), 4),
         "bare_data_wait_fraction": round(statistics.median(bare[1] for _, bare in pairs), 4),
         "hardware": hardware.describe(),
@@ -181,16 +183,28 @@ class Side:
         while True:
             time.sleep(SETTLE)
             self._until_steps(len(self._records(b"s")) + 1)  # an evaluation may be under way
-            begin = time.monotonic()
+            begin, cpu = time.monotonic(), self._cpu()
             time.sleep(seconds)
-            end = time.monotonic()
+            end, cpu = time.monotonic(), self._cpu() - cpu
             if not any(begin <= t <= end for t, _ in self._records(b"e")):
                 break  # else an epoch has ended, and evaluation is not what is compared here
         self._signal(signal.SIGSTOP)
         steps = [t for t, _ in self._records(b"s") if begin <= t <= end]
         waits = [b - a for a, b in self._records(b"w") if steps[0] <= a and b <= steps[-1]]
         span = steps[-1] - steps[0]
-        return (len(steps) - 1) / span, sum(waits) / span
+        pace = (len(steps) - 1) / span
+        return pace, sum(waits) / span, cpu / (pace * (end - begin))
+
+    def _cpu(self) -> float:
+        """CPU seconds that all processes of the side have taken, Ray's own among them."""
+        import psutil
+
+        total = 0.0
+        for process in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
     def __exit__(self, *_: object) -> None:
         import psutil
