@@ -9,8 +9,8 @@ same network on the same data with the same batch, precision and threads; augmen
 functions. The bare side knows no Ray: torch DDP, a DataLoader where images are streamed, and no bookkeeping but a sum
 of losses. Both live at the same time and take turns: one side's processes, Ray's own included, are stopped (SIGSTOP)
 while the other side runs. A turn's figure is the mean of its whole steps; a case's ratio is the median over pairs of
-turns. `of_bare_ddp_by_cpu` is the same by CPU seconds a step, of all processes of a side: what others on the machine take
-does not move it. The last line of stdout is JSON.
+turns. `of_bare_ddp_by_cpu` is the same by CPU seconds a step, of all processes of a side, which others on the machine
+hardly move. The last line of stdout is JSON.
 """
 
 from __future__ import annotations
