@@ -44,7 +44,7 @@ MORE = 40  # steps that show that it goes on
 def main(argv: list[str]) -> int:
     """Disturb a run, and look at what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--out", help="JSON file")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="elastic-") as folder:
@@ -89,17 +89,26 @@ def disturb(nodes: Nodes, job: subprocess.Popen[str]) -> tuple[Outcome, dict[str
         process.kill()
     nodes.cluster.remove_node(node, allow_graceful=False)
     lost, at = time.monotonic(), step()
+    tell(f"a node is lost at step {at}")
     until(lambda: workers(nodes) == 1 and step() > at, job)
     alone = time.monotonic() - lost
+    tell(f"one worker goes on at step {step()} after {alone:.1f} s")
     at = step()
     until(lambda: step() > at + MORE, job)
     nodes.add()
     joined = time.monotonic()
+    tell(f"a node joins at step {step()}")
     until(lambda: workers(nodes) == 2, job)
     at = step()
     until(lambda: step() != at, job)
     grown = time.monotonic() - joined
+    tell(f"two workers go on at step {step()} after {grown:.1f} s")
     return ended(job), {"to_one_worker_s": round(alone, 1), "back_to_two_s": round(grown, 1)}
+
+
+def tell(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def step() -> int:
