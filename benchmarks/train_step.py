@@ -140,15 +140,18 @@ class Side:
         ]
 
     def __enter__(self) -> Side:
-        self._until_steps()
-        self._signal(signal.SIGSTOP)
+        try:
+            self._until_steps()
+            self._signal(signal.SIGSTOP)
+        except BaseException:  # with's own __exit__ comes only after this
+            self.__exit__()
+            raise
         return self
 
     def _until_steps(self, wanted: int = 8) -> None:
         deadline = time.monotonic() + LIMIT
         while len(self._records(b"s")) < wanted:
             if any(p.poll() is not None for p in self.processes) or time.monotonic() > deadline:
-                self.__exit__()
                 said = (self.folder / "log").read_text()[-3000:]
                 raise SystemExit(f"{self.name} did not get to step {wanted}:\n{said}")
             time.sleep(0.2)
