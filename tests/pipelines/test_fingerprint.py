@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.manifest import Manifest, read_manifest
 from pipelines.place import Place
-from pipelines.run import Run, standard
+from pipelines.run import standard
 from pipelines.shards import write_shards
 from pipelines.sources import Source
 
@@ -39,8 +39,7 @@ def test_a_copy_of_the_shards_is_the_same_data(digits: str, tmp_path: Path) -> N
 
 def test_a_run_that_noted_the_fingerprint_of_before_goes_on(digits: str, tmp_path: Path) -> None:
     manifest = read_manifest(digits)
-    fields = standard("cifar10-resnet8", data_is_given=False).model_dump() | {"storage": str(tmp_path)}
-    run = Run(**fields)
+    run = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
     assert Place(run, manifest.fingerprint_before()).claim() is None
     assert Place(run, manifest.fingerprint(), manifest.fingerprint_before()).claim() is None
     with pytest.raises(ValueError, match="data_sha256 must be"):
