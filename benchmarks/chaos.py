@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import logging
 import os
 import signal
 import statistics
@@ -119,7 +120,7 @@ class Nodes:
         self.cluster: Any = Cluster(initialize_head=True, head_node_args={**node, **DASHBOARD})
         self.add()
         os.environ["RAY_ADDRESS"] = self.cluster.address
-        ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=self.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def add(self) -> None:
         """One more node joins."""

@@ -216,7 +216,7 @@ class Side:
         self._signal(signal.SIGCONT)
         for process in self.processes:
             process.terminate()
-        _, left = psutil.wait_procs(tree, timeout=30)
+        left = psutil.wait_procs(tree, timeout=30)[1]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -277,7 +277,8 @@ def ours(folder: str, network: str, data: str, workers: int, batch: int, streame
 
         note = clock_steps(folder, ray.train.get_context().get_world_rank())
         plain = pipelines.task.Task.training
-        pipelines.task.Task.training = lambda *args: clocked_waits(plain(*args), note)
+        timed: Any = lambda *args: clocked_waits(plain(*args), note)  # noqa: E731
+        pipelines.task.Task.training = timed
         pipelines.worker.train_worker(config)
 
     pipelines.worker.train_worker = clocked
@@ -312,7 +313,7 @@ def bare(folder: str, network: str, data: str, workers: int, batch: int, streame
     backend = "nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, init_method=store, rank=rank, world_size=workers)
     source, classes = batches(run, rank, workers, streamed)
-    model = build(run.recipe.network, classes).to(device, memory_format=torch.channels_last)
+    model = build(run.recipe.network, classes).to(device).to(memory_format=torch.channels_last)
     model = torch.nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     normalize = Normalize(*statistics_of(run)).to(device)

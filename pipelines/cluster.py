@@ -99,7 +99,8 @@ def private_folder() -> str:
     ray_constants.ENABLE_RAY_CLUSTER = False
     Config.initialize("")
     # A node's agent, which takes jobs, wants port 52365 and goes without where another Ray has it; any free one serves.
-    RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    initialise: Any = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    RayParams.__init__ = initialise
     atexit.register(_end_private, folder)
     return folder
 

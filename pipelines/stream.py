@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -186,7 +186,7 @@ def _run(
     each: float,
     tasks: int,
     batch_format: str,
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """Items through Ray Data tasks to blocks, in the items' order. each: CPUs of a task; tasks: how many at a time.
 
     block_size: bytes; by default Ray Data gathers 128 MiB, seven batches of 128 images, before the first one arrives.

@@ -94,7 +94,7 @@ def fit(
     began = time.monotonic()
     resources = cluster.connect()
     scaling = run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0))
-    data = run.data.resolve(cluster.spare_nodes(scaling.workers or 1, bool(scaling.gpu)))
+    data = run.data.resolve(cluster.spare_nodes(scaling.most, bool(scaling.gpu)))
     run = run.model_copy(update={"scaling": scaling, "data": data})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
     _say(show, _plan(run, source))

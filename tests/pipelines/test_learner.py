@@ -135,8 +135,8 @@ def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
     source, feed = data
     assert feed.resident is not None
     arrays = {name: [part.copy() for part in ray.get(feed.resident[name])] for name in ("train", "val")}
-    train_split, val = (cifar.Split(*arrays[s.name], s.rows) for s in (source.train, source.val))
-    resident = Resident(cifar.Cifar10(train_split, val, "digits"), CPU)
+    splits = {s.name: cifar.Split(arrays[s.name][0], arrays[s.name][1], s.rows) for s in (source.train, source.val)}
+    resident = Resident(cifar.Cifar10(splits["train"], splits["val"], "digits"), CPU)
     lane = Lane(run.recipe, run.seed, resident, Options(CPU, precision="float32", evaluate_every=1), None)
     assert all(lane.train())
     for name, tensor in lane.network.state_dict().items():

@@ -12,7 +12,9 @@ from pipelines.run import Run, Scaling, standard
 
 def run(**scaling: Any) -> Run:
     """The demonstration, whose batch is 64 images."""
-    return Run(**(standard("cifar10-resnet8", data_is_given=False).model_dump() | {"scaling": scaling}))
+    fields: dict[str, Any] = standard("cifar10-resnet8", data_is_given=False).model_dump()
+    fields["scaling"] = scaling
+    return Run(**fields)
 
 
 @pytest.mark.parametrize(
