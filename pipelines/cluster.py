@@ -67,6 +67,7 @@ def start_private(**options: Any) -> Any:
     # One machine is not taken away from itself; the actor that watches for that is one more process to start.
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     import ray
+    from ray._private.utils import write_ray_address
 
     settings = {
         "include_dashboard": False,
@@ -74,7 +75,10 @@ def start_private(**options: Any) -> Any:
         "log_to_driver": LOGS,
         "_temp_dir": folder,
     } | options
-    return ray.init(address="local", **settings)
+    context = ray.init(address="local", **settings)
+    # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
+    write_ray_address(context.address_info["gcs_address"], folder)
+    return context
 
 
 def private_folder() -> str:

@@ -88,7 +88,7 @@ def test_mlflow_gives_the_rows_that_the_folders_give(untrained, tmp_path):
     api.set_terminated(run_id, "FINISHED")
     (found,) = [row for row in rows_from_mlflow() if row.seed == 3]
     assert len(found.commit) == 40
-    assert found.model_copy(update={"commit": "unknown"}) == row_of(str(folder))
+    assert found.model_copy(update={"commit": "unknown", "hardware": "unknown"}) == row_of(str(folder))
     written = write_report.job(["--out", str(tmp_path / "out"), "--export", str(tmp_path / "results")])
     assert written["trainings"] == len(rows_from_mlflow())
     assert found in read_results(tmp_path / "results")
