@@ -75,7 +75,7 @@ def start_private(**options: Any) -> Any:
         "log_to_driver": LOGS,
         "_temp_dir": folder,
     } | options
-    context = ray.init(address="local", **settings)
+    context: Any = ray.init(address="local", **settings)
     # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
     write_ray_address(context.address_info["gcs_address"], folder)
     return context
