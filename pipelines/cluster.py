@@ -29,6 +29,8 @@ from typing import Any
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
 # Ours to show: progress, tables, errors. Ray Tune's own reports would stand between them.
 QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_worker_maximum_startup_concurrency": "4"}
+# Nobody scrapes a Ray that ends with its job; gathering costs its idle processes 2 % of a core.
+UNWATCHED = {"RAY_enable_metrics_collection": "0"}
 # Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
 LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
 PASSED_ON = ("RESNET_HOME", "MLFLOW_TRACKING_URI", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S")
@@ -90,9 +92,7 @@ def private_folder() -> str:
     token = Path(folder) / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    os.environ.update(QUICK | QUIET | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
-    # Nobody scrapes a Ray that ends with its job; gathering costs its idle processes 2 % of a core.
-    os.environ["RAY_enable_metrics_collection"] = "0"
+    os.environ.update(QUICK | QUIET | UNWATCHED | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
     # A job's `python` is the one on the head's PATH.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     # Read by Ray at import: without it Ray binds the machine's outward address, whatever node address is asked for.
