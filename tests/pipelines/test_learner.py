@@ -141,8 +141,10 @@ def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
     assert all(lane.train())
     for name, tensor in lane.network.state_dict().items():
         assert torch.equal(tensor, expected.model[name]), name
-    found = [(row.train_loss, row.val_loss, row.top1_error) for row in lane.rows]
-    assert found == [(row.train_loss, row.val_loss, row.top1_error) for row in expected.progress.rows]
+    rows = expected.progress.rows
+    assert [(row.train_loss, row.top1_error) for row in lane.rows] == [(row.train_loss, row.top1_error) for row in rows]
+    # The same images in batches of another size: the sum of their losses is rounded elsewhere.
+    assert [row.val_loss for row in lane.rows] == pytest.approx([row.val_loss for row in rows], rel=1e-6)
 
 
 def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[Source, Feed], tmp_path: Path) -> None:
