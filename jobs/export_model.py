@@ -21,10 +21,7 @@ from pipelines.sampling import Export, sample
 
 def job(argv: list[str]) -> Any:
     """Resolve the model, take images, write."""
-    name = argv[0] if argv and not argv[0].startswith("-") else None
-    asked = cli.parse(Export, None, argv[1:] if name else argv, __doc__)
-    if name is None:
-        raise ValueError("MODEL must come first: a checkpoint, a registered model such as resnet@champion, or weights")
+    name, asked = cli.parse_after_model(Export, argv, __doc__)
     place, _ = models.checkpoint_of(name, asked.network)
     images = sample(asked.images, asked.count)
     from serve.export import export

@@ -21,10 +21,7 @@ from pipelines.predictor import Prediction
 
 def job(argv: list[str]) -> Outcome:
     """Resolve the model, and predict what is missing."""
-    name = argv[0] if argv and not argv[0].startswith("-") else None
-    asked = cli.parse(Prediction, None, argv[1:] if name else argv, __doc__)
-    if name is None:
-        raise ValueError("MODEL must come first: a checkpoint, a registered model such as resnet@champion, or weights")
+    name, asked = cli.parse_after_model(Prediction, argv, __doc__)
     checkpoint, version = models.checkpoint_of(name, asked.network)
     from serve.offline import Offline
 

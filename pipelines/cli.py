@@ -34,6 +34,15 @@ def parse(kind: type[Model], default: Model | None, argv: Sequence[str], descrip
     return parsed
 
 
+def parse_after_model(kind: type[Model], argv: Sequence[str], description: str | None) -> tuple[str, Model]:
+    """The model that the first word names, and an object of `kind` from the options behind it."""
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    asked = parse(kind, None, argv[1:] if name else argv, description)
+    if name is None:
+        raise ValueError("MODEL must come first: a checkpoint, a registered model such as resnet@champion, or weights")
+    return name, asked
+
+
 def parse_some(kind: type[Model], argv: Sequence[str]) -> tuple[Model, list[str]]:
     """An object of `kind` from the words that are its own, and the words that are left for others."""
     names = [f"--{name.replace('_', '-')}" for name in kind.model_fields]

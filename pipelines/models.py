@@ -119,20 +119,15 @@ def keep_examples(where: str, shards: str, count: int = 8) -> None:
 
     In float32, on this machine. ValueError, OSError: the checkpoint or the shards cannot be read.
     """
-    from pyarrow import parquet
     from safetensors.torch import save
 
-    from pipelines.manifest import read_manifest
+    from pipelines.pictures import center
+    from pipelines.split import open_split
     from resnet.checkpoint import EXAMPLES, answered
-    from resnet.images import center_crop
 
-    checkpoint, source = read_checkpoint(where), Folder(shards)
-    shard = next(shard for shard in read_manifest(shards).of_split("val") if shard.examples)
-    with source.open(shard.file) as stream:
-        images = parquet.ParquetFile(stream).read_row_group(0, ["image"])["image"].to_pylist()[:count]
+    checkpoint, val = read_checkpoint(where), open_split(shards, "val")[1]
     seen = checkpoint.recipe.images.for_evaluation()
-    shorter = seen.size if seen.eval_shorter_side is None else seen.scaled(seen.eval_shorter_side)
-    crops = np.stack([center_crop(data, seen.size, shorter) for data in images])
+    crops = np.stack([center(data, seen) for data in val.read(0, ("image",))["image"][:count]])
     with Folder(where).writing(EXAMPLES) as stream:
         stream.write(save(answered(checkpoint, crops)))
 

@@ -123,5 +123,4 @@ def augment(data: bytes, policy: Images, rng: np.random.Generator, out: np.ndarr
 
 def center(data: bytes, policy: Images) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
-    side = policy.size if policy.eval_shorter_side is None else policy.scaled(policy.eval_shorter_side)
-    return images.center_crop(data, policy.size, side)
+    return images.center_crop(data, policy.size, policy.eval_side)

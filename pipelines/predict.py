@@ -99,12 +99,7 @@ def _of_shards(asked: Prediction) -> Iterator[Part]:
 
 def _of_files(source: Folder, per_part: int) -> Iterator[Part]:
     """Every file in the folder and below it, but hidden ones: what is no image is listed as such, not passed over."""
-    from pyarrow import fs
-
-    system, root = source.place
-    infos = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-    names = sorted(i.path.removeprefix(f"{root}/") for i in infos if i.type == fs.FileType.File)
-    keys = [n for n in names if not any(p.startswith(".") or p in NOT_IMAGES for p in n.split("/"))]
+    keys = [n for n in source.files() if not any(p.startswith(".") or p in NOT_IMAGES for p in n.split("/"))]
     for number, start in enumerate(range(0, len(keys), per_part)):
         some = tuple(keys[start : start + per_part])
         yield Part(number=number, images=len(some), keys=some)

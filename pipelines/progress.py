@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,12 +43,12 @@ class Status(Frozen):
     time: float = Field(default_factory=time.time)
     machine: dict[str, float] = Field(default_factory=lambda: machine())
 
-    def line(self, width: int = 0) -> str:
-        """One line of text with bar and ETA. width: of the column of names."""
+    def line(self) -> str:
+        """One line of text with bar and ETA."""
         done = self.step / max(1, self.total)
         bar = "━" * round(24 * done) + "╌" * (24 - round(24 * done))
         return (
-            f"{self.run:<{width}}  {bar} {done:4.0%}  epoch {self.epoch:.1f}/{self.epochs:g}  loss {self.loss:.3f}  "
+            f"{self.run}  {bar} {done:4.0%}  epoch {self.epoch:.1f}/{self.epochs:g}  loss {self.loss:.3f}  "
             f"error {self.error:.2f} %  {self.images_per_second:,.0f} img/s  "
             f"{clock(self.seconds_left)} left ({self.phase})"
         )
@@ -128,23 +128,21 @@ def failure(run: str) -> str | None:
 
 
 class Watch:
-    """Within `with`: shows the status of runs on stderr, and hands each new one to `seen`.
+    """Within `with`: shows the status of a run on stderr, and hands each new one to `seen`.
 
-    One line is rewritten in place on a terminal; elsewhere, and for several runs, lines are printed now and then.
+    One line is rewritten in place on a terminal; elsewhere lines are printed now and then.
     """
 
-    def __init__(self, runs: Sequence[str], seen: Callable[[Status], None] | None = None, *, show: bool = True) -> None:
-        self.runs, self.seen, self.show = tuple(runs), seen, show
-        self.in_place = len(self.runs) == 1 and sys.stderr.isatty()
-        self.every = LINE if len(self.runs) == 1 else 4 * LINE
+    def __init__(self, run: str, seen: Callable[[Status], None], *, show: bool = True) -> None:
+        self.run, self.seen, self.show = run, seen, show
+        self.in_place = sys.stderr.isatty()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
-        self._printed, self._steps = 0.0, dict.fromkeys(self.runs, -1)
-        self._troubles: dict[str, str | None] = dict.fromkeys(self.runs)
+        self._printed, self._step = 0.0, -1
+        self._trouble: str | None = None
 
     def __enter__(self) -> Self:
-        for run in self.runs:
-            forget(run)
+        forget(self.run)
         self._thread.start()
         return self
 
@@ -160,24 +158,18 @@ class Watch:
         self._look()
 
     def _look(self) -> None:
-        found = [status for run in self.runs if (status := look(run)) is not None]
-        for status in found:
-            if self.seen:
-                self.seen(status)
-            self._tell(status)
-        news = [status for status in found if status.step != self._steps[status.run]]
-        ended = any(status.step == status.total for status in news)
-        if not self.show or not news or not (ended or self.in_place or time.monotonic() - self._printed > self.every):
+        if (status := look(self.run)) is None:
             return
-        width = max(map(len, self.runs))
-        for status in news:
-            print(status.line(width), file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
-            self._steps[status.run] = status.step
-        self._printed = time.monotonic()
+        self.seen(status)
+        self._tell(status)
+        due = status.step == status.total or self.in_place or time.monotonic() - self._printed > LINE
+        if self.show and status.step != self._step and due:
+            print(status.line(), file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
+            self._printed, self._step = time.monotonic(), status.step
 
     def _tell(self, status: Status) -> None:
         """Say once when checkpoints cannot be written, and when they can be again."""
-        before, self._troubles[status.run] = self._troubles[status.run], status.trouble
+        before, self._trouble = self._trouble, status.trouble
         if status.trouble == before or not self.show:
             return
         text = status.trouble or f"checkpoints are written again: {status.saved}"

@@ -42,7 +42,7 @@ def sample(images: str | None, count: int) -> list[bytes]:
     folder = Folder(images)
     if any(entry.name == MANIFEST for entry in folder.entries()):
         return _of_shards(images, count)
-    names = sorted(name for name in _files(folder) if name.lower().endswith(SUFFIXES))
+    names = [name for name in folder.files() if name.lower().endswith(SUFFIXES)]
     if not names:
         raise ValueError(f"images must hold files that end in {', '.join(SUFFIXES)}, got none in {images}")
     return [folder.read(names[i]) for i in _spread(len(names), count)]
@@ -51,14 +51,6 @@ def sample(images: str | None, count: int) -> list[bytes]:
 def _spread(length: int, count: int) -> list[int]:
     """Places in a list, as far from each other as they can be."""
     return np.unique(np.linspace(0, length - 1, min(length, count)).round().astype(int)).tolist()
-
-
-def _files(folder: Folder) -> list[str]:
-    from pyarrow import fs
-
-    system, root = folder.place
-    infos = system.get_file_info(fs.FileSelector(root, recursive=True))
-    return [info.path.removeprefix(f"{root}/") for info in infos if info.type == fs.FileType.File]
 
 
 def _of_shards(uri: str, count: int) -> list[bytes]:

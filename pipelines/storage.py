@@ -108,6 +108,12 @@ class Folder:
         found = (Entry(i.base_name, i.type == fs.FileType.Directory, i.size or 0) for i in infos)
         return sorted(e for e in found if hidden or not (e.name.startswith(".") or e.name in NOT_IMAGES))
 
+    def files(self) -> list[str]:
+        """Names of all files in the folder and below it, sorted; none where there is no such folder."""
+        system, root = self.place
+        infos = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        return sorted(info.path.removeprefix(f"{root}/") for info in infos if info.type == fs.FileType.File)
+
     def open(self, name: str) -> pa.NativeFile:
         """A file for reading at any place."""
         return self.place[0].open_input_file(self.path(name))

@@ -14,7 +14,7 @@ from pydantic import Field
 from pipelines import cluster, tracking
 from pipelines.board import Board, Row
 from pipelines.checkpoints import Checkpoints
-from pipelines.place import Outcome, Place
+from pipelines.place import Outcome
 from pipelines.run import Run, Scaling, standard
 from pipelines.train import Source, load_feed, open_source
 from pipelines.trials import Early, fit_in, judges, row_of
@@ -152,7 +152,7 @@ def _halving(sweep: Sweep, known: list[Trial], source: Source, board: Board) -> 
     """The scheduler asha over these trials, with what is known of them; it marks the folder of each that it stops."""
     from pipelines.tuning import Halving
 
-    recipe, places = known[0].run.recipe, {t.run.name: Place(t.run, source.sha256, source.sha256_before) for t in known}
+    recipe, places = known[0].run.recipe, {t.run.name: source.place(t.run) for t in known}
     per_epoch = source.train.examples // recipe.optim.batch_size
 
     def stopped(run: str, result: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def _rows(run: Run) -> tuple[Any, ...]:
 
 def _known(trial: Trial, sweep: Sweep, source: Source) -> Trial:
     """The trial with what its folder says. A stop by a scheduler holds for sweeps with that scheduler."""
-    place = Place(trial.run, source.sha256, source.sha256_before)
+    place = source.place(trial.run)
     outcome, stop = place.claim(), place.read(STOPPED)
     if outcome is not None or stop is None or stop["scheduler"] != sweep.scheduler:
         return trial.model_copy(update={"outcome": outcome})

@@ -165,8 +165,8 @@ def register(api: Any, run_id: str, checkpoint: str, error: float, data: str, be
         if float(old["top1_error"]) <= error:
             return version, f"champion stays version {champion.version}: {old['top1_error']} % against {error:.4f} %"
     api.set_registered_model_alias(MODEL, CHAMPION, version)
-    before = f" (before: {champion.tags['top1_error']} %)" if champion is not None else ""
-    return version, f"champion is now version {version}: top-1 error {error:.4f} %{before}"
+    was = f" (before: {champion.tags['top1_error']} %)" if champion is not None else ""
+    return version, f"champion is now version {version}: top-1 error {error:.4f} %{was}"
 
 
 def by_alias(api: Any, name: str, alias: str) -> Any | None:

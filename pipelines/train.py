@@ -52,6 +52,10 @@ class Source:
         """What runs before 2026-11-24 have noted of the same data."""
         return self.manifest.fingerprint_before(self.holdout)
 
+    def place(self, run: Run) -> Place:
+        """The folder of a run on these data."""
+        return Place(run, self.sha256, self.sha256_before)
+
 
 def open_source(run: Run) -> Source:
     """Find the shards of a run; the embedded digits are written on first use. ValueError before any work is done."""
@@ -85,7 +89,7 @@ def fit(
     RuntimeError if the training fails for good.
     """
     source = open_source(run)
-    place = Place(run, source.sha256, source.sha256_before)
+    place = source.place(run)
     if (finished := place.claim()) is not None:
         if finished.mlflow_run is None:
             finished = _record(run, source, place, finished, parent)
@@ -100,13 +104,12 @@ def fit(
     _say(show, _plan(run, source))
     if note := shortage(source.manifest.encoding.shorter_side, run.recipe.images):
         _say(show, note)
-    recorder = _recorder(run, source, parent)
+    recorder = Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
     try:
-        with progress.Watch([run.name], recorder.see, show=show):
+        with progress.Watch(run.name, recorder.see, show=show):
             checkpoint, rows = _train(run, feed or load_feed(run, source), callbacks)
-        recorder.rows(rows)
         outcome = _outcome(run, source, checkpoint, rows, time.monotonic() - began)
-        gained = recorder.finish(outcome, report.curves(run.name, rows, home()), source.sha256, source.sha256_before)
+        gained = _recorded(recorder, source, outcome, rows)
     except BaseException as error:
         recorder.fail("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -115,8 +118,11 @@ def fit(
     return outcome
 
 
-def _recorder(run: Run, source: Source, parent: str | None) -> Recorder:
-    return Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
+def _recorded(recorder: Recorder, source: Source, outcome: Outcome, rows: Sequence[EpochRow]) -> dict[str, str]:
+    """Record the end of a run in MLflow; what the outcome gains by it."""
+    recorder.rows(rows)
+    figure = report.curves(outcome.run, rows, home())
+    return recorder.finish(outcome, figure, source.sha256, source.sha256_before)
 
 
 def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: str | None) -> Outcome:
@@ -126,11 +132,8 @@ def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: st
     found = Checkpoints(place.folder.uri, run.checkpoints.keep).latest()
     if found is None:
         return outcome
-    rows = found[1].progress.rows
-    recorder = _recorder(run, source, parent)
-    recorder.rows(rows)
-    gained = recorder.finish(outcome, report.curves(run.name, rows, home()), source.sha256)
-    outcome = outcome.model_copy(update=gained)
+    recorder = Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
+    outcome = outcome.model_copy(update=_recorded(recorder, source, outcome, found[1].progress.rows))
     place.write("outcome.json", outcome.model_dump(mode="json"))
     return outcome
 

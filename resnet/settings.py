@@ -134,6 +134,11 @@ class Images(Frozen):
         """What holds for the training images of one epoch: the same, with the size that they have then."""
         return self.model_copy(update={"size": self.size_at(epoch, epochs), "resize": None})
 
+    @property
+    def eval_side(self) -> int:
+        """Shorter side in pixels that an image is resized to before the centre crop of an evaluation."""
+        return self.size if self.eval_shorter_side is None else self.scaled(self.eval_shorter_side)
+
     def for_evaluation(self) -> Images:
         """What holds for evaluation and serving: the same, with the size that images have there."""
         return self.model_copy(update={"size": self.eval_size or self.size, "resize": None, "eval_size": None})

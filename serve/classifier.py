@@ -107,7 +107,7 @@ class Classifier:
         self.top1_error = checkpoint.progress.rows[-1].top1_error if checkpoint.progress.rows else None
         images = self.recipe.images.for_evaluation()
         self.size = images.size
-        self.shorter_side = images.size if images.eval_shorter_side is None else images.scaled(images.eval_shorter_side)
+        self.shorter_side = images.eval_side
         self.precision = native_precision(self.device) if precision == "auto" else precision
         self._threads = threads
         self.agreement: quantized.Agreement | None = None  # of int8 with float32, as it was measured at export

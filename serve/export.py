@@ -109,11 +109,10 @@ def _write(
 def _pixels(checkpoint: Checkpoint, images: Sequence[bytes]) -> np.ndarray:
     """The network's input of those images that can be decoded, (N, 3, S, S) float32."""
     policy = checkpoint.recipe.images.for_evaluation()
-    side = policy.size if policy.eval_shorter_side is None else policy.scaled(policy.eval_shorter_side)
     crops = []
     for data in images:
         try:
-            crops.append(center_crop(data, policy.size, side, exif=True))
+            crops.append(center_crop(data, policy.size, policy.eval_side, exif=True))
         except CorruptImage as error:
             logging.getLogger("serve").warning("an image is left out: %s", error)
     if len(crops) < 2:
