@@ -33,6 +33,8 @@ from typing import Any
 
 import ingest_peers as peers
 
+from pipelines.progress import say
+
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 UNPACK = ROOT.parent / "shared" / "data" / "unpack.py"
@@ -265,11 +267,6 @@ def run_once(name: str, data: Path, cores: int, options: argparse.Namespace) -> 
         return json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
         return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][-200:]
-
-
-def say(text: str) -> None:
-    """A line for the person who waits."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def absent(name: str, data: Path) -> str | None:

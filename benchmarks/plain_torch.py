@@ -74,7 +74,7 @@ class Trainer:
         self.train = loader(data / "train", wanted, True, rank, world_size, seed)
         self.val = loader(data / "val", wanted, False, rank, world_size, seed)
         examples = len(self.train.dataset)  # pyright: ignore[reportArgumentType]
-        self.total, self.spe = wanted.total_steps(examples), examples // wanted.optim.batch_size
+        self.total, self.spe = wanted.total_steps(examples), wanted.steps_per_epoch(examples)
         torch.manual_seed(seed)
         classes = len(self.train.dataset.classes)  # pyright: ignore[reportAttributeAccessIssue]
         network = build(wanted.network, classes, zero_init_last_bn=wanted.zero_init_last_bn)

@@ -20,15 +20,11 @@ import torch
 
 from pipelines import tracking
 from pipelines.checkpoints import Checkpoints, Writer
+from pipelines.learner import copied
 from resnet import build
 from resnet.checkpoint import Checkpoint, Progress
 from resnet.classes import ImageClass
 from resnet.hardware import describe
-
-
-def copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As the loop does it."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def measure(network: str, place: str, repeats: int) -> dict[str, float]:

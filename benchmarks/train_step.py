@@ -58,9 +58,7 @@ def main(argv: list[str]) -> int:
     cases = [case(args, workers) for workers in args.workers]
     if args.out:
         _add(Path(args.out), cases)
-    least = min(c["of_bare_ddp"] for c in cases)
-    wait = max(c["data_wait_fraction"] for c in cases)
-    print(json.dumps({"benchmark": "train_step", "of_bare_ddp": least, "data_wait_fraction": wait, "cases": cases}))
+    print(json.dumps(_all(cases)))
     return 0
 
 
@@ -122,9 +120,13 @@ def _add(path: Path, cases: list[dict[str, Any]]) -> None:
     fresh = {tuple(c[k] for k in keys) for c in cases}
     old = json.loads(path.read_text())["cases"] if path.exists() else []
     kept = [c for c in old if tuple(c[k] for k in keys) not in fresh] + cases
-    least, wait = min(c["of_bare_ddp"] for c in kept), max(c["data_wait_fraction"] for c in kept)
-    found = {"benchmark": "train_step", "of_bare_ddp": least, "data_wait_fraction": wait, "cases": kept}
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps(_all(kept), indent=1) + "\n")
+
+
+def _all(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """The cases, with the worst figures among them."""
+    least, wait = min(c["of_bare_ddp"] for c in cases), max(c["data_wait_fraction"] for c in cases)
+    return {"benchmark": "train_step", "of_bare_ddp": least, "data_wait_fraction": wait, "cases": cases}
 
 
 class Side:

@@ -71,8 +71,10 @@ class _Encoded(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         assert self.policy.area is not None
         rng = np.random.default_rng(index)
-        crop = images.random_resized_crop(self.encoded[index], rng, self.policy.size, self.policy.area)
-        return torch.from_numpy(np.ascontiguousarray(images.flip(crop, rng))), int(self.labels[index])
+        crop = images.random_resized_crop(
+            self.encoded[index], rng, self.policy.size, self.policy.area, flip=self.policy.flip
+        )
+        return torch.from_numpy(crop), int(self.labels[index])
 
 
 def _streamed(run: Run, encoded: list[bytes], labels: np.ndarray, local: int, rank: int) -> Iterator[Any]:

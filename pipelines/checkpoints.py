@@ -15,9 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from pipelines.storage import Folder
-from resnet.checkpoint import Checkpoint, load, save
+from resnet.checkpoint import Checkpoint, EpochRow, load, save
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
 
 PREFIX = "step-"
 WHOLE = re.compile(r"step-\d{8}")  # other names with the prefix are what a kill left of a write
@@ -30,6 +34,11 @@ class Checkpoints:
     def __init__(self, folder: str, keep: int) -> None:
         self.folder, self.keep = Folder(folder), keep
 
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Those of a run."""
+        return cls(run.folder, run.checkpoints.keep)
+
     def names(self) -> list[str]:
         """Whole checkpoints, oldest first."""
         found = [e.name for e in self.folder.entries() if e.is_folder and WHOLE.fullmatch(e.name)]
@@ -38,6 +47,11 @@ class Checkpoints:
     def path(self, name: str) -> str:
         """Local path or URI of a checkpoint."""
         return self.folder.path(name) if self.folder.is_local else f"{self.folder.uri.rstrip('/')}/{name}"
+
+    def rows(self) -> tuple[EpochRow, ...]:
+        """The epochs that the newest checkpoint knows of; none without one."""
+        found = self.latest()
+        return found[1].progress.rows if found else ()
 
     def latest(self) -> tuple[str, Checkpoint] | None:
         """Name and content of the newest checkpoint that can be read; a damaged one is passed over, and said so."""

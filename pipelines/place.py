@@ -42,7 +42,7 @@ class Place:
     """The folder of a run. data: fingerprint of what it is trained on; data_before: the same as older runs note it."""
 
     def __init__(self, run: Run, data: str, data_before: str = "") -> None:
-        self.run, self.folder = run, Folder(f"{run.storage_path}/{run.name}")
+        self.run, self.folder = run, Folder(run.folder)
         self.data_before = data_before
         # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
         self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
@@ -96,7 +96,7 @@ class Place:
     def _checkpoints(self) -> Checkpoints:
         from pipelines.checkpoints import Checkpoints
 
-        return Checkpoints(self.folder.uri, self.run.checkpoints.keep)
+        return Checkpoints.of(self.run)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder, or None."""

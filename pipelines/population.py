@@ -43,7 +43,7 @@ def train_population(
         raise ValueError(
             f"storage must be a folder that all nodes can reach with scheduler pbt, got {base.storage_path}"
         )
-    per_epoch = source.train.examples // base.recipe.optim.batch_size
+    per_epoch = base.recipe.steps_per_epoch(source.train.examples)
     for member in range(asked.count):
         row = row_of(setting(base, member, 1.0, 1.0), source)
         board.rows[row.run] = row
@@ -121,7 +121,7 @@ def begin(base: Run, member: int, config: dict[str, Any], given: Path | None) ->
         lives.append([step, config["lr"], config["weight_decay"]])
     digest = hashlib.sha256(json.dumps([member, step, lives]).encode()).hexdigest()[:8]
     run = run.model_copy(update={"storage": f"{base.storage_path}/lives/{step:08d}-{digest}"})
-    folder = Path(run.storage_path) / run.name
+    folder = Path(run.folder)
     if not folder.exists():
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -138,9 +138,8 @@ class Teller:
 
     def __init__(self, run: Run, member: int) -> None:
         self.member = member
-        folder = Path(run.storage_path) / run.name
-        self.lives = (folder / LIVES).read_text()
-        self.checkpoints = Checkpoints(str(folder), run.checkpoints.keep)
+        self.lives = Path(run.folder, LIVES).read_text()
+        self.checkpoints = Checkpoints.of(run)
         self.told = json.loads(self.lives)[-1][0]
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="teller", daemon=True)

@@ -66,6 +66,11 @@ def machine() -> dict[str, float]:
     }
 
 
+def say(text: str) -> None:
+    """A line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds, e.g. 1:02:03."""
     minutes, second = divmod(round(seconds), 60)

@@ -196,6 +196,11 @@ class Run(Frozen):
         return f"{self.recipe.name}.s{self.seed}"
 
     @property
+    def folder(self) -> str:
+        """Where its checkpoints and records are: an absolute path or a URI, which no other run has."""
+        return f"{self.storage_path}/{self.name}"
+
+    @property
     def storage_path(self) -> str:
         """Where the checkpoints of all runs are: an absolute path or a URI."""
         if self.storage is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import Field, model_validator
 
 from pipelines import cluster, tracking
 from pipelines.board import Board
+from pipelines.progress import say
 from pipelines.run import Run, home, standard
 from pipelines.train import Source, load_feed, open_source
 from pipelines.trials import Early, fit_in, judges
@@ -109,7 +109,7 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     """Search, or go on with the search that an earlier call of the same command began."""
     base = base_run(network, overrides, parse)
     source, began = open_source(base), time.monotonic()
-    _say(f"{base.recipe.name}: {asked.count} settings, judged by {judges(source)}")
+    say(f"{base.recipe.name}: {asked.count} settings, judged by {judges(source)}")
     study = open_study(asked, base, source)
     left = asked.count - sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
     tried: tuple[Tried, ...] = ()
@@ -118,10 +118,10 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
         cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
         scaling, slots = fit_in(base.scaling, asked.count, asked.concurrent, cpus, gpus)
         base = base.model_copy(update={"scaling": scaling})
-        _say(f"{slots} at a time")
+        say(f"{slots} at a time")
         tried = _tune(asked, base, source, study, left, slots)
     if asked.scheduler != "pbt":
-        per_epoch = source.train.examples // base.recipe.optim.batch_size
+        per_epoch = base.recipe.steps_per_epoch(source.train.examples)
         total = base.recipe.total_steps(source.train.examples) / per_epoch
         tried = tuple(_tried(t, per_epoch, total) for t in study.get_trials(deepcopy=False) if t.params)
     return _found(asked, base, overrides, source, tried, time.monotonic() - began)
@@ -187,7 +187,7 @@ def _tune(asked: Search, base: Run, source: Source, study: Study, left: int, slo
 def _found(
     asked: Search, base: Run, overrides: Sequence[str], source: Source, tried: tuple[Tried, ...], seconds: float
 ) -> Found:
-    total = base.recipe.total_steps(source.train.examples) / (source.train.examples // base.recipe.optim.batch_size)
+    total = base.recipe.total_steps(source.train.examples) / base.recipe.steps_per_epoch(source.train.examples)
     best = min((t for t in tried if t.state == "finished"), key=lambda t: t.error or 0.0, default=None)
     command = None
     if best is not None and asked.scheduler != "pbt":  # a population's best had several settings one after another
@@ -253,7 +253,3 @@ def table(found: Found) -> str:
     if found.command is not None:
         lines.append(f"The best setting on all training images: {found.command}")
     return "\n".join(["", found.network, *lines])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

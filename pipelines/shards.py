@@ -7,7 +7,6 @@ The manifest is written last; where it is, all is there.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pipelines.listing import Listing, some
 from pipelines.manifest import SPLITS, Encoding, Manifest, Origin, Rejected, Shard, Unusual, read_manifest
 from pipelines.meter import meter
 from pipelines.plan import SHARD_BYTES, ShardPlan, default_row_group_size, fingerprint, plan
+from pipelines.progress import say
 from pipelines.shard_file import Finished, Work, problem_of, write_shard
 from pipelines.sources import Source, list_source
 from pipelines.storage import READERS, Folder, filesystem
@@ -115,11 +115,6 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
         "unusual": {unusual.what: unusual.count for unusual in manifest.unusual},
         "seconds": round(time.monotonic() - start, 2),
     }
-
-
-def say(text: str) -> None:
-    """A line for the person who waits."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def write_shards(

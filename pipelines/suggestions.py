@@ -93,9 +93,7 @@ def run(
     searcher = Suggestions(study, asked, base, source, left, board)
     scheduler = None
     if asked.scheduler == "asha":
-        per_epoch = source.train.examples // base.recipe.optim.batch_size
-        total = base.recipe.total_steps(source.train.examples)
-        scheduler = Halving(total, asked.grace_steps(per_epoch), asked.reduction, _known(study, base), searcher.stop)
+        scheduler = Halving.of(asked, base.recipe, source.train.examples, _known(study, base), searcher.stop)
     run_trials(board.name, base.storage_path, searcher, left, feed, parent, board, scheduler)
 
 
@@ -105,6 +103,5 @@ def _known(study: Study, base: Run) -> dict[str, Any]:
     for trial in study.get_trials(deepcopy=False):
         if trial.params:
             run = setting(base, trial.number, trial.params["lr"], trial.params["weight_decay"])
-            last = Checkpoints(f"{run.storage_path}/{run.name}", run.checkpoints.keep).latest()
-            found[run.name] = last[1].progress.rows if last else ()
+            found[run.name] = Checkpoints.of(run).rows()
     return found

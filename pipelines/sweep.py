@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from pipelines import cluster, tracking
 from pipelines.board import Board, Row
 from pipelines.checkpoints import Checkpoints
 from pipelines.place import Outcome
+from pipelines.progress import say
 from pipelines.run import Run, Scaling, standard
 from pipelines.train import Source, load_feed, open_source
 from pipelines.trials import Early, fit_in, judges, row_of
@@ -109,9 +109,9 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
     source = open_source(planned[0].run)
     known = [_known(t, sweep, source) for t in planned]
     waiting = [t for t in known if t.outcome is None and t.stop is None]
-    _say(f"{name}: {len(known)} runs, {len(known) - len(waiting)} of them ended already")
+    say(f"{name}: {len(known)} runs, {len(known) - len(waiting)} of them ended already")
     if sweep.scheduler != "none":
-        _say(f"{sweep.scheduler} judges by the top-1 error of {judges(source)}")
+        say(f"{sweep.scheduler} judges by the top-1 error of {judges(source)}")
     if not waiting:
         return known
     resources = cluster.connect()
@@ -119,7 +119,7 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
     # For all trials, not for those that wait: the number of threads decides the last bit.
     scaling, concurrent = fit_in(waiting[0].run.scaling, len(known), sweep.concurrent, cpus, gpus)
     waiting = [_placed(t, scaling) for t in waiting]
-    _say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
+    say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
     board = Board(name, {t.run.name: _row(t, source) for t in known}, concurrent)
     _tune(name, sweep, known, waiting, source, board)
     ended = [_known(t, sweep, source) for t in known]
@@ -153,7 +153,7 @@ def _halving(sweep: Sweep, known: list[Trial], source: Source, board: Board) -> 
     from pipelines.tuning import Halving
 
     recipe, places = known[0].run.recipe, {t.run.name: source.place(t.run) for t in known}
-    per_epoch = source.train.examples // recipe.optim.batch_size
+    per_epoch = recipe.steps_per_epoch(source.train.examples)
 
     def stopped(run: str, result: dict[str, Any]) -> None:
         stop = Stop(scheduler="asha", step=result["step"], epoch=result["step"] / per_epoch, error=result["top1_error"])
@@ -161,15 +161,8 @@ def _halving(sweep: Sweep, known: list[Trial], source: Source, board: Board) -> 
         tracking.close(f"{known[0].run.storage_path}/{run}", "KILLED")
         board.stand(run, "stopped", f"by asha after epoch {stop.epoch:g}")
 
-    rows = {t.run.name: _rows(t.run) for t in known}
-    total = recipe.total_steps(source.train.examples)
-    return Halving(total, sweep.grace_steps(per_epoch), sweep.reduction, rows, stopped)
-
-
-def _rows(run: Run) -> tuple[Any, ...]:
-    """What earlier calls have trained of a run, by epoch."""
-    found = Checkpoints(f"{run.storage_path}/{run.name}", run.checkpoints.keep).latest()
-    return found[1].progress.rows if found else ()
+    rows = {t.run.name: Checkpoints.of(t.run).rows() for t in known}
+    return Halving.of(sweep, recipe, source.train.examples, rows, stopped)
 
 
 def _known(trial: Trial, sweep: Sweep, source: Source) -> Trial:
@@ -196,10 +189,6 @@ def _placed(trial: Trial, scaling: Scaling) -> Trial:
     """The trial with its part of the cluster. The command gains the threads: sums in another order differ in bits."""
     command = f"{trial.command} --scaling.threads {scaling.threads}"
     return trial.model_copy(update={"run": trial.run.model_copy(update={"scaling": scaling}), "command": command})
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def table(name: str, done: list[Trial]) -> str:

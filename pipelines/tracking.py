@@ -57,7 +57,7 @@ def experiment(api: Any, name: str = EXPERIMENT) -> str:
 
 def start(api: Any, run: Run, tags: dict[str, str], parent: str | None = None) -> str:
     """The id of this training run's MLflow run: the one that an earlier start made, or a new one."""
-    key = f"{run.storage_path}/{run.name}"
+    key = run.folder
     where = experiment(api)
     tags = {"git_commit": git_commit(), **versions(), **tags}
     if run.scaling.workers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -129,7 +128,7 @@ def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: st
     """Record a finished run in MLflow, which could not be reached when it ended."""
     from pipelines.checkpoints import Checkpoints
 
-    found = Checkpoints(place.folder.uri, run.checkpoints.keep).latest()
+    found = Checkpoints.of(run).latest()
     if found is None:
         return outcome
     recorder = Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
@@ -148,7 +147,7 @@ def _outcome(run: Run, source: Source, checkpoint: str, rows: Sequence[EpochRow]
         top5_error=last.top5_error,
         train_error=last.train_error,
         examples=source.val.examples,
-        epochs=last.step / (source.train.examples // run.recipe.optim.batch_size),
+        epochs=last.step / run.recipe.steps_per_epoch(source.train.examples),
         steps=last.step,
         seconds=seconds,
         images_per_second=sum(r.images_per_second * r.seconds for r in rows) / sum(r.seconds for r in rows),
@@ -174,7 +173,7 @@ def shards(run: Run) -> str:
 
 def _say(show: bool, text: str) -> None:
     if show:
-        print(text, file=sys.stderr, flush=True)
+        progress.say(text)
 
 
 def _plan(run: Run, source: Source) -> str:
@@ -237,7 +236,7 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
 
     from pipelines.checkpoints import Checkpoints
 
-    trouble, place = None, f"{run.storage_path}/{run.name}"
+    trouble = None
     with saving_first([run.name]):
         for _ in range(1 + run.scaling.retries):
             try:
@@ -254,10 +253,10 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
         raise RuntimeError(f"{run.name} failed: {reason}") from trouble
     if trouble is not None:
         raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
-    checkpoints = Checkpoints(place, run.checkpoints.keep)
+    checkpoints = Checkpoints.of(run)
     found = checkpoints.latest()
     if found is None:
-        raise RuntimeError(f"{run.name} ended without a checkpoint in {place}")
+        raise RuntimeError(f"{run.name} ended without a checkpoint in {run.folder}")
     name, checkpoint = found
     return checkpoints.path(name), checkpoint.progress.rows
 
@@ -300,7 +299,7 @@ def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
         ),
         run_config=RunConfig(
             name=run.name,
-            storage_path=f"{run.storage_path}/{run.name}/ray",  # Ray's own records; our checkpoints lie beside
+            storage_path=f"{run.folder}/ray",  # Ray's own records; our checkpoints lie beside
             failure_config=FailureConfig(max_failures=scaling.retries),
             callbacks=list(callbacks),
         ),

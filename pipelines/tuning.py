@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -18,7 +18,9 @@ from pipelines.board import Board
 from pipelines.feed import Feed
 from pipelines.run import Run
 from pipelines.train import fit, saving_first
+from pipelines.trials import Early
 from resnet.checkpoint import EpochRow
+from resnet.recipe import Recipe
 
 Stopped = Callable[[str, dict[str, Any]], None]  # a run's name and its last report
 
@@ -131,6 +133,14 @@ class Halving(ASHAScheduler):
         for run, rows in known.items():
             for row in rows:
                 self._judge(run, row.step, row.top1_error)
+
+    @classmethod
+    def of(
+        cls, asked: Early, recipe: Recipe, examples: int, known: Mapping[str, Sequence[EpochRow]], stopped: Stopped
+    ) -> Self:
+        """As asked, for trainings of a recipe on so many images."""
+        grace = asked.grace_steps(recipe.steps_per_epoch(examples))
+        return cls(recipe.total_steps(examples), grace, asked.reduction, known, stopped)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps a pickle of its scheduler, which nobody reads; the runs' folders remember."""

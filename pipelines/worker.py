@@ -69,7 +69,7 @@ def train(
     report: told of each epoch; is_preempted: Saver's.
     """
     run = task.run
-    checkpoints = Checkpoints(f"{run.storage_path}/{run.name}", run.checkpoints.keep)
+    checkpoints = Checkpoints.of(run)
     found = checkpoints.latest() if task.rank == 0 else None
     learner = Learner(task, found[1] if found else None)
     state = State(task.device, learner.progress, task.rank)

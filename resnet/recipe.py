@@ -81,9 +81,13 @@ class Recipe(Frozen):
         """The network's name, with the variant where it is not the paper's."""
         return self.network if self.variant == "paper" else f"{self.network}@{self.variant}"
 
+    def steps_per_epoch(self, examples: int) -> int:
+        """Whole batches of an epoch. examples: size of the training set."""
+        return examples // self.optim.batch_size
+
     def total_steps(self, examples: int) -> int:
         """Optimiser steps of the training. examples: size of the training set."""
-        per_epoch = examples // self.optim.batch_size
+        per_epoch = self.steps_per_epoch(examples)
         if per_epoch == 0:
             raise ValueError(
                 f"optim.batch_size must be at most the number of training images, {examples}, "
@@ -96,7 +100,7 @@ class Recipe(Frozen):
 
     def bn_steps(self, examples: int) -> int:
         """Global batches, at most one epoch of them, that batch norm's statistics are computed over; 0: none."""
-        return min((self.bn_examples or 0) // self.optim.batch_size, examples // self.optim.batch_size)
+        return min(self.steps_per_epoch(self.bn_examples or 0), self.steps_per_epoch(examples))
 
 
 def imagenet_paper(network: str) -> Recipe:
