@@ -7,6 +7,7 @@ again by the same command. At the end its rows, weights and momentum are compare
 
     python benchmarks/chaos.py --kills 24 --out results/chaos.json
     python benchmarks/chaos.py --cases resident --kills 4                    # a short one
+    python benchmarks/chaos.py --cases streamed --kinds node driver --moments training starting --each 2 --kills 2
 
 The last line on stdout is the result as JSON; a row for each kill goes to stderr. Seconds are from the kill to the
 first step after it; steps are those that were computed twice.
@@ -135,6 +136,22 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
         self.add()
 
+    def state(self) -> str:
+        """What Ray holds: CPUs that are free, and the placement groups and actors that are alive. For a lost run."""
+        import ray
+        from ray.util import state
+
+        groups = state.list_placement_groups(detail=True, limit=1000)
+        actors = state.list_actors(detail=True, limit=1000)
+        lines = [f"free: {ray.available_resources()}", f"jobs: {[(j.job_id, j.status) for j in state.list_jobs()]}"]
+        lines += [f"group {g.placement_group_id} {g.state} {g.bundles}" for g in groups if g.state != "REMOVED"]
+        lines += [
+            f"actor {a.class_name} {a.state} job {a.job_id} node {a.node_id} needs {a.required_resources}"
+            for a in actors
+            if a.state != "DEAD"
+        ]
+        return "\n".join(lines)
+
     def processes(self, title: str) -> list[psutil.Process]:
         """Processes of both nodes whose title begins so. All were started by this program."""
         found = []
@@ -199,11 +216,24 @@ def whole(case: Case, folder: Path) -> Checkpoint:
     return load(outcome.checkpoint)
 
 
+class Plan(NamedTuple):
+    """What is killed, and at which moments; without end. moments: None draws them."""
+
+    kinds: Iterator[str]
+    moments: Iterator[str] | None
+
+    @classmethod
+    def of(cls, words: argparse.Namespace) -> Plan:
+        """As asked for."""
+        kinds = words.kinds or np.random.default_rng(words.seed).permutation(KINDS).tolist()
+        return cls(itertools.cycle(kinds), itertools.cycle(words.moments) if words.moments else None)
+
+
 class Chaos:
     """One run that is killed `kills` times, or less often if it ends before. rng decides when and what."""
 
-    def __init__(self, nodes: Nodes, job: Job, number: int, kinds: Iterator[str], kills: int, seed: int) -> None:
-        self.nodes, self.job, self.number, self.kinds, self.left = nodes, job, number, kinds, kills
+    def __init__(self, nodes: Nodes, job: Job, number: int, plan: Plan, kills: int, seed: int) -> None:
+        self.nodes, self.job, self.number, self.plan, self.left = nodes, job, number, plan, kills
         self.rng = np.random.default_rng((seed, number))
         self.kills: list[Kill] = []
         self.open: list[tuple[Kill, float]] = []  # kills after which there was no step yet, and when they were
@@ -230,12 +260,14 @@ class Chaos:
                 self.job.start()
             elif self.left and time.monotonic() > self.due:
                 self._strike()
+        print(f"no step for {PATIENCE:g} s\n{self.nodes.state()}", file=sys.stderr, flush=True)
         self.job.process.kill()
         return None
 
     def _draw(self, now: float) -> None:
         """When to kill next: so long after the first step that is seen, or after now whatever the run does."""
-        self.early = bool(self.rng.random() < STARTING)
+        early = bool(self.rng.random() < STARTING)
+        self.early = early if self.plan.moments is None else next(self.plan.moments) == "starting"
         self.due = now + self.rng.uniform(0, 8) if self.early else float("inf")
 
     def _look(self) -> bool:
@@ -255,7 +287,7 @@ class Chaos:
         return new
 
     def _strike(self) -> None:
-        kind = next(self.kinds)
+        kind = next(self.plan.kinds)
         if kind in TITLES:
             found = self.nodes.processes(TITLES[kind])
             if not found:
@@ -315,7 +347,7 @@ def table(result: dict[str, Any]) -> dict[str, Any]:
 def measure(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All cases; what their runs came to."""
     nodes = Nodes()
-    kinds = itertools.cycle(np.random.default_rng(words.seed).permutation(KINDS).tolist())
+    plan = Plan.of(words)
     began, chosen = time.monotonic(), [case for case in CASES if case.name in words.cases]
     result: dict[str, Any] = {
         "kills": 0,
@@ -331,7 +363,7 @@ def measure(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
         reference, kills = whole(case, folder), 0
         while kills < words.kills / len(chosen) and time.monotonic() < ends:
             job = Job(case, folder / f"{case.name.replace(' ', '-')}-{result['runs']}")
-            chaos = Chaos(nodes, job, result["runs"], kinds, words.each, words.seed)
+            chaos = Chaos(nodes, job, result["runs"], plan, words.each, words.seed)
             outcome = chaos.run()
             kills += len(chaos.kills)
             result["runs"] += 1
@@ -354,6 +386,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no other run is begun")
     parser.add_argument("--each", type=int, default=5, help="kills of one run")
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], default=[c.name for c in CASES])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="what is killed, in this order; else drawn")
+    parser.add_argument("--moments", nargs="+", choices=("training", "starting"), help="and when; else drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of what is killed")
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()

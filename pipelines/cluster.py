@@ -25,6 +25,8 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
+from pipelines import tracking
+
 # Ray's own defaults wait two seconds between the controller's looks at its workers; every report waits for one.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
 # Ours to show: progress, tables, errors. Ray Tune's own reports would stand between them.
@@ -170,6 +172,7 @@ def await_agent(node: str, patience: float = 120.0) -> None:
 def submit(command: list[str]) -> int:
     """Run a command as a Ray job from this folder, stream its output; its exit status (1 for any failure)."""
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    variables[tracking.COMMIT] = tracking.git_commit()  # the upload leaves .git out
     with head() as environment:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."]
         runtime = ["--runtime-env-json", json.dumps({"env_vars": QUICK | variables})]

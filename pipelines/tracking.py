@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MODEL = "resnet"
 CHAMPION = "champion"
 EXPERIMENT = "resnet"
+COMMIT = "RESNET_GIT_COMMIT"  # environment variable by which a job learns the commit that it was submitted from
 PROTOCOL = "single"  # the evaluation whose errors decide between two models
 
 
@@ -78,7 +79,9 @@ def start(api: Any, run: Run, tags: dict[str, str], parent: str | None = None) -
 
 
 def git_commit() -> str:
-    """The commit of the working copy that this file belongs to, or unknown."""
+    """The commit that a job was submitted from, else that of the working copy this file belongs to, or unknown."""
+    if given := os.environ.get(COMMIT):
+        return given
     try:
         words = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from jobs import train_imagenet
+from pipelines import tracking
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
-def submit(ray_local: Any, *words: str) -> dict[str, Any]:
-    """`ray job submit WORDS` on the shared cluster; the outcome that the job printed."""
+def outcome_of(ray_local: Any, *command: str) -> dict[str, Any]:
+    """What a job printed that COMMAND submits to the shared cluster."""
     environment = {**os.environ, "RAY_ADDRESS": f"http://{ray_local.address_info['webui_url']}"}
-    done = subprocess.run([*RAY, "job", "submit", *words], env=environment, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     (outcome,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
     return json.loads(outcome)
@@ -26,18 +27,23 @@ def submit(ray_local: Any, *words: str) -> dict[str, Any]:
 
 def test_the_demonstration_reaches_its_accuracy_by_the_literal_command(ray_local: Any) -> None:
     """`ray job submit jobs/train_imagenet.py`: Ray runs in the root of the project, which is installed editable."""
-    outcome = submit(ray_local, "jobs/train_imagenet.py")
+    outcome = outcome_of(ray_local, *RAY, "job", "submit", "jobs/train_imagenet.py")
     assert outcome["run"] == "cifar10-resnet20-A.s0"
     assert outcome["examples"] == 360
     assert outcome["top1_error"] <= 1.5
     assert Path(outcome["checkpoint"], "model.safetensors").exists()
 
 
-def test_a_working_directory_travels_with_the_job(ray_local: Any, tmp_path: Path) -> None:
-    words = ["python", "jobs/train_imagenet.py", "cifar10-resnet8", "--recipe.epochs", "1", "--storage", str(tmp_path)]
-    outcome = submit(ray_local, "--working-dir", ".", "--", *words)
+def test_a_working_directory_travels_with_the_job_and_its_commit_too(ray_local: Any, tmp_path: Path) -> None:
+    """As `make train` submits it, with --working-dir: Ray leaves .git out of what it uploads."""
+    words = ["jobs/train_imagenet.py", "cifar10-resnet8", "--recipe.epochs", "1", "--storage", str(tmp_path)]
+    outcome = outcome_of(ray_local, sys.executable, "-m", "pipelines.cluster", "--", "python", *words)
     assert outcome["recipe"] == "cifar10-resnet8-A"
     assert outcome["steps"] == 22
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    commit = head.stdout.strip() or "unknown"  # a copy of the project without its history
+    assert outcome["commit"] == commit
+    assert tracking.client().get_run(outcome["mlflow_run"]).data.tags["git_commit"] == commit
 
 
 @pytest.mark.parametrize(
