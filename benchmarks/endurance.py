@@ -44,6 +44,7 @@ Outcome = dict[str, Any]
 MOST = (
     16  # requests at one replica at once; eight times as few as by default, so that a small machine can be overloaded
 )
+TIMEOUT = 10.0  # seconds for a body; the endpoint's own default is 30
 
 
 def untrained(folder: Path, seed: int) -> str:
@@ -98,7 +99,7 @@ class Endurance:
 
     def deploy(self, version: Version, **settings: Any) -> None:
         """Serve a version; with other settings than before this is a rolling update."""
-        shared = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.1, "access_log": False, "timeout": 10.0}
+        shared = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.1, "access_log": False, "timeout": TIMEOUT}
         args = Args(**version.model_dump(), **(shared | settings))
         self.app.deploy(args, "127.0.0.1", self.port)
 
@@ -279,7 +280,7 @@ def main() -> None:
     parser.add_argument("--proxy", choices=("auto", "haproxy", "serve"), default="auto")
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=TRIALS)
     asked = parser.parse_args()
-    haproxy.prepare(asked.proxy, MOST)
+    haproxy.prepare(asked.proxy, MOST, TIMEOUT)
     cluster.connect()
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
         endurance = Endurance(Path(folder), photographs(asked.images), asked.seconds)

@@ -27,7 +27,7 @@ def job(argv: list[str]) -> dict[str, Any]:
         if steered:
             return steered  # whatever serves the model follows the registry
         asked.require_free_port()
-        haproxy.prepare(asked.proxy, asked.max_waiting)
+        haproxy.prepare(asked.proxy, asked.max_waiting, asked.timeout)
     cluster.connect()
     from serve import app  # reads the settings above when it is imported
 

@@ -24,14 +24,19 @@ UNAVAILABLE = (
 )
 # Ray's template binds the statistics to all interfaces, makes HAProxy's own failures a 500 and logs to syslog's port,
 # whoever listens there: put right in the file that Ray has written, each time that HAProxy is started with it.
+# HAProxy sends a request to another replica only if it had all of it when it sent the first byte: it has to wait for
+# the body, which most clients send after the head, and limits that wait, for the replica sees no such request.
 WRAPPER = r"""#!/bin/sh
 # {binary} with Ray's configuration, on loopback and with problem details
 for word; do case $word in *.cfg) config=$word; esac; done
-[ -z "$config" ] || sed -i \
+[ -z "$config" ] || grep -q http-buffer-request "$config" || sed -i \
   -e 's/^\( *bind \)\*\?:\({ports}\)$/\1127.0.0.1:\2/' \
+  -e '/^ *option redispatch /a\    option http-buffer-request' \
+  -e '/^ *option redispatch /a\    timeout http-request {milliseconds}ms' \
+  -e '/^ *option redispatch /a\    errorfile 408 {folder}/408.http' \
   -e 's#errorfile 50[23] .*#errorfile 503 {folder}/503.http#' \
   -e 's#errorfile 504 .*#errorfile 504 {folder}/504.http#' \
-  -e '/ maxconn /!s/^\( *server .* check observe .*\)$/\1 maxconn {most}/' \
+  -e 's/^\( *server .* check observe .*\)$/\1 maxconn {most}/' \
   -e 's#^ *log 127.0.0.1:514 .*##' "$config"
 exec {binary} "$@"
 """
@@ -62,12 +67,13 @@ def binary() -> str:
     return get_haproxy_binary()
 
 
-def prepare(proxy: str = "auto", most: int = 128) -> None:
+def prepare(proxy: str = "auto", most: int = 128, timeout: float = 30.0) -> None:
     """Make the next Ray of this process serve behind HAProxy, or say on standard error why not.
 
     Before Ray starts, whose processes inherit the settings. proxy: auto, serve, or haproxy (ValueError where it does
     not run). most: requests at one replica at once; more wait in HAProxy, five seconds at most, which costs the replica
     nothing: to refuse them itself takes most of its time where ten times as many clients ask as it can serve.
+    timeout: seconds for a request's body, or its first 4 MiB.
     """
     if proxy == "serve":
         return
@@ -78,21 +84,21 @@ def prepare(proxy: str = "auto", most: int = 128) -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))  # short: a Unix socket's path holds 107 bytes
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder, binary(), most))
+    os.environ.update(environment(folder, binary(), most, timeout))
 
 
-def environment(folder: Path, program: str, most: int = 128) -> dict[str, str]:
+def environment(folder: Path, program: str, most: int = 128, timeout: float = 30.0) -> dict[str, str]:
     """Variables of a Ray whose Serve uses HAProxy, with files in the folder and ports that are free now."""
     stats, metrics, http, grpc = free_ports(4)
     for status, title, detail in (
+        (408, "Request Timeout", f"the body must arrive within {timeout:g} seconds"),
         (503, "Service Unavailable", "no replica answers at the moment; try again"),
         (504, "Gateway Timeout", "no answer in time; try again"),
     ):
         (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
     wrapper = folder / "haproxy"
-    wrapper.write_text(
-        WRAPPER.format(binary=shlex.quote(program), ports=rf"{stats}\|{metrics}", folder=folder, most=most)
-    )
+    settings = {"ports": rf"{stats}\|{metrics}", "folder": folder, "most": most, "milliseconds": round(1000 * timeout)}
+    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), **settings))
     wrapper.chmod(0o700)
     first = 20000 + http % 97 * 100  # of replicas; outside of what the system and Ray's workers take
     return {

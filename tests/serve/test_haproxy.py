@@ -1,7 +1,9 @@
 """HAProxy in front of Ray Serve: who can use it, what belongs to one instance alone, and its own answers."""
 
 import concurrent.futures
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ defaults
     timeout connect 1s
     timeout client 5s
     timeout server 5s
+    option redispatch 1
     errorfile 502 /somewhere/500.http
     errorfile 503 /somewhere/500.http
     errorfile 504 /somewhere/500.http
@@ -44,7 +47,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     if reason := haproxy.refusal():
         pytest.skip(reason)
     (port,) = haproxy.free_ports(1)
-    variables = haproxy.environment(tmp_path, haproxy.binary())
+    variables = haproxy.environment(tmp_path, haproxy.binary(), timeout=0.4)
     (tmp_path / "haproxy.cfg").write_text(RAYS.format(port=port, **variables))
     command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(tmp_path / "haproxy.cfg")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -64,6 +67,15 @@ def test_without_a_replica_the_answer_is_problem_details_on_loopback(port: int):
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["status"] == 503
+
+
+def test_a_body_that_comes_too_slowly_is_answered_by_408(port: int):
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\na")
+        head, _, told = b"".join(iter(lambda: client.recv(4096), b"")).decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 408 ")
+    assert "application/problem+json" in head
+    assert json.loads(told)["detail"] == "the body must arrive within 0.4 seconds"
 
 
 def test_two_instances_share_no_file_and_no_port(tmp_path: Path):
@@ -136,8 +148,15 @@ def test_more_than_there_is_room_for_waits_and_a_killed_replica_is_not_seen(tmp_
     command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(tmp_path / "haproxy.cfg")]
     proxy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
+    client = httpx.Client(timeout=60)
+
+    def body(size: int) -> Iterator[bytes]:
+        time.sleep(0.03)  # head and body are two writes of most clients
+        yield b"x" * size
+
     def ask(size: int) -> int:
-        return httpx.post(f"http://127.0.0.1:{front}/", content=b"x" * size, timeout=60).status_code
+        headers = {"Content-Length": str(size)}
+        return client.post(f"http://127.0.0.1:{front}/", content=body(size), headers=headers).status_code
 
     def ready() -> bool:
         try:
@@ -157,6 +176,7 @@ def test_more_than_there_is_room_for_waits_and_a_killed_replica_is_not_seen(tmp_
             assert {one.result() for one in asked} == {200}
             assert set(pool.map(ask, [1000] * 8)) == {200}
     finally:
+        client.close()
         for process in (proxy, *replicas):
             process.kill()
             process.wait()
