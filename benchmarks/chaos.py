@@ -141,9 +141,9 @@ class Nodes:
         import ray
         from ray.util import state
 
-        groups = state.list_placement_groups(detail=True, limit=1000)
-        actors = state.list_actors(detail=True, limit=1000)
-        lines = [f"free: {ray.available_resources()}", f"jobs: {[(j.job_id, j.status) for j in state.list_jobs()]}"]
+        groups: list[Any] = state.list_placement_groups(detail=True, limit=1000)
+        actors: list[Any] = state.list_actors(detail=True, limit=1000)
+        lines = [f"free: {ray.available_resources()}"]
         lines += [f"group {g.placement_group_id} {g.state} {g.bundles}" for g in groups if g.state != "REMOVED"]
         lines += [
             f"actor {a.class_name} {a.state} job {a.job_id} node {a.node_id} needs {a.required_resources}"

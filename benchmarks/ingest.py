@@ -154,7 +154,7 @@ def run_ours(uri: str, cores: int, batches: int, decode: Any) -> dict[str, float
 
     def epoch(number: int, times: int) -> Iterator[Any]:
         split, order = stretched(uri, times)
-        place = (number, 0, 0, 1, float(cores), decode, cores)
+        place = (number, 0, 0, 1, stream.Room.of(cores), decode, cores)
         for i, batch in enumerate(stream.streamed_batches(split, order, recipe_images(), *place)):
             if i % 16 == 0:  # asking costs milliseconds
                 store.append(store_used(address))

@@ -46,7 +46,7 @@ def epochs(uri: str, count: int, decode: Any) -> list[dict[str, float]]:
     rows = []
     for epoch in range(count):
         begin, images, store = time.perf_counter(), 0, 0.0
-        place = (epoch, 0, 0, 1, 2.0, decode, 2)
+        place = (epoch, 0, 0, 1, stream.Room.of(2), decode, 2)
         for batch in stream.streamed_batches(split, order, ingest.recipe_images(), *place):
             images += len(batch.labels)
             store = max(store, ingest.store_used(context.address_info["gcs_address"]))

@@ -22,6 +22,7 @@ from pipelines.order import Order, evaluation_slice
 from pipelines.part import Part, encoded
 from pipelines.pictures import Batch, Encoded, Pictures, augment, center
 from pipelines.resident import Resident, load_resident, ordered, resident_batches, resident_evaluation
+from pipelines.room import Room
 from pipelines.split import Split, UnreadableShard, open_split
 from resnet import images
 
@@ -34,6 +35,7 @@ __all__ = [
     "Batch",
     "Part",
     "Resident",
+    "Room",
     "Split",
     "UnreadableShard",
     "augment",
@@ -61,26 +63,27 @@ def streamed_batches(
     first_step: int,
     rank: int,
     world_size: int,
-    cpus: float,
+    room: Room,
     decode: Literal["tasks", "worker"] = "tasks",
     threads: int = 1,
 ) -> Iterator[Batch]:
     """A rank's training batches of an epoch from `first_step` on.
 
-    cpus: what this rank's tasks may hold; decode: where images are decoded; threads: of this process, that decode.
+    room: what this rank's tasks may hold; decode: where images are decoded; threads: of this process, that decode.
     """
     part = Part(Pictures(split, policy, order.seed, epoch), order, first_step, rank, world_size)
-    each = min(1.0, cpus)  # more would not fit on a node with few CPUs left
-    windows, tasks = len(part.windows()), max(1, int(cpus / each))
+    windows, tasks = len(part.windows()), room.tasks
     # With several tasks at a time, one that has many windows would make all others wait for its end.
     width = -(-windows // (ITEMS if tasks == 1 or decode == "worker" else 4 * ITEMS))
     items = [{"begin": i, "end": min(i + width, windows)} for i in range(0, windows, width)]
     if decode == "worker":
-        with closing(_run(items, partial(_ship, part), SHIPPED, None, each, min(2, tasks), "pyarrow")) as blocks:
+        with closing(
+            _run(items, partial(_ship, part), SHIPPED, None, Room(room.each, min(2, tasks)), "pyarrow")
+        ) as blocks:
             yield from _late(part, blocks, max(1, threads))
         return
     block_size = part.batch_size * policy.size**2 * 3
-    with closing(_run(items, partial(_decode, part), block_size, None, each, tasks, "numpy")) as blocks:
+    with closing(_run(items, partial(_decode, part), block_size, None, room, "numpy")) as blocks:
         for block in blocks:
             assert len(block["label"]) == part.batch_size
             yield _batch(block)
@@ -140,7 +143,7 @@ def _regrouped(blocks: Iterator[pa.Table], size: int) -> Iterator[Encoded]:
 
 
 def streamed_evaluation(
-    split: Split, policy: Images, batch_size: int, rank: int, world_size: int, cpus: float
+    split: Split, policy: Images, batch_size: int, rank: int, world_size: int, room: Room
 ) -> Iterator[Batch]:
     """A rank's part of a split, each example once over all ranks, centre crops, in batches of at most batch_size.
 
@@ -149,9 +152,8 @@ def streamed_evaluation(
     part, starts = evaluation_slice(split.examples, rank, world_size), split.starts()
     spans = [(g, max(part.start, int(starts[g])), min(part.stop, int(starts[g + 1]))) for g in range(len(split.rows))]
     items = [{"group": g, "begin": b, "end": e} for g, b, e in spans if b < e]
-    each = min(1.0, cpus)
     task, block_size = partial(_evaluate_groups, split, policy), batch_size * policy.size**2 * 3
-    with closing(_run(items, task, block_size, batch_size, each, max(1, int(cpus / each)), "numpy")) as blocks:
+    with closing(_run(items, task, block_size, batch_size, room, "numpy")) as blocks:
         for block in blocks:
             yield _batch(block)
 
@@ -183,11 +185,10 @@ def _run(
     task: Any,
     block_size: int,
     batch_size: int | None,
-    each: float,
-    tasks: int,
+    room: Room,
     batch_format: str,
 ) -> Generator[Any]:
-    """Items through Ray Data tasks to blocks, in the items' order. each: CPUs of a task; tasks: how many at a time.
+    """Items through Ray Data tasks to blocks, in the items' order.
 
     block_size: bytes; by default Ray Data gathers 128 MiB, seven batches of 128 images, before the first one arrives.
     A task may wait, holding its CPUs, until its consumer takes what it made. Ranks wait for each other in every step,
@@ -201,7 +202,7 @@ def _run(
     ordered()
     ray.data.DataContext.get_current().target_max_block_size = block_size
     source = ray.data.from_items(items, override_num_blocks=len(items))
-    dataset = source.map_batches(task, batch_size=1, num_cpus=each, concurrency=tasks)
+    dataset = source.map_batches(task, batch_size=1, num_cpus=room.each, concurrency=room.tasks)
     try:
         # Without a batch size blocks come as they are: nothing is cut, put together or copied.
         yield from dataset.iter_batches(batch_size=batch_size, prefetch_batches=2, batch_format=batch_format)
@@ -213,7 +214,10 @@ def _run(
 
 
 def sample(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:
-    """Centre crops of the first row groups, which preparation made a random sample: (N, S, S, 3) uint8."""
+    """Centre crops of the first row groups, which preparation made a random sample: (N, S, S, 3) uint8.
+
+    A few seconds of one task, which holds no CPU: those of a run that was killed may not be free yet.
+    """
     groups = int(np.searchsorted(split.starts(), min(examples, split.examples)))
     part = Split(split.uri, split.name, split.files, split.places[:groups], split.rows[:groups])
-    return np.concatenate([b.images for b in streamed_evaluation(part, policy, EVAL_CHUNK, 0, 1, 1.0)])
+    return np.concatenate([b.images for b in streamed_evaluation(part, policy, EVAL_CHUNK, 0, 1, Room(0.0, 1))])

@@ -11,18 +11,22 @@ from torch import Tensor
 from pipelines import stream
 from pipelines.feed import Feed
 from pipelines.order import Order
+from pipelines.room import Room
 from pipelines.run import Run
 from resnet.steps import Normalize
 
 
 class Task:
-    """The batches of a rank, and what it needs to train on them."""
+    """The batches of a rank, and what it needs to train on them. room: what its data tasks may hold."""
 
-    def __init__(self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device) -> None:
+    def __init__(
+        self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device, room: Room | None = None
+    ) -> None:
         self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
-        self.cpus = run.scaling.data_cpus or 1.0
+        cpus = run.scaling.data_cpus or 1.0
+        self.room = room or Room.of(cpus)
         # Threads that decode here take turns with the training, which waits for them anyway.
-        self.threads = max(1, round(self.cpus + (run.scaling.cpus_per_worker or 0)))
+        self.threads = max(1, round(cpus + (run.scaling.cpus_per_worker or 0)))
         optim = run.recipe.optim
         self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed, run.part)
         self.local = self.order.local(rank, world_size)
@@ -48,7 +52,7 @@ class Task:
         if self.feed.resident is not None:
             return stream.resident_batches(self.split("train"), self.order, images, *place)
         where = "tasks" if self.run.data.decode == "tasks" else "worker"
-        return stream.streamed_batches(self.feed.train, self.order, images, *place, self.cpus, where, self.threads)
+        return stream.streamed_batches(self.feed.train, self.order, images, *place, self.room, where, self.threads)
 
     def evaluation(self) -> Iterator[stream.Batch]:
         """This rank's part of the validation split."""
@@ -56,7 +60,7 @@ class Task:
         if self.feed.resident is not None:
             return stream.resident_evaluation(self.split("val"), size, self.rank, self.world_size)
         images = self.run.recipe.images.for_evaluation()
-        return stream.streamed_evaluation(self.feed.val, images, size, self.rank, self.world_size, self.cpus)
+        return stream.streamed_evaluation(self.feed.val, images, size, self.rank, self.world_size, self.room)
 
     def ids(self, epoch: int, step: int) -> list[int]:
         """Places in the training split of the global batch of a step of an epoch."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipelines import progress
+from pipelines import progress, room
 from pipelines.checkpoints import Checkpoints
 from pipelines.feed import Feed
 from pipelines.learner import Learner
@@ -56,7 +56,8 @@ def _task(run: Run, feed: Feed) -> Task:
     # Ray may be told of more CPUs than there are; threads beyond the cores spin, and cost a factor of five.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(min(run.scaling.threads or 1, max(1, cores // context.get_local_world_size())))
-    return Task(run, feed, context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
+    place = (context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
+    return Task(run, feed, *place, room.here(run.scaling.data_cpus or 1.0))
 
 
 def train(

@@ -14,6 +14,7 @@ from pyarrow import parquet as pq
 from pipelines import stream
 from pipelines.order import Order
 from pipelines.pictures import shortage
+from pipelines.room import Room
 from pipelines.shards import write_shards
 from pipelines.sources import Source
 from resnet.images import pca_shift
@@ -61,7 +62,7 @@ def epoch(
     order = Order(split.rows, 24, 4, seed=5)
     ranks = []
     for rank in range(world_size):
-        place = (3, first_step, rank, world_size, 1.0, decode, 2)
+        place = (3, first_step, rank, world_size, Room(1.0, 1), decode, 2)
         batches = list(stream.streamed_batches(split, order, images, *place))
         assert all(len(batch.labels) == 24 // world_size for batch in batches)
         ranks.append(batches)
@@ -118,7 +119,7 @@ def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local:
         batches = [
             batch
             for rank in range(world_size)
-            for batch in stream.streamed_evaluation(split, JITTER, 10, rank, world_size, 1.0)
+            for batch in stream.streamed_evaluation(split, JITTER, 10, rank, world_size, Room(1.0, 1))
         ]
         seen[world_size] = batches
         assert np.concatenate([b.ids for b in batches]).tolist() == list(range(37))
@@ -174,7 +175,7 @@ def test_an_image_that_cannot_be_decoded_is_replaced_alike_everywhere(ray_local:
         np.testing.assert_array_equal(array, late[name], err_msg=name)
     assert one["replaced"] <= 1
     _, split = stream.open_split(str(copy), "train")
-    batches = list(stream.streamed_evaluation(split, JITTER, 10, 0, 1, 1.0))
+    batches = list(stream.streamed_evaluation(split, JITTER, 10, 0, 1, Room(1.0, 1)))
     assert sum(batch.replaced for batch in batches) == 1
     assert np.concatenate([b.images for b in batches])[3].max() == 0, "it counts, as a black image"
     assert sum(len(b.labels) for b in batches) == 150
