@@ -145,7 +145,10 @@ class Classifier:
 
     def best(self, probabilities: np.ndarray, top_k: int) -> list[Prediction]:
         """The top_k classes, the most probable first; equal ones by id. probabilities: (K,)."""
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        top_k = min(top_k, len(probabilities))
+        least = np.partition(probabilities, -top_k)[-top_k]  # to sort a thousand for five takes 0.1 ms
+        among = np.flatnonzero(probabilities >= least)
+        order = among[np.argsort(-probabilities[among], kind="stable")][:top_k]
         return [Prediction(self.classes[i], float(probabilities[i])) for i in order]
 
     @torch.inference_mode()
