@@ -10,7 +10,7 @@ from importlib import resources
 def names() -> dict[str, str]:
     """Human name of each of the 1000 WordNet ids, as torchvision's weights carry them, in the order of the outputs."""
     # A table of our own: importing torchvision for it takes 5 to 12 seconds. A test compares the two.
-    lines = (resources.files("pipelines") / "imagenet_wnids.txt").read_text("utf-8").splitlines()
+    lines = (resources.files("pipelines") / "imagenet_classes.txt").read_text("utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines)
 
 
