@@ -30,6 +30,7 @@ from resnet.views import ViewProtocol
 # Images of the paper's training and test sets, and what data sets of that size may be called.
 PAPERS_DATA = {"cifar10": (50_000, 10_000), "imagenet": (1_281_167, 50_000)}
 GENTLE = ("gentle_lr", "gentle_error")  # of the schedule: what section 4.2 changes for 110 layers and more
+GAINS = ("evaluations", "responses", "note")  # what a row may be given after its training has ended
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -163,16 +164,27 @@ def _read(path: Path) -> tuple[ResultRow, ...]:
 
 
 def write_results(folder: str | os.PathLike[str], rows: Sequence[ResultRow]) -> tuple[Path, ...]:
-    """Write each row into a file of its own; a file of the same training is replaced."""
+    """Write each row into a file of its own. What was evaluated later stays; the file of another training goes."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = []
     for row in rows:
         path = Path(folder) / row.file_name
         part = path.with_suffix(".part")
-        part.write_text(text(row) + "\n")
+        part.write_text(text(_with_gains(row, path)) + "\n")
         part.replace(path)
         paths.append(path)
     return tuple(paths)
+
+
+def _with_gains(row: ResultRow, path: Path) -> ResultRow:
+    """The row, with what the file's row has gained since the same training ended."""
+    if not path.exists():
+        return row
+    empty = {name: ResultRow.model_fields[name].default for name in GAINS}
+    for old in _read(path):
+        if old.model_copy(update=empty) == row.model_copy(update=empty):
+            return row.model_copy(update={name: getattr(row, name) or getattr(old, name) for name in GAINS})
+    return row
 
 
 def text(row: ResultRow) -> str:

@@ -39,6 +39,18 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert len(read_results(tmp_path)) == 3  # the same training again: its file is replaced
 
 
+def test_what_a_row_gained_after_its_training_outlives_another_export(tmp_path):
+    gained = {
+        "evaluations": (Evaluated(protocol="10-crop", top1_error=1, top5_error=0, examples=9, precision="float32"),),
+        "responses": (Response(layer="conv1", std=0.5),),
+    }
+    write_results(tmp_path, [row(**gained)])
+    write_results(tmp_path, [row()])
+    assert read_results(tmp_path) == (row(**gained),)
+    write_results(tmp_path, [row(top1_error=49.0)])  # another training: nothing stays
+    assert read_results(tmp_path) == (row(top1_error=49.0),)
+
+
 def test_a_file_may_hold_several_rows_and_an_epoch_takes_a_line(tmp_path):
     (path,) = write_results(tmp_path, [row()])
     assert "\n    [390, 0.1, 2.0, 70.0, 60.0],\n    [780, 0.1, 1.5, 50.0, null]\n" in path.read_text()
