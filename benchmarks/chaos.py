@@ -2,8 +2,10 @@
 
 A cluster of two local nodes. In each case a run is trained once without any trouble, then again while a worker, the
 job's driver, Ray Train's controller or a node (its raylet and all its processes; another node joins) is ended by
-SIGKILL at random moments, some of them while the run is still starting. A run that does not go on by itself is started
-again by the same command. At the end its rows, weights and momentum are compared with the first run's, bit for bit.
+SIGKILL at random moments, some of them while the run is still starting. Two ends come with a warning, after which the
+run saves first: SIGTERM to the job, and Ray's notice that a node will be taken away, which it is once the run has saved
+(or 40 s later). A run that does not go on by itself is started again by the same command. At the end its rows, weights
+and momentum are compared with the first run's, bit for bit.
 
     python benchmarks/chaos.py --kills 24 --out results/chaos.json
     python benchmarks/chaos.py --cases resident --kills 4                    # a short one
@@ -44,12 +46,12 @@ from resnet.checkpoint import Checkpoint, load
 from resnet.hardware import describe
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("worker", "driver", "controller", "node")
+KINDS = ("worker", "driver", "controller", "node", "sigterm", "notice")
+NOTICE = 40.0  # seconds between Ray's notice that a node goes and its end; clouds give 30 to 120
 # Ray Train's cleaner of a lost controller's places asks the dashboard.
 DASHBOARD = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": 0}
 TITLES = {"worker": "ray::RayTrainWorker", "controller": "ray::TrainController"}
 STARTING = 0.25  # share of kills that come before the run has made a step again
-PATIENCE = 120.0  # seconds without a new step after which a run counts as lost
 EVERY = ("--checkpoints.every-steps", "16", "--no-promote", "--scaling.threads", "1")
 
 
@@ -136,6 +138,15 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
         self.add()
 
+    def announce(self) -> None:
+        """Ray hears that the node will go, as a cloud tells it; the node stays."""
+        from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]  compiled
+
+        (node,) = self.cluster.worker_nodes
+        reason = 2  # DRAIN_NODE_REASON_PREEMPTION of ray/protobuf/autoscaler.proto
+        gcs = GcsClient(address=self.cluster.address)
+        gcs.drain_node(node.node_id, reason, "preemption", int((time.time() + NOTICE) * 1000))
+
     def state(self) -> str:
         """What Ray holds: CPUs that are free, and the placement groups and actors that are alive. For a lost run."""
         import ray
@@ -197,6 +208,10 @@ class Job:
         names = Checkpoints(str(self.storage / self.name), keep=1).names()
         return int(names[-1].removeprefix("step-")) if names else 0
 
+    def said(self) -> str:
+        """The end of what its last try said."""
+        return self.storage.with_suffix(f".{self.tries}.log").read_text()[-2000:]
+
     def outcome(self) -> Outcome | None:
         """What it gave; None if it has not ended well."""
         if self.process.poll() != 0 or self.process.stdout is None:
@@ -217,16 +232,21 @@ def whole(case: Case, folder: Path) -> Checkpoint:
 
 
 class Plan(NamedTuple):
-    """What is killed, and at which moments; without end. moments: None draws them."""
+    """What is killed, and at which moments; without end. moments: None draws them.
+
+    patience: seconds without a new step after which a run counts as lost.
+    """
 
     kinds: Iterator[str]
     moments: Iterator[str] | None
+    patience: float
 
     @classmethod
     def of(cls, words: argparse.Namespace) -> Plan:
         """As asked for."""
         kinds = words.kinds or np.random.default_rng(words.seed).permutation(KINDS).tolist()
-        return cls(itertools.cycle(kinds), itertools.cycle(words.moments) if words.moments else None)
+        moments = itertools.cycle(words.moments) if words.moments else None
+        return cls(itertools.cycle(kinds), moments, words.patience)
 
 
 class Chaos:
@@ -246,7 +266,7 @@ class Chaos:
         self.job.start()
         self._draw(time.monotonic())
         moved = time.monotonic()
-        while time.monotonic() - moved < PATIENCE:
+        while time.monotonic() - moved < self.plan.patience:
             time.sleep(0.05)
             if self._look():
                 moved = time.monotonic()
@@ -254,13 +274,15 @@ class Chaos:
                 if code == 0:
                     return self.job.outcome()
                 if not self.open or self.job.tries > 10:
-                    return None  # it failed with nobody having killed anything
+                    print(f"it failed, and nobody had killed anything: {self.job.said()}", file=sys.stderr, flush=True)
+                    return None
                 for kill, _ in self.open:
                     kill.by = "same command"
                 self.job.start()
             elif self.left and time.monotonic() > self.due:
                 self._strike()
-        print(f"no step for {PATIENCE:g} s\n{self.nodes.state()}", file=sys.stderr, flush=True)
+        print(f"no step for {self.plan.patience:g} s\n{self.nodes.state()}", file=sys.stderr)
+        print(f"the job's status: {self.job.process.poll()}\n{self.job.said()}", file=sys.stderr, flush=True)
         self.job.process.kill()
         return None
 
@@ -286,6 +308,15 @@ class Chaos:
         self.known = self.job.saved()
         return new
 
+    def _warn(self) -> None:
+        """Announce that a node goes, and wait until the run has saved, has ended, or the time is over."""
+        self._look()
+        before, ends = self.known, time.monotonic() + NOTICE
+        self.nodes.announce()
+        while time.monotonic() < ends and self.known == before and self.job.process.poll() is None:
+            time.sleep(0.05)
+            self._look()
+
     def _strike(self) -> None:
         kind = next(self.plan.kinds)
         if kind in TITLES:
@@ -296,8 +327,15 @@ class Chaos:
                 _kill(found[int(self.rng.integers(len(found)))])
         if kind == "driver":
             self.job.process.kill()
-        if kind == "node":
+        if kind == "sigterm":
+            self.job.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.job.process.wait(NOTICE)
+        if kind == "notice":
+            self._warn()
+        if kind in ("node", "notice"):
             self.nodes.lose()
+        self._look()
         now = time.monotonic()
         kill = Kill(self.job.case.name, self.number, kind, "starting" if self.early else "training", self.step)
         self.kills.append(kill)
@@ -388,6 +426,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], default=[c.name for c in CASES])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="what is killed, in this order; else drawn")
     parser.add_argument("--moments", nargs="+", choices=("training", "starting"), help="and when; else drawn")
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds without a step: the run is lost")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of what is killed")
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()
