@@ -283,12 +283,11 @@ def _free_places() -> bool:
 def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
     """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     from pipelines.worker import train_worker
 
     scaling = run.scaling
-    return TorchTrainer(
+    return _lean_trainer()(
         train_worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=ScalingConfig(
@@ -304,3 +303,26 @@ def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
             callbacks=list(callbacks),
         ),
     )
+
+
+def _lean_trainer() -> Any:
+    """TorchTrainer without the two actors that a run does not need; each is a process that a start waits for.
+
+    DatasetManager hands out datasets: ours are made by the workers. PlacementGroupCleaner removes the places of a lost
+    controller: _free_places does, but for a trial of a sweep, which keeps it.
+    """
+    import ray
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    is_trial = ray.get_runtime_context().get_actor_id() is not None
+    spared = (DatasetsCallback,) if is_trial else (DatasetsCallback, PlacementGroupCleanerCallback)
+
+    class LeanTrainer(TorchTrainer):
+        """Ray Train's own in all else."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, spared)]
+
+    return LeanTrainer
