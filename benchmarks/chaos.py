@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +48,6 @@ from resnet.hardware import describe
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("worker", "driver", "controller", "node", "sigterm", "notice")
 NOTICE = 40.0  # seconds between Ray's notice that a node goes and its end; clouds give 30 to 120
-# Ray Train's cleaner of a lost controller's places asks the dashboard.
-DASHBOARD = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": 0}
 TITLES = {"worker": "ray::RayTrainWorker", "controller": "ray::TrainController"}
 STARTING = 0.25  # share of kills that come before the run has made a step again
 EVERY = ("--checkpoints.every-steps", "16", "--no-promote", "--scaling.threads", "1")
@@ -120,7 +118,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "object_store_memory": 2**28, "node_ip_address": "127.0.0.1", "temp_dir": folder}
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args={**node, **DASHBOARD})
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         self.add()
         os.environ["RAY_ADDRESS"] = self.cluster.address
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -150,18 +148,13 @@ class Nodes:
     def state(self) -> str:
         """What Ray holds: CPUs that are free, and the placement groups and actors that are alive. For a lost run."""
         import ray
-        from ray.util import state
+        from ray._private.state import actors
+        from ray.util import placement_group_table
 
-        groups: list[Any] = state.list_placement_groups(detail=True, limit=1000)
-        actors: list[Any] = state.list_actors(detail=True, limit=1000)
-        lines = [f"free: {ray.available_resources()}"]
-        lines += [f"group {g.placement_group_id} {g.state} {g.bundles}" for g in groups if g.state != "REMOVED"]
-        lines += [
-            f"actor {a.class_name} {a.state} job {a.job_id} node {a.node_id} needs {a.required_resources}"
-            for a in actors
-            if a.state != "DEAD"
-        ]
-        return "\n".join(lines)
+        groups: dict[str, Any] = placement_group_table()
+        held = [f"group {name} {found['state']} {found['bundles']}" for name, found in groups.items()]
+        alive = [f"actor {found}" for found in actors().values() if found["State"] != "DEAD"]
+        return "\n".join([f"free: {ray.available_resources()}", *held, *alive])
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Processes of both nodes whose title begins so. All were started by this program."""
@@ -224,7 +217,7 @@ def whole(case: Case, folder: Path) -> Checkpoint:
     job = Job(case, folder / f"{case.name.replace(' ', '-')}-whole")
     began = time.monotonic()
     job.start()
-    job.process.wait(timeout=540)
+    job.process.wait(timeout=1800)
     outcome = job.outcome()
     assert outcome is not None, f"the run without trouble failed: {job.storage}"
     print(f"{case.name}: {outcome.steps} steps without trouble, {time.monotonic() - began:.0f} s", file=sys.stderr)
@@ -267,7 +260,7 @@ class Chaos:
         self._draw(time.monotonic())
         moved = time.monotonic()
         while time.monotonic() - moved < self.plan.patience:
-            time.sleep(0.05)
+            time.sleep(0.2)
             if self._look():
                 moved = time.monotonic()
             if (code := self.job.process.poll()) is not None:
@@ -382,8 +375,8 @@ def table(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def measure(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All cases; what their runs came to."""
+def measure(words: argparse.Namespace, folder: Path, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All cases; what their runs came to. keep: is given what there is after each run."""
     nodes = Nodes()
     plan = Plan.of(words)
     began, chosen = time.monotonic(), [case for case in CASES if case.name in words.cases]
@@ -406,15 +399,15 @@ def measure(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
             kills += len(chaos.kills)
             result["runs"] += 1
             result["each"] += [asdict(kill) | {"again": kill.again} for kill in chaos.kills]
-            if outcome is None:
-                result["lost_runs"] += 1
-                continue
-            for what in (difference(reference, load(outcome.checkpoint)), doubled(job.storage, job)):
-                if what is not None:
-                    result["differences"].append(f"{job.storage.name}: {what}")
-    result["kills"] = len(result["each"])
-    result["bit_identical"] = not result["differences"] and not result["lost_runs"]
-    return result | {"by_kind": table(result)}
+            result["lost_runs"] += outcome is None
+            if outcome is not None:
+                found = (difference(reference, load(outcome.checkpoint)), doubled(job.storage, job))
+                result["differences"] += [f"{job.storage.name}: {what}" for what in found if what is not None]
+            result["kills"] = len(result["each"])
+            result["bit_identical"] = not result["differences"] and not result["lost_runs"]
+            result["by_kind"] = table(result)
+            keep(result)
+    return result
 
 
 def main() -> None:
@@ -431,15 +424,16 @@ def main() -> None:
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": tracking.git_commit()}
+    about |= {"hardware": describe(), "seed": words.seed}
+
+    def keep(result: dict[str, Any]) -> None:
+        if words.out:
+            Path(words.out).write_text(json.dumps(about | result, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         os.environ["RESNET_HOME"] = folder
-        result = measure(words, Path(folder))
-    about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": tracking.git_commit()}
-    result = about | {"hardware": describe(), "seed": words.seed} | result
-    text = json.dumps(result)
-    if words.out:
-        Path(words.out).write_text(json.dumps(result, indent=1) + "\n")
-    print(text)
+        print(json.dumps(about | measure(words, Path(folder), keep)))
 
 
 if __name__ == "__main__":
