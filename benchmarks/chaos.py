@@ -124,8 +124,23 @@ class Nodes:
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def add(self) -> None:
-        """One more node joins."""
-        self.cluster.add_node(num_cpus=1, object_store_memory=2**28, node_ip_address="127.0.0.1")
+        """One more node joins. Ray gives it 30 s; on a machine that is taken by others it needs another try."""
+        for _ in range(5):
+            try:
+                self.cluster.add_node(num_cpus=1, object_store_memory=2**28, node_ip_address="127.0.0.1")
+                return
+            except Exception as late:  # Ray raises no other class
+                print(f"a node did not start: {late}", file=sys.stderr)
+                self._end_strays()
+        raise RuntimeError("no node started in five tries")
+
+    def _end_strays(self) -> None:
+        """End the raylets, and what they run, that belong to no node of the cluster: they came too late."""
+        known = {node.all_processes["raylet"][0].process.pid for node in self.cluster.list_all_nodes()}
+        for raylet in psutil.Process().children():
+            if raylet.name() == "raylet" and raylet.pid not in known:
+                for process in [raylet, *raylet.children(recursive=True)]:
+                    _kill(process)
 
     def lose(self) -> None:
         """A node goes: its raylet and everything that it runs, at once. Another joins."""
