@@ -73,21 +73,32 @@ class Keys:
 
 
 class RateLimit:
-    """A token bucket for each client. rate: requests a second; burst: requests at once. For one replica."""
+    """A token bucket for each client. rate: requests a second; burst: requests at once; both over all replicas.
+
+    replicas: how many share them. Each grants its part and asks nobody: together never more than rate, nor at once more
+    than burst (or one each), and less to a client whose requests do not reach all replicas alike.
+    """
 
     CLIENTS = 10_000  # buckets kept; the one longest unused goes first
 
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._burst, self._clock = rate, burst, clock
+    def __init__(
+        self,
+        rate: float,
+        burst: int,
+        replicas: Callable[[], int] = lambda: 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rate, self._burst, self._replicas, self._clock = rate, burst, replicas, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, client: str) -> float:
         """Take one token: 0, or the seconds until there is one."""
-        now = self._clock()
-        tokens, since = self._buckets.pop(client, (float(self._burst), now))
-        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        now, share = self._clock(), 1 / max(1, self._replicas())
+        rate, burst = self._rate * share, max(1.0, self._burst * share)
+        tokens, since = self._buckets.pop(client, (burst, now))
+        tokens = min(burst, tokens + (now - since) * rate)
         granted = tokens >= 1
         self._buckets[client] = (tokens - granted, now)
         if len(self._buckets) > self.CLIENTS:
             self._buckets.popitem(last=False)
-        return 0.0 if granted else (1 - tokens) / self._rate
+        return 0.0 if granted else (1 - tokens) / rate

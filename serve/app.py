@@ -46,6 +46,7 @@ class Replica:
         own = Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
         self.traffic = self._wanted() or own
         self.models = Models.open(args, self.traffic, self.name)
+        self.running = max(1, args.min_replicas)  # replicas; looked up where they share a client's rate
         threading.Thread(target=self._follow, name="traffic", daemon=True).start()
 
     def _wanted(self) -> Traffic | None:
@@ -53,11 +54,13 @@ class Replica:
         return deployed.traffic if deployed is not None and deployed.args == self.args else None
 
     def _follow(self) -> None:
-        """Take over what `switch` writes."""
+        """Take over what `switch` writes, and notice how many replicas there are."""
         while True:
             time.sleep(rollout.LOOK)
             try:
                 self.models.close_unused()
+                if self.args.rate_limit:
+                    self.running = rollout.replicas()
                 wanted = self._wanted()
                 if wanted is not None and wanted != self.traffic:
                     self.models.apply(wanted)
@@ -67,7 +70,8 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP interface; Ray Serve asks for it when the model is loaded."""
-        return endpoint.build(self.models, self.args, self.gather, echo_id=False)  # Ray's proxy echoes it
+        # Ray's proxy echoes the id
+        return endpoint.build(self.models, self.args, self.gather, echo_id=False, replicas=lambda: self.running)
 
     def families(self) -> list[Metric]:
         """The metrics of this replica."""

@@ -342,8 +342,15 @@ def content_policy(html: str) -> str:
     )
 
 
-def build(models: Models, args: Args, gather: Gather | None = None, echo_id: bool = True) -> FastAPI:
-    """The application. gather: the metrics of all replicas, None: of this one; echo_id: answer with X-Request-ID."""
+def build(
+    models: Models,
+    args: Args,
+    gather: Gather | None = None,
+    echo_id: bool = True,
+    replicas: Callable[[], int] = lambda: 1,
+) -> FastAPI:
+    """The application. gather: the metrics of all replicas, None: of this one; echo_id: answer with X-Request-ID;
+    replicas: how many share a client's rate."""
 
     async def own() -> list[list[Metric]]:
         return [models.families()]
@@ -357,7 +364,7 @@ def build(models: Models, args: Args, gather: Gather | None = None, echo_id: boo
         app.include_router(routes)
     problems.install(app)
     keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file else None
-    rate = RateLimit(args.rate_limit, args.rate_burst) if args.rate_limit else None
+    rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
     # The last that is added is the first that a request meets.
     app.add_middleware(middleware.BodyLimit, max_bytes=args.max_bytes)
     app.add_middleware(middleware.Gate, keys=keys, rate=rate)

