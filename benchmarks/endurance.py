@@ -3,13 +3,15 @@
 Starts Ray for itself and serves an untrained ResNet-20 on loopback with two replicas. Every answer is compared with the
 offline prediction of the version that it names. In turn: kill -9 of replicas, another version, a canary, a rolling
 update, growing and shrinking, ten times as many clients as are let in, clients that send a byte a second or hang up,
-damaged bodies and headers, schemathesis on the OpenAPI document, and from zero replicas. Last line: JSON.
+damaged bodies and headers, schemathesis on the OpenAPI document, a client above its rate, from zero
+replicas. Last line: JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,7 @@ Outcome = dict[str, Any]
 MOST = (
     16  # requests at one replica at once; eight times as few as by default, so that a small machine can be overloaded
 )
+WARM = 3  # tenths of the damaged requests, before memory is judged
 TIMEOUT = 10.0  # seconds for a body; the endpoint's own default is 30
 
 
@@ -116,9 +120,16 @@ class Endurance:
         """Process ids."""
         return [state.pid for state in self.rollout.states()]
 
-    def memory(self) -> int:
-        """Bytes of the largest replica."""
-        return max(psutil.Process(pid).memory_info().rss for pid in self.replicas())
+    def memory(self) -> dict[str, float]:
+        """MiB that the replicas and the proxies hold, each kind together; Ray is this process's own."""
+        found = {"replicas": 0.0, "proxies": 0.0}
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                name = process.name()
+                kind = "replicas" if name.startswith("ray::ServeReplica") else "proxies"
+                if kind == "replicas" or name == "haproxy" or name.startswith("ray::ProxyActor"):
+                    found[kind] += process.memory_info().rss / 2**20
+        return found
 
     async def steady(self) -> Outcome:
         """Eight clients and nothing else."""
@@ -202,11 +213,12 @@ class Endurance:
         full = await self.during(lambda: None, connections=2 * MOST)
         before = await asyncio.to_thread(self.memory)
         over = await self.during(lambda: None, connections=20 * MOST)
-        grown = await asyncio.to_thread(self.memory) - before
+        after_it = await asyncio.to_thread(self.memory)
+        grown = {kind: round(after_it[kind] - before[kind], 1) for kind in before}
         after = await self.during(lambda: None, connections=4, least=2)
         ratio = over.rate / max(full.rate, 1e-9)
         return {"full": full.summary(), "over": over.summary(), "throughput_ratio": round(ratio, 3),
-                "without_retry_after": over.without_retry_after, "memory_grew_mib": round(grown / 2**20, 1),
+                "without_retry_after": over.without_retry_after, "memory_grew_mib": grown,
                 "after": after.summary()}  # fmt: skip
 
     async def misbehave(self) -> Outcome:
@@ -230,20 +242,27 @@ class Endurance:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("resnet_images_in_progress{"))
 
     async def fuzz(self, count: int) -> Outcome:
-        """Damaged requests in four equal parts; how memory goes from the first part's end to the last's."""
-        parts, memory = [], []
-        for _ in range(4):
-            parts.append(await fuzz(self.url, self.expected, "1", count // 4))
+        """Damaged requests in ten equal parts; how memory goes from the third part's end on."""
+        began, parts, memory = time.monotonic(), [], []
+        for seed in range(10):
+            parts.append(await fuzz(self.url, self.expected, "1", count // 10, seed))
             memory.append(await asyncio.to_thread(self.memory))
-        codes: dict[str, int] = {}
-        for part in parts:
-            for code, number in part["codes"].items():
-                codes[code] = codes.get(code, 0) + number
-        per_request = (memory[-1] - memory[0]) / (3 * count // 4)
-        mib = [round(m / 2**20, 1) for m in memory]
+        codes: Counter[str] = sum((part["codes"] for part in parts), Counter())
+        thousands = np.arange(10)[WARM:] * (count // 10) / 1000
+        slope = {k: float(np.polyfit(thousands, [m[k] for m in memory[WARM:]], 1)[0]) for k in memory[0]}
+        hourly = count / (time.monotonic() - began) * 3.6  # thousands of requests
         bad = [line for part in parts for line in part["first_bad"]]
-        return {"requests": count, "codes": codes, "bad": sum(p["bad"] for p in parts), "first_bad": bad[:5],
-                "memory_mib": mib, "bytes_per_request": round(per_request)}  # fmt: skip
+        return {"requests": count, "codes": dict(codes), "bad": sum(p["bad"] for p in parts), "first_bad": bad[:5],
+                "memory_mib": {k: [round(m[k], 1) for m in memory] for k in slope}, "warm_up_parts": WARM,
+                "mib_per_1000_requests": {k: round(v, 2) for k, v in slope.items()},
+                "mib_in_an_hour_at_this_rate": {k: round(v * hourly, 1) for k, v in slope.items()}}  # fmt: skip
+
+    async def limit(self) -> Outcome:
+        """One client with eight connections at a limit of 20 requests a second, over two replicas that share it."""
+        await asyncio.to_thread(self.deploy, self.one, rate_limit=20.0, rate_burst=20)
+        await asyncio.sleep(3)  # each has seen how many there are
+        seen = await self.during(lambda: None)
+        return seen.summary() | {"allowed": round(20 + 20 * seen.took)}
 
     async def openapi(self) -> Outcome:
         """schemathesis against the OpenAPI document: no server error."""
@@ -268,7 +287,7 @@ async def trials(endurance: Endurance, names: list[str], requests: int) -> Outco
     return outcome
 
 
-TRIALS = ["steady", "kill", "change", "roll", "misbehave", "fuzz", "openapi", "overload", "scale", "zero"]
+TRIALS = ["steady", "kill", "change", "roll", "misbehave", "fuzz", "openapi", "limit", "overload", "scale", "zero"]
 
 
 def main() -> None:

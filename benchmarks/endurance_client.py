@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -167,11 +168,11 @@ def damaged_json(rng: np.random.Generator) -> bytes:
     return text.encode()[: int(rng.integers(10, len(text) + 200))]
 
 
-async def fuzz(url: str, expected: Expected, version: str, count: int, connections: int = 8) -> dict[str, object]:
+async def fuzz(url: str, expected: Expected, version: str, count: int, seed: int, connections: int = 8) -> Any:
     """Send damaged requests; which codes came, and how many answers were none that the offline prediction gives."""
     codes: Counter[str] = Counter()
     bad: list[str] = []
-    queue = requests(count, expected.images)
+    queue = requests(count, expected.images, seed)
     model = expected.models[version]
 
     async def worker(session: aiohttp.ClientSession) -> None:
@@ -194,7 +195,7 @@ async def fuzz(url: str, expected: Expected, version: str, count: int, connectio
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         await asyncio.gather(*(worker(session) for _ in range(connections)))
-    return {"requests": sum(codes.values()), "codes": dict(codes), "bad": len(bad), "first_bad": bad[:5]}
+    return {"requests": sum(codes.values()), "codes": codes, "bad": len(bad), "first_bad": bad[:5]}
 
 
 async def drip(url: str, data: bytes, seconds: float) -> str:
