@@ -72,7 +72,8 @@ def replicas() -> int:
     """How many replicas take requests, as Serve's controller counts them; at least 1."""
     there = serve.status().applications.get(APPLICATION)
     found = there.deployments.get(DEPLOYMENT) if there else None
-    return max(1, found.replica_states.get("RUNNING", 0)) if found else 1
+    counts = found.replica_states.items() if found else ()
+    return max(1, sum(count for state, count in counts if state == "RUNNING"))
 
 
 def note(deployed: Deployed) -> None:
