@@ -27,9 +27,10 @@ def job(argv: list[str]) -> Any:
     from serve.export import export
 
     exported = export(models.read_checkpoint(place), Path(asked.out).resolve(), asked.formats, images)
-    print(
-        f"{', '.join(exported.formats)} equal the checkpoint on {exported.images} images: {asked.out}", file=sys.stderr
-    )
+    said = ", ".join(exported.differences)
+    print(f"{said} equal the checkpoint on {exported.images} images: {asked.out}", file=sys.stderr)
+    if (int8 := exported.agreement) is not None:
+        print(f"int8 finds the same class for {int8.top1_agreement:.1f} % of {int8.images} images", file=sys.stderr)
     return exported
 
 
