@@ -77,9 +77,8 @@ def streamed_batches(
     width = -(-windows // (ITEMS if tasks == 1 or decode == "worker" else 4 * ITEMS))
     items = [{"begin": i, "end": min(i + width, windows)} for i in range(0, windows, width)]
     if decode == "worker":
-        with closing(
-            _run(items, partial(_ship, part), SHIPPED, None, Room(room.each, min(2, tasks)), "pyarrow")
-        ) as blocks:
+        few = room._replace(tasks=min(2, tasks))  # reading is little work
+        with closing(_run(items, partial(_ship, part), SHIPPED, None, few, "pyarrow")) as blocks:
             yield from _late(part, blocks, max(1, threads))
         return
     block_size = part.batch_size * policy.size**2 * 3

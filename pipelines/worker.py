@@ -57,7 +57,9 @@ def _task(run: Run, feed: Feed) -> Task:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(min(run.scaling.threads or 1, max(1, cores // context.get_local_world_size())))
     place = (context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
-    return Task(run, feed, *place, room.here(run.scaling.data_cpus or 1.0))
+    # A resident set has no data tasks, and its workers need not ask the nodes.
+    beside = room.here(run.scaling.data_cpus or 1.0) if feed.resident is None else None
+    return Task(run, feed, *place, beside)
 
 
 def train(
