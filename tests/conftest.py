@@ -25,6 +25,12 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(autouse=True)
+def _store(_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of $RESNET_HOME for each test: MLflow leaves the last one's address in the environment."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One private Ray with four pretended CPUs and a dashboard, for all tests that need one. Gives Ray's context."""
