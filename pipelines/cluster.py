@@ -27,8 +27,8 @@ from typing import Any
 
 from pipelines import tracking
 
-# Ray's own defaults wait two seconds between the controller's looks at its workers; every report waits for one.
-QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
+# Ray's own default is two seconds between two looks of the controller at its workers, the end of a training included.
+QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 # Ours to show: progress, tables, errors. Ray Tune's own reports would stand between them.
 QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_worker_maximum_startup_concurrency": "4"}
 # Nobody scrapes a Ray that ends with its job; gathering costs its idle processes 2 % of a core.
@@ -107,7 +107,9 @@ def private_folder() -> str:
     ray_constants.ENABLE_RAY_CLUSTER = False
     Config.initialize("")
     # A node's agent, which takes jobs, wants port 52365 and goes without where another Ray has it; any free one serves.
-    initialise: Any = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    # Two processes less: one that hands on workers' lines, and one that would ask a cloud for more nodes.
+    spared = {"include_log_monitor": LOGS, "no_monitor": True}
+    initialise: Any = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0, **spared)
     RayParams.__init__ = initialise
     atexit.register(_end_private, folder)
     return folder

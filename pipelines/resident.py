@@ -1,10 +1,9 @@
-"""Sets that fit into memory: decoded once by Ray Data, indexed from the object store, augmented in batches."""
+"""Sets that fit into memory: decoded once by Ray tasks, indexed from the object store, augmented in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,18 +17,7 @@ if TYPE_CHECKING:
 
 
 SMALL = 2**22  # pixels (4,096 images of 32 x 32) that are decoded in place: half a second
-
-
-def ordered() -> None:
-    """Set what the order depends on in this process: Ray Data hands blocks on in the order of the items."""
-    import ray
-
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # A fresh map process imports for up to a minute on a busy machine; Ray's own 30 minutes would hide a deadlock.
-    context.execution_no_progress_timeout_s = 300
+TASKS = 8  # among which a larger set is divided
 
 
 class Resident(NamedTuple):
@@ -42,7 +30,8 @@ class Resident(NamedTuple):
 def load_resident(split: Split, size: int, limit: int) -> Resident:
     """Decode a split once into size x size images. limit: bytes that the result may have.
 
-    By Ray Data tasks, unless the split is so small that their processes would import for longer than they decode.
+    By Ray tasks, unless the split is so small that their processes would import for longer than they decode. Not by Ray
+    Data: of a set that is read once it keeps two actors, which take the CPUs' time from the training until it ends.
     """
     wanted = split.examples * size * size * 3
     if wanted > limit:
@@ -51,34 +40,34 @@ def load_resident(split: Split, size: int, limit: int) -> Resident:
             f"{-(-wanted // 2**20)} MiB for {split.examples} {split.name} images of {size} pixels, "
             f"got {limit // 2**20}; larger sets need policy scale-jitter or random-resized-crop"
         )
-    small = split.examples * size * size <= SMALL
-    parts = list(
-        _decode_groups(split, size, {"group": np.arange(len(split.rows))}) if small else _decode_by_tasks(split, size)
-    )
-    order = np.argsort(np.concatenate([p["index"] for p in parts]))
-    decoded = np.concatenate([p["image"] for p in parts])[order]
-    return Resident(decoded, np.concatenate([p["label"] for p in parts])[order])
+    small, groups = split.examples * size * size <= SMALL, np.arange(len(split.rows))
+    parts = [_decode_groups(split, size, groups)] if small else _decode_by_tasks(split, size, groups)
+    return Resident(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _decode_by_tasks(split: Split, size: int) -> Iterator[Any]:
+def _decode_by_tasks(split: Split, size: int, groups: np.ndarray) -> list[Resident]:
     import ray
+    from ray.exceptions import RayTaskError
 
-    ordered()
-    groups = ray.data.from_items([{"group": g} for g in range(len(split.rows))], override_num_blocks=8)
-    decode: Any = partial(_decode_groups, split, size)
-    blocks = groups.map_batches(decode, batch_size=None, num_cpus=0.25)
-    yield from blocks.iter_batches(batch_size=None, prefetch_batches=4)
+    decode = ray.remote(num_cpus=0.5)(_decode_groups)
+    parts = [decode.remote(split, size, some) for some in np.array_split(groups, min(TASKS, len(groups)))]
+    try:
+        return ray.get(parts)
+    except RayTaskError as error:
+        raise error.cause from None  # a damaged shard in its own words, without the task's traceback
 
 
-def _decode_groups(split: Split, size: int, block: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """A Ray Data task: row groups -> (N, size, size, 3) images, their labels and places."""
-
-    starts = split.starts()
-    for group in block["group"]:
-        rows = split.read(int(group))
-        decoded = [images.center_crop(data, size, size) for data in rows["image"]]
-        index = starts[group] + np.arange(len(decoded))
-        yield {"image": np.stack(decoded), "label": np.asarray(rows["label"], dtype=np.int64), "index": index}
+def _decode_groups(split: Split, size: int, groups: np.ndarray) -> Resident:
+    """Row groups one after the other, decoded."""
+    count = sum(split.rows[group] for group in groups)
+    decoded = Resident(np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int64))
+    at = 0
+    for group in groups.tolist():
+        rows = split.read(group)
+        for data, label in zip(rows["image"], rows["label"], strict=True):
+            decoded.images[at], decoded.labels[at] = images.center_crop(data, size, size), label
+            at += 1
+    return decoded
 
 
 def resident_batches(

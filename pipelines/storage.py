@@ -27,9 +27,14 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a folder, and the folder's path in it without a trailing slash. A local path becomes absolute.
 
     Arrow's own file systems take options in the query string: s3://bucket/x?endpoint_override=host:port&scheme=http.
-    ValueError: no file system for this scheme, or it does not answer.
+    ValueError: no file system for this scheme, it does not answer, or the URI holds a secret.
     """
     scheme = uri.partition("://")[0] if "://" in uri else ""
+    if scheme and urlsplit(uri).password:
+        raise ValueError(
+            f"{_without_options(uri)} must be given without its password, which would stand in every record; set it in "
+            "the environment of all nodes, e.g. as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if scheme in ("", "file"):
         path = unquote(urlsplit(uri).path) if scheme else uri
         return fs.LocalFileSystem(), str(Path(path).expanduser().resolve())
@@ -51,6 +56,12 @@ def _by_fsspec(uri: str) -> tuple[fs.FileSystem, str]:
     except (ValueError, ImportError) as error:
         raise ValueError(f"cannot open {uri}: {_first_sentence(error)}") from None
     return fs.PyFileSystem(fs.FSSpecHandler(system)), path
+
+
+def _without_options(uri: str) -> str:
+    """A URI without credentials and options."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _first_sentence(error: BaseException) -> str:
@@ -83,10 +94,7 @@ class Folder:
     @property
     def shown(self) -> str:
         """Where it is, for a record: an absolute path, or the URI without credentials and options."""
-        if self.is_local:
-            return self.place[1]
-        parts = urlsplit(self.uri)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return self.place[1] if self.is_local else _without_options(self.uri)
 
     @property
     def is_local(self) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from pipelines.order import Order, evaluation_slice
 from pipelines.part import Part, encoded
 from pipelines.pictures import Batch, Encoded, Pictures, augment, center
-from pipelines.resident import Resident, load_resident, ordered, resident_batches, resident_evaluation
+from pipelines.resident import Resident, load_resident, resident_batches, resident_evaluation
 from pipelines.room import Room
 from pipelines.split import Split, UnreadableShard, open_split
 from resnet import images
@@ -198,7 +198,7 @@ def _run(
 
     if not items:
         return
-    ordered()
+    _ordered()
     ray.data.DataContext.get_current().target_max_block_size = block_size
     source = ray.data.from_items(items, override_num_blocks=len(items))
     dataset = source.map_batches(task, batch_size=1, num_cpus=room.each, concurrency=room.tasks)
@@ -210,6 +210,18 @@ def _run(
         if found is None:
             raise
         raise UnreadableShard(found[1]) from None
+
+
+def _ordered() -> None:
+    """Set what the order depends on in this process: Ray Data hands blocks on in the order of the items."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A fresh map process imports for up to a minute on a busy machine; Ray's own 30 minutes would hide a deadlock.
+    context.execution_no_progress_timeout_s = 300
 
 
 def sample(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:

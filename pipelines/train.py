@@ -18,6 +18,7 @@ from pipelines.pictures import shortage
 from pipelines.place import Outcome, Place
 from pipelines.recorder import Recorder
 from pipelines.run import Run, home
+from resnet import memory
 from resnet.hardware import describe
 from resnet.pixels import pixel_statistics
 
@@ -301,6 +302,8 @@ def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
             storage_path=f"{run.folder}/ray",  # Ray's own records; our checkpoints lie beside
             failure_config=FailureConfig(max_failures=scaling.retries),
             callbacks=list(callbacks),
+            # It calls the function in a thread. On a GPU tensors are not the system's business.
+            worker_runtime_env={"env_vars": {} if scaling.gpu else memory.KEPT},
         ),
     )
 

@@ -75,6 +75,7 @@ def trial(config: dict[str, str], feed: Feed, parent: str | None) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     run = Run.model_validate_json(config["run"])
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # the report of an epoch waits for the controller's look
     fit(run, feed=feed, show=False, parent=parent, callbacks=(TuneReportCallback(),))
 
 

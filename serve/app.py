@@ -26,6 +26,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.context import _get_global_client
 from ray.util import list_named_actors
 
+from resnet import memory
 from serve import endpoint, haproxy, rollout
 from serve.models import Models
 from serve.rollout import APPLICATION, DEPLOYMENT, Deployed, Follower, State
@@ -111,7 +112,9 @@ def build(args: Args) -> serve.Application:
         upscale_delay_s=args.upscale_delay,
         downscale_delay_s=args.downscale_delay,
     )
-    options = {"num_cpus": args.cpus, "num_gpus": args.gpus}
+    options: dict[str, Any] = {"num_cpus": args.cpus, "num_gpus": args.gpus}
+    if not args.gpus:  # a replica computes in a thread
+        options["runtime_env"] = {"env_vars": memory.KEPT}
     # The replica itself refuses with problem details what is more than max_waiting; Ray's bound is only behind it.
     return Replica.options(
         autoscaling_config=scaling,

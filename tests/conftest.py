@@ -40,6 +40,7 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from serve import haproxy
 
     before = os.environ.copy()
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
     haproxy.prepare()
     context = cluster.start_private(
         num_cpus=4,

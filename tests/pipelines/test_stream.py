@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import fs
 from pyarrow import parquet as pq
 
-from pipelines import stream
+from pipelines import resident, stream
 from pipelines.order import Order
 from pipelines.pictures import shortage
 from pipelines.room import Room
@@ -127,11 +129,16 @@ def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local:
     np.testing.assert_array_equal(one, three)
 
 
-def test_a_resident_set_is_the_decoded_split(ray_local: Any, shards: str) -> None:
+@pytest.mark.parametrize("small", [0, resident.SMALL], ids=["in tasks", "in place"])
+def test_a_resident_set_is_the_decoded_split(
+    ray_local: Any, shards: str, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident, "SMALL", small)
     _, split = stream.open_split(shards, "val")
-    resident = stream.load_resident(split, 32, 2**20)
+    found = stream.load_resident(split, 32, 2**20)
     rows = [row for g in range(len(split.rows)) for row in split.read(g)["image"]]
-    np.testing.assert_array_equal(resident.images, [stream.images.center_crop(data, 32, 32) for data in rows])
+    np.testing.assert_array_equal(found.images, [stream.images.center_crop(data, 32, 32) for data in rows])
+    assert found.labels.tolist() == [label for g in range(len(split.rows)) for label in split.read(g)["label"]]
     with pytest.raises(ValueError, match=r"data\.memory_limit must be at least 1 MiB"):
         stream.load_resident(split, 32, 1000)
 
@@ -160,6 +167,49 @@ def test_a_shard_that_cannot_be_read_is_named(ray_local: Any, copy: Path, how: s
     with pytest.raises(stream.UnreadableShard, match=f"shard {name} of .* cannot be read") as caught:
         epoch(str(copy), 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_resident_set_names_a_shard_that_cannot_be_read(
+    ray_local: Any, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = damage(copy, "gone")
+    monkeypatch.setattr(resident, "SMALL", 0)
+    with pytest.raises(stream.UnreadableShard, match=f"shard {name} of .* cannot be read") as caught:
+        stream.load_resident(stream.open_split(str(copy), "train")[1], 32, 2**20)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def bucket(ray_local: Any, copy: Path) -> Iterator[str]:
+    """The same shards on an S3 server on the loopback interface."""
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    running = server.ThreadedMotoServer("127.0.0.1", 0)
+    running.start()
+    host, port = running.get_host_and_port()
+    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
+    uri = f"s3://images/shards?{options}"
+    system, root = fs.FileSystem.from_uri(uri)
+    system.create_dir("images")
+    fs.copy_files(str(copy), root, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
+    yield uri
+    running.stop()
+
+
+def test_a_bucket_streams_the_same_batches_and_a_shard_that_vanishes_is_named(
+    alone: dict[str, np.ndarray], bucket: str
+) -> None:
+    for several in (epoch(bucket, 2), epoch(bucket, 1, decode="worker")):
+        for name, array in alone.items():
+            np.testing.assert_array_equal(several[name], array, err_msg=name)
+    split = stream.open_split(bucket, "train")[1]
+    order, place = Order(split.rows, 24, 4, seed=5), (3, 0, 0, 1, Room(1.0, 1), "tasks", 2)
+    system, root = fs.FileSystem.from_uri(bucket)
+    batches = stream.streamed_batches(split, order, JITTER, *place)
+    next(batches)
+    for file in split.files:
+        system.delete_file(f"{root}/{file}")
+    with pytest.raises(stream.UnreadableShard, match=r"shard train-\d+\S+ of s3://\S+ cannot be read"):
+        list(batches)
 
 
 def test_an_image_that_cannot_be_decoded_is_replaced_alike_everywhere(ray_local: Any, copy: Path) -> None:

@@ -1,0 +1,43 @@
+"""The variables by which a process keeps its memory."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from resnet import memory
+
+# As a training step does: many tensors are made in a thread, and all of them are freed.
+STEPS = """
+import resource, threading
+import numpy as np
+
+def step():
+    for array in [np.empty(2**23, np.uint8) for _ in range(16)]:
+        array[::4096] = 1
+
+def steps():
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=steps)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc: it takes no notice")
+def test_a_thread_takes_its_memory_once() -> None:
+    faults = [
+        int(
+            subprocess.run([sys.executable, "-c", STEPS], env=os.environ | kept, capture_output=True, check=True).stdout
+        )
+        for kept in ({}, memory.KEPT)
+    ]
+    assert faults[0] > 10_000  # of 4 KiB or less, of 512 MiB
+    assert faults[1] < 1_000
