@@ -202,9 +202,8 @@ def test_a_bucket_streams_the_same_batches_and_a_shard_that_vanishes_is_named(
         for name, array in alone.items():
             np.testing.assert_array_equal(several[name], array, err_msg=name)
     split = stream.open_split(bucket, "train")[1]
-    order, place = Order(split.rows, 24, 4, seed=5), (3, 0, 0, 1, Room(1.0, 1), "tasks", 2)
     system, root = fs.FileSystem.from_uri(bucket)
-    batches = stream.streamed_batches(split, order, JITTER, *place)
+    batches = stream.streamed_batches(split, Order(split.rows, 24, 4, seed=5), JITTER, 3, 0, 0, 1, Room(1.0, 1))
     next(batches)
     for file in split.files:
         system.delete_file(f"{root}/{file}")
