@@ -178,8 +178,16 @@ def _bars(axes: Any, rows: Sequence[tuple[str, dict[str, float]]]) -> None:
         for number, name in enumerate(names):
             color = (*SERIES, "#999999")[number]
             axes.barh(height, values[name], left=left, color=color, label=name if height == 0 else None)
-            if values[name] >= 6:
-                axes.text(left + values[name] / 2, height, f"{values[name]:.0f} %", ha="center", va="center", color="w")
+            if values[name] >= 7:
+                axes.text(
+                    left + values[name] / 2,
+                    height,
+                    f"{values[name]:.0f} %",
+                    ha="center",
+                    va="center",
+                    color="w",
+                    size=7,
+                )
             left += values[name]
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.set_xlim(0, 100)
