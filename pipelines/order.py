@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -54,10 +54,7 @@ class Order:
 
     def windows(self, epoch: int) -> list[np.ndarray]:
         """Row groups of each window in the order of the epoch. The last, with the leftovers, names those it reads."""
-        groups = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
-        whole = [groups[i : i + self.groups_per_window] for i in range(0, len(groups), self.groups_per_window)]
-        short = [w for w in whole if self._rows[w].sum() % self.batch_size]
-        return [*whole, np.concatenate(short) if short else np.empty(0, dtype=np.int64)]
+        return list(_windows(self, epoch))
 
     def first_steps(self, epoch: int) -> np.ndarray:
         """(windows + 1,) steps of the epoch before each window, and all steps."""
@@ -116,6 +113,17 @@ class Order:
         first = self.first_steps(epoch)
         windows = range(len(first) - 1)
         return [(w, max(0, step - int(first[w]))) for w in windows if first[w + 1] > max(step, first[w])]
+
+
+@lru_cache(maxsize=4)
+def _windows(order: Order, epoch: int) -> tuple[np.ndarray, ...]:
+    """Order.windows, kept: each of ImageNet's 621 windows asks for them all."""
+    groups, width = np.random.default_rng((order.seed, epoch)).permutation(len(order.rows)), order.groups_per_window
+    groups.flags.writeable = False
+    rows = np.asarray(order.rows, dtype=np.int64)
+    whole = [groups[i : i + width] for i in range(0, len(groups), width)]
+    short = [window for window in whole if rows[window].sum() % order.batch_size]
+    return (*whole, np.concatenate(short) if short else np.empty(0, dtype=np.int64))
 
 
 def evaluation_slice(examples: int, rank: int, world_size: int) -> range:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.order import Order
+from pipelines.order import Order, Rows
 from pipelines.pictures import Encoded, Pictures
 from pipelines.storage import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    Groups = dict[int, tuple[pa.Array, np.ndarray]]  # row group -> its files and labels
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Part:
 
         split, epoch = self.pictures.split, self.pictures.epoch
         starts = split.starts()
-        shares = [
+        shares = (
             self.order.share(epoch, window, self.rank, self.world_size, skip)
             for window, skip in self.windows()[begin:end]
-        ]
-        for (groups, rows), read in zip(shares, self._reads([groups for groups, _ in shares]), strict=True):
+        )
+        for groups, rows, read in self._reads(shares):
             for batch_groups, batch_rows in zip(groups, rows, strict=True):
                 # A batch is sorted by row group: what it takes of each is a stretch. Taking and joining the stretches
                 # is a third of the cost of taking row by row.
@@ -57,19 +59,22 @@ class Part:
                 labels = np.concatenate([labels[chosen] for (_, labels), chosen in parts])
                 yield pa.table({"image": files, "label": labels, "index": starts[batch_groups] + batch_rows})
 
-    def _reads(self, windows: list[np.ndarray]) -> Iterator[dict[int, tuple[pa.Array, np.ndarray]]]:
-        """The row groups of each window; over a network the next window is read while one is handed on."""
+    def _reads(self, shares: Iterator[Rows]) -> Iterator[tuple[np.ndarray, np.ndarray, Groups]]:
+        """The share of each window and its row groups; over a network the next are read while one is handed on."""
         if Folder(self.pictures.split.uri).is_local:
-            yield from map(self._read, windows)
+            yield from ((groups, rows, self._read(groups)) for groups, rows in shares)
             return
         with ThreadPoolExecutor(1) as ahead:
-            reading = ahead.submit(self._read, windows[0])
-            for following in windows[1:]:
-                read, reading = reading.result(), ahead.submit(self._read, following)
-                yield read
-            yield reading.result()
+            begun: list[tuple[np.ndarray, np.ndarray, Future[Groups]]] = []
+            for groups, rows in shares:
+                begun.append((groups, rows, ahead.submit(self._read, groups)))
+                if len(begun) > 1:
+                    groups, rows, reading = begun.pop(0)
+                    yield groups, rows, reading.result()
+            for groups, rows, reading in begun:
+                yield groups, rows, reading.result()
 
-    def _read(self, groups: np.ndarray) -> dict[int, tuple[pa.Array, np.ndarray]]:
+    def _read(self, groups: np.ndarray) -> Groups:
         """The files and the labels of each row group of a window."""
         import pyarrow as pa
 
