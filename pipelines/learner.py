@@ -1,4 +1,4 @@
-"""What one rank trains: the network inside DDP, with weights, momentum, average and loss scale that a step changes."""
+"""What one rank trains: the network, in DDP if it has company, with all that a step changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Learner:
         self.scaler = scaler(task.device, self.precision)
         if self.scaler.is_enabled() and recipe.optim.momentum:
             begin_with_no_momentum(self.optimizer)
-        self.model = self._distributed()
+        # Alone DDP would copy gradients into buckets and add nothing to them; the bits are the same.
+        self.model = self._distributed() if task.world_size > 1 else self.network
         self.average = Average(self.network) if recipe.ema is not None else None
         self.progress = self._go_on(found)
 
@@ -119,13 +120,17 @@ class Learner:
         total = torch.zeros(3, dtype=torch.float64, device=task.device)
         for number, (x, y) in enumerate(passes, 1):
             x, target = (x, y) if drawn is None else mix(x, y, drawn)
-            with contextlib.nullcontext() if number == len(passes) else self.model.no_sync():
+            with self._alone() if number < len(passes) else contextlib.nullcontext():
                 total += accumulate(self.model, x, target, share, self.precision, smoothing, self.scaler)
         update(self.optimizer, self.scaler)
         if self.average is not None:
             assert recipe.ema is not None
             self.average.update(self.network, decay_at(step, recipe.ema))
         return total
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Within: gradients add up on this rank only."""
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else contextlib.nullcontext()
 
     # --- What comes out -----------------------------------------------------------------------------------------------
 

@@ -187,13 +187,14 @@ def test_saved_and_evaluated_weights_are_the_average_of_all_steps(data: tuple[So
     assert torch.equal(learner.network.get_parameter("conv1.weight"), rest["weights.conv1.weight"])
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_fused_optimiser_takes_the_step_of_the_paper(
-    channels_last: bool, data: tuple[Source, Feed], tmp_path: Path
+    channels_last: bool, world_size: int, data: tuple[Source, Feed], tmp_path: Path
 ) -> None:
     """It trusts that gradients lie in memory as their parameters do, which DDP's buckets must not change."""
     run = small(tmp_path, scaling=FLOAT32 | {"channels_last": channels_last})
-    task = Task(run, data[1], 0, 1, CPU)
+    task = Task(run, data[1], 0, world_size, CPU)
     learner, expected = Learner(task, None), []
     parameters = [p for p in learner.network.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
@@ -207,6 +208,19 @@ def test_the_fused_optimiser_takes_the_step_of_the_paper(
     assert all(p.is_contiguous(memory_format=torch.channels_last) == channels_last for p in parameters if p.ndim == 4)
     for parameter, wanted in zip(parameters, expected, strict=True):
         torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_worker_alone_computes_what_it_would_inside_ddp(data: tuple[Source, Feed], tmp_path: Path) -> None:
+    task = Task(small(tmp_path, scaling={"workers": "1:4", "precision": "float32"}), data[1], 0, 1, CPU)
+    alone, inside = Learner(task, None), Learner(task, None)
+    inside.model = inside._distributed()
+    batches = task.training(0, 0)
+    for step in range(2):
+        tensors = task.tensors(next(batches))
+        for learner in (alone, inside):
+            learner.step(*tensors, 0, step, 0.1)
+    for name, tensor in alone.network.state_dict().items():
+        assert torch.equal(tensor, inside.network.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
