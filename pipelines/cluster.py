@@ -33,16 +33,17 @@ QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0
 QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_worker_maximum_startup_concurrency": "4"}
 # Nobody scrapes a Ray that ends with its job; gathering costs its idle processes 2 % of a core.
 UNWATCHED = {"RAY_enable_metrics_collection": "0"}
+DASHBOARD: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
 # Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
 LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
 PASSED_ON = ("RESNET_HOME", "MLFLOW_TRACKING_URI", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S")
 
 
-def connect() -> dict[str, float]:
+def connect(dashboard: bool = False) -> dict[str, float]:
     """Connect this process to Ray and return the cluster's resources, e.g. {"CPU": 2.0}.
 
     Uses the cluster of RAY_ADDRESS (set in every Ray job) or of `ray start` on this machine, else starts a private one
-    that listens on the loopback interface only and ends with this process.
+    that listens on the loopback interface only and ends with this process. dashboard: a private one has a dashboard.
     """
     import ray
 
@@ -53,7 +54,7 @@ def connect() -> dict[str, float]:
         if address:
             ray.init(address=address, log_to_driver=LOGS, logging_level=logging.WARNING)
         else:
-            start_private()
+            start_private(**(DASHBOARD if dashboard else {}))
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 
@@ -151,7 +152,7 @@ def head() -> Iterator[dict[str, str]]:
     print("Starting a Ray head on this machine for this job (loopback only).", file=sys.stderr, flush=True)
     import ray
 
-    context = start_private(include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False)
+    context = start_private(**DASHBOARD, log_to_driver=False)
     try:
         await_agent(context.address_info["node_id"])
         yield {**os.environ, "RAY_ADDRESS": f"http://{context.address_info['webui_url']}"}

@@ -114,7 +114,7 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     left = asked.count - sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
     tried: tuple[Tried, ...] = ()
     if left > 0:
-        resources = cluster.connect()
+        resources = cluster.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
         cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
         scaling, slots = fit_in(base.scaling, asked.count, asked.concurrent, cpus, gpus)
         base = base.model_copy(update={"scaling": scaling})

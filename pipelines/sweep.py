@@ -114,7 +114,7 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
         say(f"{sweep.scheduler} judges by the top-1 error of {judges(source)}")
     if not waiting:
         return known
-    resources = cluster.connect()
+    resources = cluster.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
     cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
     # For all trials, not for those that wait: the number of threads decides the last bit.
     scaling, concurrent = fit_in(waiting[0].run.scaling, len(known), sweep.concurrent, cpus, gpus)
