@@ -1,7 +1,10 @@
 """The search of lr and weight decay: what is proposed, what is remembered, what a member of a population takes over."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from pipelines.suggestions import Suggestions
 from pipelines.train import open_source
 from pipelines.trials import judges
 from resnet.checkpoint import load
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def parse(run: Run, words: Sequence[str]) -> Run:
@@ -66,6 +71,20 @@ def test_a_search_that_was_killed_proposes_what_it_left_and_nothing_twice(tmp_pa
         ValueError, match=r"lr must be as in the search that .* holds, \[0.01, 0.1\], got \[0.01, 0.2\]"
     ):
         suggestions(asked.model_copy(update={"lr": (0.01, 0.2)}), tmp_path, 1)
+
+
+def test_a_trial_that_asha_stops_leaves_its_cpus_to_the_next(tmp_path: Path) -> None:
+    """On a Ray of its own, which has as many CPUs as the machine: the next trials could not start."""
+    words = ["cifar10-resnet8", "--sampler", "grid", "--points", "2", "--recipe.epochs", "2", "--reduction", "2"]
+    command = [sys.executable, str(ROOT / "jobs" / "search_recipe.py"), *words, "--storage", str(tmp_path / "search")]
+    environment = os.environ | {"RESNET_HOME": str(tmp_path)}
+    for name in [name for name in environment if name.startswith("RAY_")]:
+        del environment[name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    stopped, finished = (list((tmp_path / "search").glob(f"*/{name}.json")) for name in ("stopped", "outcome"))
+    assert stopped
+    assert len(stopped) + len(finished) == 4
 
 
 def test_the_table_has_the_best_first_and_the_command_on_all_images(tmp_path: Path) -> None:
