@@ -17,9 +17,8 @@ from pipelines.split import Split, UnreadableShard
 from resnet import images
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from resnet.recipe import Images
+    from resnet.region import Data
 
 CHUNK = 8  # images that a thread decodes at a time: threads end a batch together
 
@@ -40,10 +39,10 @@ class Batch(NamedTuple):
 class Encoded(NamedTuple):
     """Rows of a batch as the shards have them. labels: (N,) int64; ids: (N,) places in the split.
 
-    images: Arrow's binary scalars, views of the object store. A thread copies a file just before it decodes it.
+    images: views of the object store, decoded where they lie. Arrow's own scalars would be copies.
     """
 
-    images: list[pa.LargeBinaryScalar]
+    images: list[memoryview]
     labels: np.ndarray
     ids: np.ndarray
 
@@ -75,7 +74,7 @@ class Pictures:
             place = int(rows.ids[i])
             rng = np.random.default_rng((self.seed, self.epoch, place, 2))
             try:
-                augment(rows.images[i].as_py(), self.policy, rng, batch.images[i])
+                augment(rows.images[i], self.policy, rng, batch.images[i])
             except images.CorruptImage:
                 batch.labels[i] = self._replace(place, rng, batch.images[i])
                 replaced += 1
@@ -111,7 +110,7 @@ def shortage(kept: int | None, policy: Images) -> str | None:
     )
 
 
-def augment(data: bytes, policy: Images, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
+def augment(data: Data, policy: Images, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8, by the recipe's training policy. A pure function of (bytes, rng)."""
     if policy.policy == "scale-jitter":
         assert policy.shorter_side is not None

@@ -131,10 +131,9 @@ def _write_all(missing: list[Part], asked: Prediction, open_predictor: Callable[
     resources = cluster.connect()  # before ray.data is imported: it sets how Ray behaves
     import ray
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = 3600  # a part on one slow core
+    from pipelines.execution import settle
+
+    settle(3600)  # a part on one slow core
     cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
     on_gpu = gpus >= 1 if asked.gpu is None else asked.gpu
     workers = min(asked.workers or max(1, int(gpus if on_gpu else cpus)), len(missing))

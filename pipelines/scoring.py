@@ -88,10 +88,9 @@ def score(test: Test, where: Placing, show: bool = True) -> Scored:
     """Rows of every image of the split. show: progress on stderr. RuntimeError: an image did not come exactly once."""
     import ray
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = 600  # five scales of a row group take minutes on a small machine
+    from pipelines.execution import settle
+
+    settle(600)  # five scales of a row group take minutes on a small machine
     items = [{"group": group} for group in range(len(test.split.rows))]
     read = partial(_read, test.split, test.models[0].images, test.protocol, test.keys)
     dataset = ray.data.from_items(items, override_num_blocks=len(items))

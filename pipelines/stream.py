@@ -24,7 +24,7 @@ from pipelines.pictures import Batch, Encoded, Pictures, augment, center
 from pipelines.resident import Resident, load_resident, resident_batches, resident_evaluation
 from pipelines.room import Room
 from pipelines.split import Split, UnreadableShard, open_split
-from resnet import images
+from resnet import images, memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,6 +90,7 @@ def streamed_batches(
 
 def _ship(part: Part, item: dict[str, np.ndarray]) -> Iterator[pa.Table]:
     """A Ray Data task: some windows of one rank -> its batches, undecoded."""
+    memory.keep()
     for begin, end in zip(item["begin"], item["end"], strict=True):
         yield from part.tables(int(begin), int(end))
 
@@ -135,7 +136,7 @@ def _regrouped(blocks: Iterator[pa.Table], size: int) -> Iterator[Encoded]:
         held.append(encoded(block))
         while sum(len(rows.images) for rows in held) >= size:
             files = [file for rows in held for file in rows.images]
-            labels, ids = (np.concatenate([rows[column] for rows in held]) for column in (1, 2))
+            labels, ids = (np.concatenate(columns) for columns in zip(*((r.labels, r.ids) for r in held), strict=True))
             yield Encoded(files[:size], labels[:size], ids[:size])
             held = [Encoded(files[size:], labels[size:], ids[size:])]
     assert not any(rows.images for rows in held), "an epoch has whole batches"
@@ -196,10 +197,13 @@ def _run(
     import ray
     from ray.exceptions import RayError
 
+    from pipelines.execution import settle
+
     if not items:
         return
-    _ordered()
-    ray.data.DataContext.get_current().target_max_block_size = block_size
+    context = settle(300)  # a fresh process of tasks imports for up to a minute on a busy machine
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = block_size
     source = ray.data.from_items(items, override_num_blocks=len(items))
     dataset = source.map_batches(task, batch_size=1, num_cpus=room.each, concurrency=room.tasks)
     try:
@@ -210,18 +214,6 @@ def _run(
         if found is None:
             raise
         raise UnreadableShard(found[1]) from None
-
-
-def _ordered() -> None:
-    """Set what the order depends on in this process: Ray Data hands blocks on in the order of the items."""
-    import ray
-
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # A fresh map process imports for up to a minute on a busy machine; Ray's own 30 minutes would hide a deadlock.
-    context.execution_no_progress_timeout_s = 300
 
 
 def sample(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:

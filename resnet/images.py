@@ -86,7 +86,7 @@ def _check_crop(size: int, shorter_side: int) -> None:
 
 
 def random_resized_crop(
-    data: bytes,
+    data: region.Data,
     rng: np.random.Generator,
     size: int,
     area: tuple[float, float] = (0.08, 1.0),
@@ -105,7 +105,7 @@ def random_resized_crop(
 
 
 def scale_jitter_crop(
-    data: bytes,
+    data: region.Data,
     rng: np.random.Generator,
     size: int,
     shorter_side: tuple[int, int] = (256, 480),
@@ -156,17 +156,17 @@ def draw_scale_jitter(
     return top * y, left * x, size * y, size * x
 
 
-def _header_or_pixels(data: bytes) -> tuple[region.Header | None, np.ndarray | None, int, int]:
+def _header_or_pixels(data: region.Data) -> tuple[region.Header | None, np.ndarray | None, int, int]:
     """A JPEG's header, or the pixels of anything else; and height and width."""
     header = region.read_header(data)
     if header is not None:
         return header, None, header.height, header.width
-    image = decode(data)
+    image = decode(bytes(data))
     return None, image, *image.shape[:2]
 
 
 def _crop(
-    data: bytes,
+    data: region.Data,
     header: region.Header | None,
     image: np.ndarray | None,
     box: region.Box,
@@ -181,7 +181,7 @@ def _crop(
         try:
             return region.crop_and_resize(data, header, box, size, bleed, engine, out, mirrored)
         except region.Undecodable:
-            image = decode(data)
+            image = decode(bytes(data))
     assert image is not None
     if not bleed:
         top, left, height, width = (int(length) for length in box)

@@ -1,6 +1,10 @@
-"""How a process that computes on a CPU in a thread keeps its memory: variables of its environment, read by glibc."""
+"""How a process that computes on a CPU in a thread keeps its memory: settings of glibc, which others do not know."""
 
 from __future__ import annotations
+
+import ctypes
+import platform
+from functools import cache
 
 # What threads free, glibc hands back to the system: each step would take its memory anew, a page fault for each 4 KiB,
 # a fifth of the time of a step (docs/decisions.md). One arena, nothing handed back, huge pages. Others take no notice.
@@ -10,3 +14,19 @@ KEPT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # malloc.h
+MOST = 2**25  # bytes: the largest threshold that glibc takes from a running process
+
+
+@cache
+def keep() -> None:
+    """The same for a process that runs already, as one of Ray's for a task; Arrow takes its memory there too."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    import pyarrow as pa
+
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(ARENA_MAX, 1)
+    mallopt(MMAP_THRESHOLD, MOST)
+    mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    pa.set_memory_pool(pa.system_memory_pool())

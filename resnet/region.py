@@ -35,11 +35,15 @@ ENGINES = ("libjpeg", "c", "wheels")
 # What each engine's library is compiled with: before the source, and after it.
 FLAGS = {"libjpeg": (("-DREGION",), ("-lm", "-ljpeg")), "c": ((), ("-lm",))}
 SCALES = (8, 4, 2)  # a JPEG can be shrunk by these while decoding, in the frequency domain
+END = b"\xff\xd9"  # marker of a JPEG's end
 HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 MAX_PIXELS = 89_478_485  # Pillow's own bound of what is no decompression bomb
 
 Box = tuple[float, float, float, float]
 """(top, left, height, width) in pixels of the stored image."""
+
+Data = bytes | memoryview
+"""A file's bytes; a view of memory that somebody else holds is decoded where it lies."""
 
 
 class Undecodable(ValueError):
@@ -63,11 +67,11 @@ class Engine:
     which is contiguous, or a new array."""
 
     name: str
-    decode: Callable[[bytes, Header, int, int, int, int, int], np.ndarray]
+    decode: Callable[[Data, Header, int, int, int, int, int], np.ndarray]
     resize: Callable[..., np.ndarray]
 
 
-def read_header(data: bytes) -> Header | None:
+def read_header(data: Data) -> Header | None:
     """Header of a complete 8-bit grayscale or three-colour Huffman JPEG. None: anything else, Pillow's business."""
     if data[:2] != b"\xff\xd8":
         return None
@@ -87,7 +91,7 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-def _header(data: bytes, frame: int, scan: int) -> Header | None:
+def _header(data: Data, frame: int, scan: int) -> Header | None:
     """data[frame + 4:] is precision, height, width, components, then (id, sampling, table) of each component."""
     if scan < frame + 10:
         return None
@@ -95,13 +99,13 @@ def _header(data: bytes, frame: int, scan: int) -> Header | None:
     sampling = [data[frame + 11 + 3 * i] & 15 for i in range(components) if frame + 11 + 3 * i < scan]
     plain = precision == 8 and components in (1, 3) and len(sampling) == components and all(sampling)
     # A truncated file has no end marker (or a thumbnail's, before the scan); an early crop would not notice.
-    if not plain or not 0 < height * width <= MAX_PIXELS or data.rfind(b"\xff\xd9", scan) < 0:
+    if not plain or not 0 < height * width <= MAX_PIXELS or not (data[-2:] == END or bytes(data).rfind(END, scan) > 0):
         return None
     return Header(height, width, frame, max(sampling))
 
 
 def crop_and_resize(
-    data: bytes,
+    data: Data,
     header: Header,
     box: Box,
     size: int,
@@ -149,7 +153,7 @@ def engine(name: str) -> Engine | None:
 
 
 def _decode_rows(
-    colors: str, data: bytes, header: Header, scale: int, top: int, left: int, height: int, width: int
+    colors: str, data: Data, header: Header, scale: int, top: int, left: int, height: int, width: int
 ) -> np.ndarray:
     """By simplejpeg, which knows no regions: a smaller height in the header makes it stop below the region.
 
@@ -168,15 +172,16 @@ def _decode_rows(
 
 
 def _decode_region(
-    library: ctypes.CDLL, data: bytes, header: Header, scale: int, top: int, left: int, height: int, width: int
+    library: ctypes.CDLL, data: Data, header: Header, scale: int, top: int, left: int, height: int, width: int
 ) -> np.ndarray:
     """By libjpeg-turbo. Two columns more on either side keep the interpolation of colours at the edges exact."""
     first, last = max(0, left - 2), min(-(-header.width // scale), left + width + 2)
     room = last - first + 64  # it starts at a whole block column, up to 32 pixels before
     buffer = np.empty(3 * height * room, np.uint8)
     got = (ctypes.c_int * 2)()
+    place = data if isinstance(data, bytes) else np.frombuffer(data, np.uint8).ctypes.data
     failed = library.decode_region(
-        data, len(data), scale, first, top, last - first, height, buffer.ctypes.data, buffer.size, got
+        place, len(data), scale, first, top, last - first, height, buffer.ctypes.data, buffer.size, got
     )
     if failed:
         raise Undecodable("libjpeg cannot decode this JPEG")
@@ -278,7 +283,7 @@ def _load(path: Path) -> ctypes.CDLL | None:
     library.resize.argtypes = [pointer, integer, integer, long, *[double] * 4, integer, integer, integer, pointer]
     if hasattr(library, "decode_region"):
         region = [integer] * 5
-        library.decode_region.argtypes = [ctypes.c_char_p, long, *region, pointer, long, ctypes.POINTER(integer)]
+        library.decode_region.argtypes = [pointer, long, *region, pointer, long, ctypes.POINTER(integer)]
     return library
 
 

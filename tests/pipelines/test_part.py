@@ -13,11 +13,13 @@ from PIL import Image
 
 from pipelines import stream
 from pipelines.order import Order
-from pipelines.part import Part
+from pipelines.part import Part, encoded, joined
 from pipelines.pictures import Pictures
 from pipelines.shards import write_shards
 from pipelines.sources import Source
+from resnet.images import random_resized_crop
 from resnet.recipe import Images
+from resnet.region import read_header
 
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
 
@@ -74,6 +76,26 @@ def test_ranks_share_the_rows_of_each_batch(train: stream.Split, world_size: int
         for rank in range(world_size)
     ]
     assert [list(chain.from_iterable(parts)) for parts in zip(*ranks, strict=True)] == alone
+
+
+def test_views_of_a_block_take_the_fast_way(train: stream.Split) -> None:
+    table = next(part_of(train).tables(0, 1))
+    views, files = encoded(table).images, table["image"].to_pylist()
+    assert [bytes(view) for view in views] == files
+    assert [read_header(view) for view in views] == [read_header(file) for file in files]
+    assert None not in [read_header(view) for view in views]
+    for view, file in zip(views, files, strict=True):
+        ours, wanted = (random_resized_crop(data, np.random.default_rng(1), 32) for data in (view, file))
+        np.testing.assert_array_equal(ours, wanted)
+
+
+def test_empty_files_are_files_too() -> None:
+    files = [b"", b"one", b"", b"three", b""]
+    for some in (files, [b""], files[1:]):
+        column = joined([memoryview(file) for file in some])
+        assert column.to_pylist() == some
+        table = pa.table({"image": column, "label": range(len(some)), "index": range(len(some))})
+        assert [bytes(view) for view in encoded(table.slice(1)).images] == some[1:]
 
 
 def test_rows_are_those_of_the_shards(train: stream.Split) -> None:

@@ -2,7 +2,10 @@
 
 import io
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +16,8 @@ from PIL import Image
 from pyarrow import fs
 from pyarrow import parquet as pq
 
-from pipelines import resident, stream
+from pipelines import execution, resident, stream
+from pipelines.execution import Paced
 from pipelines.order import Order
 from pipelines.pictures import shortage
 from pipelines.room import Room
@@ -112,6 +116,27 @@ def test_a_resume_inside_the_epoch_goes_on_with_the_next_batch(
     rest = epoch(shards, 2, first_step=step, decode=decode)
     for name in ("images", "labels", "ids"):
         np.testing.assert_array_equal(rest[name], alone[name][step:], err_msg=name)
+
+
+def test_an_executor_that_has_to_wait_does_not_spin(
+    ray_local: Any, shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread holds Python's lock, which the threads that decode and train need."""
+    seen, pace = [0], Paced.on_execution_step
+
+    def counted(self: Paced, executor: Any) -> None:
+        seen[0] += 1
+        pace(self, executor)
+
+    monkeypatch.setattr(Paced, "on_execution_step", counted)
+    split = stream.open_split(shards, "train")[1]
+    split = replace(split, places=40 * split.places, rows=40 * split.rows)  # more than Ray Data has room for
+    batches = stream.streamed_batches(split, Order(split.rows, 24, 4, 0), JITTER, 0, 0, 0, 1, Room(1.0, 1))
+    with closing(batches):  # pyright: ignore[reportArgumentType]  it is a generator
+        next(batches)
+        begin, before = time.monotonic(), seen[0]
+        time.sleep(1)
+        assert seen[0] - before <= 1.1 * (time.monotonic() - begin) / execution.PACE
 
 
 def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local: Any, shards: str) -> None:
