@@ -149,8 +149,6 @@ def stretched(uri: str, times: int) -> tuple[Any, Any]:
 
 def run_ours(uri: str, cores: int, batches: int, decode: Any) -> dict[str, float]:
     """Our stream through Ray Data, one consumer: a whole epoch to warm up, then so many batches of the next."""
-    import ray
-
     from pipelines import cluster, stream
 
     context = cluster.start_private(num_cpus=cores, object_store_memory=2**30)
@@ -171,7 +169,6 @@ def run_ours(uri: str, cores: int, batches: int, decode: Any) -> dict[str, float
         next(batches_of_imagenet)
         later = time.perf_counter() - begin
     warm = peers.steady(lambda: epoch(2, STRETCH), batches)
-    ray.shutdown()
     return warm | {"first_batch_s": firsts[0], "next_epoch_s": later, "store_mib": max(store)}
 
 

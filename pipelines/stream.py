@@ -126,7 +126,7 @@ def _late(part: Part, blocks: Iterator[pa.Table], threads: int) -> Iterator[Batc
         while started:
             yield started.popleft()()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)  # what threads look at is the object store's
 
 
 def _regrouped(blocks: Iterator[pa.Table], size: int) -> Iterator[Encoded]:
