@@ -24,7 +24,7 @@ SIZE, BATCH = 224, 128
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 # Batches before the clock starts: imports, caches, filled queues and the first touch of fresh memory, which on a
 # virtual machine costs 12 microseconds a page, are behind then.
-WARM = 8
+WARM = 48
 Epoch = Callable[[], Iterable[Any]]
 
 
