@@ -76,9 +76,9 @@ class Server:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "RESNET_HOME": str(checkpoint.parent)}
         self.log = checkpoint.parent / f"{checkpoint.name}-{name}.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-            )
+            # Not here: in benchmarks/ the name serve is this file, for Ray's workers too.
+            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+            self.process = subprocess.Popen(command, env=environment, cwd=ROOT, **pipes)
 
     def ready(self, image: bytes) -> bool:
         """Whether it classifies, in the end. If not, its own words are printed."""
@@ -280,7 +280,7 @@ def main() -> None:
 
     outcome: dict[str, Any] = {"hardware": describe(), "command": " ".join(sys.argv), "tables": {}}
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:
-        images = find_images(asked.images, Path(folder))
+        images = find_images(asked.images, Path(folder)).resolve()
         for network in asked.network:
             checkpoint = write_checkpoint(network, Path(folder))
             with servers(names, checkpoint, images, extra) as running:
