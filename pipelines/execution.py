@@ -11,7 +11,7 @@ from ray.data.context import DataContext
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-PACE = 0.0  # seconds from one look of the executor at its tasks to the next
+PACE = 0.02  # seconds from one look of the executor at its tasks to the next
 
 
 class Paced(ExecutionCallback):
