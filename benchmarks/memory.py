@@ -35,13 +35,10 @@ def pss() -> float:
     return total / 2**20
 
 
-def epochs(uri: str, count: int, decode: Any) -> list[dict[str, float]]:
-    """Memory after each epoch."""
-    import ray
+def epochs(uri: str, count: int, decode: Any, address: str) -> list[dict[str, float]]:
+    """Memory after each epoch. address: of Ray."""
+    from pipelines import stream
 
-    from pipelines import cluster, stream
-
-    context = cluster.start_private(num_cpus=2, object_store_memory=2**30)
     split, order = ingest.opened(uri)
     rows = []
     for epoch in range(count):
@@ -49,12 +46,11 @@ def epochs(uri: str, count: int, decode: Any) -> list[dict[str, float]]:
         place = (epoch, 0, 0, 1, stream.Room.of(2), decode, 2)
         for batch in stream.streamed_batches(split, order, ingest.recipe_images(), *place):
             images += len(batch.labels)
-            store = max(store, ingest.store_used(context.address_info["gcs_address"]))
+            store = max(store, ingest.store_used(address))
         seconds = time.perf_counter() - begin
         row = {"epoch": epoch, "pss_mib": pss(), "store_peak_mib": store, "images_per_second": images / seconds}
         rows.append({name: round(value, 1) for name, value in row.items()})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    ray.shutdown()
     return rows
 
 
@@ -82,8 +78,12 @@ def main() -> int:
     parser.add_argument("--decode", nargs="+", choices=["worker", "tasks"], default=["worker", "tasks"])
     parser.add_argument("--out", type=Path, required=True, help="folder for stream-memory.json and .png")
     options = parser.parse_args()
-    found = {decode: epochs(str(options.data / "256"), options.epochs, decode) for decode in options.decode}
     options.out.mkdir(parents=True, exist_ok=True)
+    from pipelines import cluster
+
+    # Once: Ray reads the token of a cluster once in a process.
+    address = cluster.start_private(num_cpus=2, object_store_memory=2**30).address_info["gcs_address"]
+    found = {decode: epochs(str(options.data / "256"), options.epochs, decode, address) for decode in options.decode}
     figure(found, options.out / "stream-memory.png")
     from pipelines.tracking import git_commit
     from resnet.hardware import describe
