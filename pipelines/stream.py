@@ -90,7 +90,10 @@ def streamed_batches(
 
 def _ship(part: Part, item: dict[str, np.ndarray]) -> Iterator[pa.Table]:
     """A Ray Data task: some windows of one rank -> its batches, undecoded."""
-    memory.keep()
+    import pyarrow as pa
+
+    if memory.keep():
+        pa.set_memory_pool(pa.system_memory_pool())
     for begin, end in zip(item["begin"], item["end"], strict=True):
         yield from part.tables(int(begin), int(end))
 

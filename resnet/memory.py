@@ -19,14 +19,12 @@ MOST = 2**25  # bytes: the largest threshold that glibc takes from a running pro
 
 
 @cache
-def keep() -> None:
-    """The same for a process that runs already, as one of Ray's for a task; Arrow takes its memory there too."""
+def keep() -> bool:
+    """The same for a process that runs already, as one of Ray's for a task; whether its C library can."""
     if platform.libc_ver()[0] != "glibc":
-        return
-    import pyarrow as pa
-
+        return False
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(ARENA_MAX, 1)
     mallopt(MMAP_THRESHOLD, MOST)
     mallopt(TRIM_THRESHOLD, 2**31 - 1)
-    pa.set_memory_pool(pa.system_memory_pool())
+    return True
