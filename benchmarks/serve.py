@@ -280,7 +280,7 @@ def main() -> None:
 
     outcome: dict[str, Any] = {"hardware": describe(), "command": " ".join(sys.argv), "tables": {}}
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:
-        images = find_images(asked.images, Path(folder)).resolve()
+        images = find_images(asked.images, Path(folder))
         for network in asked.network:
             checkpoint = write_checkpoint(network, Path(folder))
             with servers(names, checkpoint, images, extra) as running:

@@ -37,13 +37,14 @@ class TooLarge(CorruptImage):
     """More than MAX_PIXELS, as stored or once resized."""
 
 
-def decode(data: bytes, exif: bool = False) -> np.ndarray:
+def decode(data: region.Data, exif: bool = False) -> np.ndarray:
     """Bytes of an image file -> (H, W, 3) uint8 RGB, equal to Pillow's. CorruptImage where there is no picture.
 
     The kind is told by content, whatever the file was called. Grayscale is repeated, transparency is laid on white,
     CMYK converted, 16 bits lose the lower eight, of an animation the first frame counts. exif: turn the picture upright
     as its camera says. ImageNet's loaders do not, hence the default; for photographs that people send, do.
     """
+    data = bytes(data)  # a copy of what is none yet: Pillow's readers keep it
     header = region.read_header(data)
     image = None
     if header is not None:

@@ -161,7 +161,7 @@ def _header_or_pixels(data: region.Data) -> tuple[region.Header | None, np.ndarr
     header = region.read_header(data)
     if header is not None:
         return header, None, header.height, header.width
-    image = decode(bytes(data))
+    image = decode(data)
     return None, image, *image.shape[:2]
 
 
@@ -181,7 +181,7 @@ def _crop(
         try:
             return region.crop_and_resize(data, header, box, size, bleed, engine, out, mirrored)
         except region.Undecodable:
-            image = decode(bytes(data))
+            image = decode(data)
     assert image is not None
     if not bleed:
         top, left, height, width = (int(length) for length in box)

@@ -99,7 +99,8 @@ def _header(data: Data, frame: int, scan: int) -> Header | None:
     sampling = [data[frame + 11 + 3 * i] & 15 for i in range(components) if frame + 11 + 3 * i < scan]
     plain = precision == 8 and components in (1, 3) and len(sampling) == components and all(sampling)
     # A truncated file has no end marker (or a thumbnail's, before the scan); an early crop would not notice.
-    if not plain or not 0 < height * width <= MAX_PIXELS or not (data[-2:] == END or bytes(data).rfind(END, scan) > 0):
+    complete = data[-2:] == END or bytes(data).rfind(END, scan) >= 0
+    if not plain or not complete or not 0 < height * width <= MAX_PIXELS:
         return None
     return Header(height, width, frame, max(sampling))
 
@@ -179,7 +180,7 @@ def _decode_region(
     room = last - first + 64  # it starts at a whole block column, up to 32 pixels before
     buffer = np.empty(3 * height * room, np.uint8)
     got = (ctypes.c_int * 2)()
-    place = data if isinstance(data, bytes) else np.frombuffer(data, np.uint8).ctypes.data
+    place = np.frombuffer(data, np.uint8).ctypes.data
     failed = library.decode_region(
         place, len(data), scale, first, top, last - first, height, buffer.ctypes.data, buffer.size, got
     )
