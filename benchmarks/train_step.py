@@ -33,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = struct.Struct("<cdd")  # b"s": end of a step, twice; b"w": a wait for data; b"e": end of an epoch
+RECORD = struct.Struct("<cdd")  # b"s": end of a step, twice; b"w": a wait for data; b"e": begin of an epoch
 SETTLE = 1.0  # seconds of a turn that do not count
 NETWORKS = {"cifar": "cifar10-resnet20", "resnet18": "imagenet-resnet18"}
 Turn = tuple[float, float, float]  # steps per second, fraction of the time waiting for data, CPU seconds a step
@@ -192,7 +192,7 @@ class Side:
             time.sleep(seconds)
             end, cpu = time.monotonic(), self._cpu() - cpu
             if not any(begin <= t <= end for t, _ in self._records(b"e")):
-                break  # else an epoch has ended, and evaluation is not what is compared here
+                break  # else an epoch has begun, and the evaluation before it is not what is compared here
         self._signal(signal.SIGSTOP)
         steps = [t for t, _ in self._records(b"s") if begin <= t <= end]
         waits = [b - a for a, b in self._records(b"w") if steps[0] <= a and b <= steps[-1]]
@@ -288,11 +288,12 @@ def ours(folder: str, network: str, data: str, workers: int, batch: int, streame
 
 
 def clocked_waits(batches: Iterator[Any], note: Any) -> Iterator[Any]:
-    """The same batches; how long each was waited for is written down."""
+    """An epoch's batches; its begin, and how long each was waited for, are written down."""
+    note(b"e", time.monotonic(), time.monotonic())
     while True:
         begin = time.monotonic()
         batch = next(batches, None)
-        note(b"e" if batch is None else b"w", begin, time.monotonic())
+        note(b"w", begin, time.monotonic())
         if batch is None:
             return
         yield batch

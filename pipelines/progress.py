@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,6 +116,42 @@ def save_is_wanted(run: str) -> bool:
     if wanted:
         _internal_kv_del(SAVE + run)
     return wanted
+
+
+class Line:
+    """Between rank 0 and its job: what it posts, and whether it was asked to save, by a thread of its own.
+
+    A call takes up to ten milliseconds where all cores train, and the training would wait for it.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self._asked = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="post")
+        self._last: Future[None] | None = None
+
+    def post(self, status: Status) -> None:
+        """Publish a status; the one before is out by then, or is waited for."""
+        if self._last is not None:
+            self._last.result()
+        self._last = self._thread.submit(self._exchange, status)
+
+    def _exchange(self, status: Status) -> None:
+        post(status)
+        if save_is_wanted(self.run):
+            self._asked.set()
+
+    def asked(self) -> bool:
+        """Whether somebody had asked to save by the last status; answers yes once."""
+        wanted = self._asked.is_set()
+        self._asked.clear()
+        return wanted
+
+    def close(self) -> None:
+        """Wait until the last status is out."""
+        self._thread.shutdown()
+        if self._last is not None:
+            self._last.result()
 
 
 def fail(run: str, reason: str) -> None:

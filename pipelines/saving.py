@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from pipelines import progress
 from pipelines.checkpoints import Checkpoints, Writer
 from pipelines.learner import Learner, copied
+from pipelines.progress import Line
 from pipelines.task import Task
 from resnet.checkpoint import Checkpoint, Progress
 from resnet.finite import NotFinite, no_bad_step, see_
@@ -63,7 +63,8 @@ class State:
 class Saver:
     """When and how the state is saved. Rank 0 writes, beside the training; all ranks agree on the step.
 
-    is_preempted: whether a node is about to be taken away, a barrier of all ranks; None: nodes stay.
+    line: rank 0's to its job; is_preempted: whether a node is about to be taken away, a barrier of all ranks; None:
+    nodes stay.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class Saver:
         learner: Learner,
         checkpoints: Checkpoints,
         state: State,
+        line: Line | None = None,
         is_preempted: Callable[[], bool] | None = None,
     ) -> None:
-        self.task, self.learner, self.checkpoints, self.is_preempted = task, learner, checkpoints, is_preempted
+        self.task, self.learner, self.checkpoints = task, learner, checkpoints
+        self.line, self.is_preempted = line, is_preempted
         self.writer = Writer(checkpoints) if task.rank == 0 else None
         self.saved_step, self.saved_at = state.step, time.monotonic()
         self.looked_at, self.preempted = time.monotonic(), False
@@ -84,11 +87,11 @@ class Saver:
         self.require_finite(state)
         plan = self.task.run.checkpoints
         save = look = False
-        if self.task.rank == 0:
+        if self.line is not None:
             now = time.monotonic()
             save = plan.every_steps is not None and state.step - self.saved_step >= plan.every_steps
             save |= plan.every_minutes is not None and now - self.saved_at >= 60 * plan.every_minutes
-            save |= progress.save_is_wanted(self.task.run.name)
+            save |= self.line.asked()
             look = self.is_preempted is not None and now - self.looked_at > PREEMPTION_EVERY
         flags = torch.tensor([int(save), int(look)], device=self.task.device)
         torch.distributed.broadcast(flags, src=0)

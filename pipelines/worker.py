@@ -76,8 +76,9 @@ def train(
     found = checkpoints.latest() if task.rank == 0 else None
     learner = Learner(task, found[1] if found else None)
     state = State(task.device, learner.progress, task.rank)
-    saver = Saver(task, learner, checkpoints, state, is_preempted)
-    spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
+    line = progress.Line(run.name) if task.rank == 0 else None
+    saver = Saver(task, learner, checkpoints, state, line, is_preempted)
+    spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver, line)
 
     while state.step < task.total:
         epoch, first = divmod(state.step, spe)
@@ -131,6 +132,8 @@ def train(
             report(row)
     saver.close()
     clock.post(state, "done")
+    if line is not None:
+        line.close()
 
 
 def _report(row: EpochRow) -> None:
@@ -175,19 +178,19 @@ def _evaluate(task: Task, learner: Learner) -> list[float]:
 class _Clock:
     """Rank 0 posts how far the run is, about once a second."""
 
-    def __init__(self, run: Run, task: Task, saver: Saver) -> None:
-        self.run, self.task, self.saver = run, task, saver
+    def __init__(self, run: Run, task: Task, saver: Saver, line: progress.Line | None) -> None:
+        self.run, self.task, self.saver, self.line = run, task, saver, line
         self.posted, self.mark = 0.0, (time.monotonic(), -1)
         self.pace = 0.0  # seconds a step, smoothed
 
     def tick(self, state: State) -> None:
         """After each step; rarely more than one comparison."""
-        if self.task.rank == 0 and time.monotonic() - self.posted > POST_EVERY:
+        if self.line is not None and time.monotonic() - self.posted > POST_EVERY:
             self.post(state, "training")
 
     def post(self, state: State, phase: str) -> None:
         """Publish the status."""
-        if self.saver.writer is None:
+        if self.line is None or self.saver.writer is None:
             return
         now, (then, before) = time.monotonic(), self.mark
         if 0 <= before < state.step:
@@ -200,7 +203,7 @@ class _Clock:
         else:
             loss, wrong = (last.train_loss, last.train_error / 100) if last else (float("nan"), float("nan"))
         spe = self.task.order.steps_per_epoch
-        progress.post(
+        self.line.post(
             progress.Status(
                 run=self.run.name,
                 phase=phase,
