@@ -11,7 +11,7 @@ from ray.data.context import DataContext
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-PACE = 0.02  # seconds from one look of the executor at its tasks to the next
+PACE = 0.05  # seconds from one look of the executor at its tasks to the next
 
 
 class Paced(ExecutionCallback):
@@ -39,6 +39,7 @@ def settle(patience: int) -> DataContext:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = patience
+    context.memory_usage_poll_interval_s = None  # else each task has a thread that looks at its memory
     if Paced not in context.custom_execution_callback_classes:
         context.custom_execution_callback_classes.append(Paced)
     return context

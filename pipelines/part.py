@@ -88,19 +88,23 @@ class Part:
 
 def _files(table: pa.Table) -> Files:
     """A row group as Arrow has read it."""
+    return Files(_all_views(table["image"]), table["label"].to_numpy().astype(np.int64))
+
+
+def _all_views(images: pa.ChunkedArray) -> list[memoryview]:
+    """Each element, without a copy (Arrow's own scalars are copies)."""
+    return [view for chunk in images.chunks for view in _views(chunk)]
+
+
+def _views(images: pa.BinaryArray | pa.LargeBinaryArray) -> list[memoryview]:
     import pyarrow as pa
 
-    images = table["image"].combine_chunks().cast(pa.large_binary())  # large: it may hold more than 2 GiB
-    return Files(_views(images), table["label"].to_numpy().astype(np.int64))
-
-
-def _views(images: pa.LargeBinaryArray) -> list[memoryview]:
-    """Each element, without a copy (Arrow's own scalars are copies)."""
     _, offsets, data = images.buffers()
     if data is None:  # all of them are empty
         return [memoryview(b"")] * len(images)
+    width = np.int64 if pa.types.is_large_binary(images.type) else np.int32
     # Arrow's own view is of signed bytes, which equal no marker of a JPEG.
-    ends, whole = np.frombuffer(offsets, np.int64)[images.offset :].tolist(), memoryview(data).cast("B")
+    ends, whole = np.frombuffer(offsets, width)[images.offset :].tolist(), memoryview(data).cast("B")
     return [whole[a:b] for a, b in itertools.pairwise(ends[: len(images) + 1])]
 
 
@@ -115,5 +119,4 @@ def joined(images: list[memoryview]) -> pa.LargeBinaryArray:
 
 def encoded(table: pa.Table) -> Encoded:
     """The rows of such a batch, or of several."""
-    views = [view for chunk in table["image"].chunks for view in _views(chunk)]
-    return Encoded(views, table["label"].to_numpy(), table["index"].to_numpy())
+    return Encoded(_all_views(table["image"]), table["label"].to_numpy(), table["index"].to_numpy())

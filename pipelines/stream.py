@@ -8,12 +8,13 @@ Resident (pipelines/resident.py): a small set is decoded once, and a batch is an
 
 from __future__ import annotations
 
+import gc
 import re
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 EVAL_CHUNK = 64  # images that an evaluation task yields at once
-SHIPPED = 16 * 2**20  # bytes of encoded images in a block: less costs more calls, more a later first batch
+SHIPPED = 32 * 2**20  # bytes of encoded images in a block: less costs more calls, more a later first batch
 ITEMS = 64  # of an epoch; each costs a millisecond before the first batch, 621 windows of ImageNet would take 0.7 s
 AHEAD = 2  # batches that a worker's threads decode ahead
 
@@ -90,12 +91,22 @@ def streamed_batches(
 
 def _ship(part: Part, item: dict[str, np.ndarray]) -> Iterator[pa.Table]:
     """A Ray Data task: some windows of one rank -> its batches, undecoded."""
+    _settle()
+    for begin, end in zip(item["begin"], item["end"], strict=True):
+        yield from part.tables(int(begin), int(end))
+
+
+@cache
+def _settle() -> None:
+    """Once in a process of tasks: it keeps its memory, and Python's collector leaves alone what is there by now.
+
+    Thousands of views a second make it look through all modules again and again, a fifth of such a task's time.
+    """
     import pyarrow as pa
 
     if memory.keep():
         pa.set_memory_pool(pa.system_memory_pool())
-    for begin, end in zip(item["begin"], item["end"], strict=True):
-        yield from part.tables(int(begin), int(end))
+    gc.freeze()
 
 
 def _decode(part: Part, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
