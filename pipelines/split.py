@@ -34,6 +34,7 @@ class Split:
     files: tuple[str, ...]
     places: tuple[tuple[int, int], ...]  # (file, row group inside it) of each row group
     rows: tuple[int, ...]
+    mean_bytes: float  # of an image as it is stored
     before: int = 0  # rows of the first row group that belong to another split
 
     @classmethod
@@ -42,7 +43,8 @@ class Split:
         shards = manifest.of_split(name)  # pyright: ignore[reportArgumentType]
         places = tuple((f, g) for f, shard in enumerate(shards) for g in range(len(shard.row_groups)))
         rows = tuple(rows for shard in shards for rows in shard.row_groups)
-        return cls(uri, name, tuple(shard.file for shard in shards), places, rows)
+        mean_bytes = sum(shard.bytes for shard in shards) / max(1, sum(rows))
+        return cls(uri, name, tuple(shard.file for shard in shards), places, rows, mean_bytes)
 
     @property
     def examples(self) -> int:

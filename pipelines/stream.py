@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,7 +52,8 @@ __all__ = [
 ]
 
 EVAL_CHUNK = 64  # images that an evaluation task yields at once
-SHIPPED = 32 * 2**20  # bytes of encoded images in a block: less costs more calls, more a later first batch
+SHIPPED = 2  # batches of encoded images in a block: less costs more calls, more makes the consumer wait for a block
+MOST_SHIPPED = 2**26  # bytes of a block
 ITEMS = 64  # of an epoch; each costs a millisecond before the first batch, 621 windows of ImageNet would take 0.7 s
 AHEAD = 2  # batches that a worker's threads decode ahead
 
@@ -79,7 +81,9 @@ def streamed_batches(
     items = [{"begin": i, "end": min(i + width, windows)} for i in range(0, windows, width)]
     if decode == "worker":
         few = room._replace(tasks=min(2, tasks))  # reading is little work
-        with closing(_run(items, partial(_ship, part), SHIPPED, None, few, "pyarrow")) as blocks:
+        # A block ends with the batch that makes it large enough.
+        block_size = min(MOST_SHIPPED, round((SHIPPED - 0.5) * part.batch_size * split.mean_bytes))
+        with closing(_run(items, partial(_ship, part), block_size, None, few, "pyarrow")) as blocks:
             yield from _late(part, blocks, max(1, threads))
         return
     block_size = part.batch_size * policy.size**2 * 3
@@ -236,5 +240,5 @@ def sample(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:
     A few seconds of one task, which holds no CPU: those of a run that was killed may not be free yet.
     """
     groups = int(np.searchsorted(split.starts(), min(examples, split.examples)))
-    part = Split(split.uri, split.name, split.files, split.places[:groups], split.rows[:groups])
+    part = replace(split, places=split.places[:groups], rows=split.rows[:groups])
     return np.concatenate([b.images for b in streamed_evaluation(part, policy, EVAL_CHUNK, 0, 1, Room(0.0, 1))])

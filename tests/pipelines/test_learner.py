@@ -160,9 +160,7 @@ def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[Source, F
     assert second.scaler.state_dict() | {"scale": 2.0**9, "_growth_tracker": 1} == second.scaler.state_dict()
 
 
-def test_a_checkpoint_is_laid_out_before_it_is_handed_to_its_writer(
-    data: tuple[Source, Feed], tmp_path: Path
-) -> None:
+def test_a_checkpoint_is_laid_out_before_it_is_handed_to_its_writer(data: tuple[Source, Feed], tmp_path: Path) -> None:
     # A writer that laid out weights would have threads of torch's own, and those of the training would wait for longer.
     learner = Learner(Task(small(tmp_path), data[1], 0, 1, torch.device("cpu")), None)
     assert not all(w.is_contiguous() for w in learner.network.state_dict().values())  # channels_last
