@@ -47,6 +47,7 @@ Outcome = dict[str, Any]
 MOST = (
     16  # requests at one replica at once; eight times as few as by default, so that a small machine can be overloaded
 )
+KILLS = 8
 WARM = 3  # tenths of the damaged requests, before memory is judged
 TIMEOUT = 10.0  # seconds for a body; the endpoint's own default is 30
 
@@ -136,14 +137,15 @@ class Endurance:
         return (await self.during(lambda: None)).summary()
 
     async def kill(self) -> Outcome:
-        """kill -9 of one of two replicas, and of the other when there are two again; twice."""
+        """kill -9 of one of two replicas, and of the other when there are two again, and so on."""
 
         def one_after_the_other() -> None:
-            for round_ in range(4):
+            for round_ in range(KILLS):
                 os.kill(self.replicas()[round_ % 2], signal.SIGKILL)
                 self.wait_for(2)
 
-        return (await self.during(one_after_the_other, connections=16)).summary()
+        seen = await self.during(one_after_the_other, connections=16)
+        return seen.summary() | {"kills": KILLS, "lost_too_large": seen.lost_too_large}
 
     def wait_for(self, count: int, seconds: float = 90) -> float:
         """Seconds until there are so many replicas, all answering."""
