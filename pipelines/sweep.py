@@ -118,7 +118,7 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
     cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
     # For all trials, not for those that wait: the number of threads decides the last bit.
     scaling, concurrent = fit_in(waiting[0].run.scaling, len(known), sweep.concurrent, cpus, gpus)
-    waiting = [_placed(t, scaling) for t in waiting]
+    waiting = [_placed(t, scaling) for t in longest_first(waiting, source.train.examples)]
     say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
     board = Board(name, {t.run.name: _row(t, source) for t in known}, concurrent)
     _tune(name, sweep, known, waiting, source, board)
@@ -189,6 +189,18 @@ def _placed(trial: Trial, scaling: Scaling) -> Trial:
     """The trial with its part of the cluster. The command gains the threads: sums in another order differ in bits."""
     command = f"{trial.command} --scaling.threads {scaling.threads}"
     return trial.model_copy(update={"run": trial.run.model_copy(update={"scaling": scaling}), "command": command})
+
+
+def longest_first(trials: list[Trial], examples: int) -> list[Trial]:
+    """By multiply-adds, then as they were: a short trial that comes late fills the place that another has left."""
+    from resnet.cost import count
+
+    def work(trial: Trial) -> int:
+        recipe = trial.run.recipe
+        images = recipe.total_steps(examples) * recipe.optim.batch_size
+        return images * count(recipe.network, size=recipe.images.size).multiply_adds
+
+    return sorted(trials, key=work, reverse=True)
 
 
 def table(name: str, done: list[Trial]) -> str:

@@ -47,6 +47,13 @@ def test_all_networks_of_a_comparison_share_schedule_batch_and_data(name: str, t
     assert len({(t.run.data, t.run.seed) for t in trials}) == 1
 
 
+def test_the_longest_trials_start_first(tmp_path: Path) -> None:
+    ordered = sweep.longest_first(plan("degradation", tmp_path, "--seeds", "0", "1"), 50_000)
+    assert [t.run.name for t in ordered] == [
+        f"cifar10-{name}.s{seed}" for name in ("plain56", "resnet56-A", "plain20", "resnet20-A") for seed in (0, 1)
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
