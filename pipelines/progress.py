@@ -143,9 +143,10 @@ class Line:
 
     def asked(self) -> bool:
         """Whether somebody had asked to save by the last status; answers yes once."""
-        wanted = self._asked.is_set()
+        if not self._asked.is_set():
+            return False
         self._asked.clear()
-        return wanted
+        return True
 
     def close(self) -> None:
         """Wait until the last status is out."""
