@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 EVAL_CHUNK = 64  # images that an evaluation task yields at once
-SHIPPED = 2  # batches of encoded images in a block: less costs more calls, more makes the consumer wait for a block
+SHIPPED = 3  # batches of encoded images in a block: less costs more calls, more makes the consumer wait for a block
 MOST_SHIPPED = 2**26  # bytes of a block
 ITEMS = 64  # of an epoch; each costs a millisecond before the first batch, 621 windows of ImageNet would take 0.7 s
 AHEAD = 2  # batches that a worker's threads decode ahead
