@@ -1,12 +1,13 @@
 """The endpoint against the bare model and other servers: real JPEGs, 1 to 128 connections, one core for each server.
 
     make bench-peers                          LitServe, into .venv-peers
-    python benchmarks/serve.py                ResNet-18 and ResNet-50, 3 rounds, about 12 minutes
+    python benchmarks/serve.py                ResNet-18 and ResNet-50, 3 rounds, about 20 minutes
     python benchmarks/serve.py --network imagenet-resnet18 --rounds 1 --seconds 3
 
-bare is the limit: decode and classify in a loop of one process and one thread, in batches of 8 (and of 1, for the
-latency). fastapi is FastAPI and uvicorn with the same classifier and a batcher of twenty lines. ours is
-jobs/deploy_best.py as it is: Ray Serve behind HAProxy, with all of Ray's own processes on the same core.
+bare is the limit: decode and classify in a loop of one process and one thread. fastapi is FastAPI and uvicorn with the
+same classifier and a batcher of twenty lines. ours is jobs/deploy_best.py as it is: Ray Serve behind HAProxy, with all
+of Ray's own processes on the same core. What is not ours runs twice, in batches of 8 and of 16 (--batches): which is
+faster depends on the network. Ratios are to the faster bare loop.
 
 Servers have one core, the client the other. Contenders take turns at each number of connections; those that are not
 measured are stopped (SIGSTOP), so that none pays for another. Ratios are taken round by round; medians and spread are
@@ -39,6 +40,7 @@ HERE = ROOT / "benchmarks"
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 UNPACK = ROOT.parent / "shared" / "data" / "unpack.py"
 CONTENDERS = {"bare": sys.executable, "fastapi": sys.executable, "litserve": str(PEERS_PYTHON), "ours": sys.executable}
+BATCHES = 8, 16
 SECONDS = {1: 1.0, 8: 1.5, 32: 2.0, 128: 3.0}  # times --seconds, measured at so many connections
 WARM = {1: 2.0, 8: 2.0, 32: 4.0, 128: 6.0}  # seconds before them: a server that was stopped has work left over
 SATURATED = 32  # connections
@@ -66,15 +68,17 @@ def write_checkpoint(network: str, folder: Path) -> Path:
 class Server:
     """A contender's process and all that it started."""
 
-    def __init__(self, name: str, checkpoint: Path, images: Path, port: int, extra: list[str]) -> None:
-        self.name, self.port = name, port
+    def __init__(self, name: str, batch: int, checkpoint: Path, images: Path, port: int, extra: list[str]) -> None:
+        self.name, self.batch, self.port = name, batch, port
+        self.label = name if name == "ours" else f"{name}-{batch}"
         self.path = "/v1/predict" if name == "ours" else "/predict"
-        own = [str(HERE / "serve_contenders.py"), name, str(checkpoint), "--port", str(port), "--images", str(images)]
-        lit = [str(HERE / "serve_litserve.py"), str(checkpoint), "--port", str(port)]
+        common = [str(checkpoint), "--port", str(port), "--batch", str(batch)]
+        own = [str(HERE / "serve_contenders.py"), name, *common, "--images", str(images)]
+        lit = [str(HERE / "serve_litserve.py"), *common]
         job = [str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", str(checkpoint), "--port", str(port), *extra]
         command = [CONTENDERS[name], *{"ours": job, "litserve": lit}.get(name, own)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "RESNET_HOME": str(checkpoint.parent)}
-        self.log = checkpoint.parent / f"{checkpoint.name}-{name}.log"
+        self.log = checkpoint.parent / f"{checkpoint.name}-{self.label}.log"
         with self.log.open("w") as log:
             # Not here: in benchmarks/ the name serve is this file, for Ray's workers too.
             pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
@@ -89,7 +93,7 @@ class Server:
                 return True
             time.sleep(0.3)
         if self.name != "bare":
-            print(f"{self.name} is left out: {self.log.read_text()[-1500:]}", file=sys.stderr)
+            print(f"{self.label} is left out: {self.log.read_text()[-1500:]}", file=sys.stderr)
         return self.name == "bare"
 
     def tree(self) -> list[psutil.Process]:
@@ -136,7 +140,7 @@ class Server:
         if self.name == "bare":
             assert self.process.stdin
             assert self.process.stdout
-            print(1 if connections == 1 else 8, seconds, file=self.process.stdin, flush=True)
+            print(min(self.batch, connections), seconds, file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
         url = f"http://127.0.0.1:{self.port}{self.path}"
         words = [
@@ -156,15 +160,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def servers(names: list[str], checkpoint: Path, images: Path, extra: list[str]) -> Iterator[list[Server]]:
+def servers(asked: argparse.Namespace, checkpoint: Path, images: Path) -> Iterator[list[Server]]:
     """All contenders, each ready, pinned and stopped."""
     sys.path.insert(0, str(ROOT))
     from serve.haproxy import free_ports
 
     image = next(images.rglob("*.JPEG")).read_bytes()
-    started = [
-        Server(n, checkpoint, images, port, extra) for n, port in zip(names, free_ports(len(names)), strict=True)
-    ]
+    names = [name for name in CONTENDERS if name in {"bare", *asked.only} and Path(CONTENDERS[name]).exists()]
+    kinds = [(name, batch) for name in names for batch in (asked.batches[:1] if name == "ours" else asked.batches)]
+    extra = [word if i % 2 else f"--{word}" for i, word in enumerate(asked.ours)]
+    ports = free_ports(len(kinds))
+    started = [Server(*kind, checkpoint, images, port, extra) for kind, port in zip(kinds, ports, strict=True)]
     try:
         running = [server for server in started if server.ready(image)]
         time.sleep(3)  # HAProxy has the replica, and no longer Serve's own proxy
@@ -178,34 +184,43 @@ def servers(names: list[str], checkpoint: Path, images: Path, extra: list[str]) 
 
 
 def turns(running: list[Server], images: Path, asked: argparse.Namespace) -> dict[int, dict[str, list[dict[str, Any]]]]:
-    """Connections -> contender -> one row a round, the contenders in another order each time."""
-    rows: dict[int, dict[str, list[dict[str, Any]]]] = {c: {s.name: [] for s in running} for c in asked.connections}
+    """Connections -> contender -> one row a round, the contenders in another order each time.
+
+    Where there are no more connections than the smallest batch holds, larger ones are the same and left out.
+    """
+    least = min(asked.batches)
+    taking = {c: [s for s in running if s.name == "ours" or s.batch == least or c > least] for c in asked.connections}
+    rows: dict[int, dict[str, list[dict[str, Any]]]] = {c: {s.label: [] for s in taking[c]} for c in taking}
     for turn in range(asked.rounds):
-        for place, connections in enumerate(asked.connections):
-            shift = (turn + place) % len(running)
-            for server in running[shift:] + running[:shift]:
+        for place, (connections, part) in enumerate(taking.items()):
+            shift = (turn + place) % len(part)
+            for server in part[shift:] + part[:shift]:
                 server.signal(signal.SIGCONT)
                 before = server.cpu()
                 row = server.measure(images, connections, SECONDS[connections] * asked.seconds)
                 row["cpu_ms"] = (server.cpu() - before) * 1000 / max(1, row["answered"])
                 server.signal(signal.SIGSTOP)
-                rows[connections][server.name].append(row)
-                print(
-                    f"  {turn + 1}/{asked.rounds} {connections:4d} {server.name:9} {json.dumps(row)}", file=sys.stderr
-                )
+                rows[connections][server.label].append(row)
+                shown = f"{connections:4d} {server.label:11} {json.dumps(row)}"
+                print(f"  {turn + 1}/{asked.rounds} {shown}", file=sys.stderr)
     return rows
 
 
 def table(rows: dict[int, dict[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    """One line for each contender and number of connections, with its share of bare's rate in the same round."""
+    """One line for each contender and number of connections, with its share of bare's rate in the same round.
+
+    Bare is the one of its batches that is faster in the median.
+    """
     lines = []
     for connections, by_name in rows.items():
+        bares = [turns_of_it for name, turns_of_it in by_name.items() if name.startswith("bare-")]
+        limits = max(bares, key=lambda turns_of_it: statistics.median(row["per_second"] for row in turns_of_it))
         for name, turns_of_it in by_name.items():
             line: dict[str, Any] = {"connections": connections, "server": name}
             for key in ("per_second", "p50", "p99", "cpu_ms"):
                 line[key] = round(statistics.median(row[key] for row in turns_of_it), 2)
             line["errors"] = sum(sum(row.get("errors", {}).values()) for row in turns_of_it)
-            pairs = list(zip(turns_of_it, by_name["bare"], strict=True))
+            pairs = list(zip(turns_of_it, limits, strict=True))
             shares = [row["per_second"] / limit["per_second"] for row, limit in pairs]
             line["of_bare"] = round(statistics.median(shares), 3)
             line["of_bare_spread"] = [round(min(shares), 3), round(max(shares), 3)]
@@ -218,14 +233,14 @@ def table(rows: dict[int, dict[str, list[dict[str, Any]]]]) -> list[dict[str, An
 def show(network: str, lines: list[dict[str, Any]]) -> None:
     """The table for a person."""
     print(
-        f"\n{network}\nconnections  server     req/s     p50     p99  cpu ms  errors  of bare (spread)  in CPU",
+        f"\n{network}\nconnections  server       req/s     p50     p99  cpu ms  errors  of bare (spread)  in CPU",
         file=sys.stderr,
     )
     for line in lines:
         low, high = line["of_bare_spread"]
         over = f"  {line['over_bare_ms']:+.2f} ms" if line["connections"] == 1 else ""
         print(
-            f"{line['connections']:11d}  {line['server']:9}{line['per_second']:7.1f}"
+            f"{line['connections']:11d}  {line['server']:11}{line['per_second']:7.1f}"
             f"{line['p50']:8.1f}{line['p99']:8.1f}{line['cpu_ms']:8.2f}"
             f"{line['errors']:8d}  {line['of_bare']:.3f} ({low:.3f}-{high:.3f})   {line['of_bare_cpu']:.3f}{over}",
             file=sys.stderr,
@@ -240,7 +255,9 @@ def claims(network: str, lines: list[dict[str, Any]]) -> dict[str, float]:
         out[f"of_bare_{short}"] = found[SATURATED, "ours"]["of_bare"]
         out[f"of_bare_cpu_{short}"] = found[SATURATED, "ours"]["of_bare_cpu"]
         peers = [
-            line["per_second"] for (c, name), line in found.items() if c == SATURATED and name not in ("bare", "ours")
+            line["per_second"]
+            for (c, name), line in found.items()
+            if c == SATURATED and name != "ours" and not name.startswith("bare-")
         ]
         if peers:
             out[f"over_best_peer_{short}"] = round(found[SATURATED, "ours"]["per_second"] / max(peers), 3)
@@ -268,13 +285,12 @@ def main() -> None:
     parser.add_argument("--network", nargs="+", choices=networks, default=networks)
     parser.add_argument("--images", type=Path, help="folder of .JPEG files; Imagenette's validation images")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="beside bare")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="most images of a pass; not of ours")
     parser.add_argument("--connections", nargs="+", type=int, choices=SECONDS, default=list(SECONDS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one turn at one connection; more at more")
     parser.add_argument("--ours", nargs="*", default=[], help="options of jobs/deploy_best.py, without their dashes")
     asked = parser.parse_args()
-    names = [name for name in CONTENDERS if name in {"bare", *asked.only} and Path(CONTENDERS[name]).exists()]
-    extra = [word if i % 2 else f"--{word}" for i, word in enumerate(asked.ours)]
     sys.path.insert(0, str(ROOT))
     from resnet.hardware import describe
 
@@ -283,7 +299,7 @@ def main() -> None:
         images = find_images(asked.images, Path(folder))
         for network in asked.network:
             checkpoint = write_checkpoint(network, Path(folder))
-            with servers(names, checkpoint, images, extra) as running:
+            with servers(asked, checkpoint, images) as running:
                 lines = table(turns(running, images, asked))
             show(network, lines)
             outcome["tables"][network] = lines

@@ -1,7 +1,7 @@
-"""The servers of benchmarks/serve.py, one a process: python serve_contenders.py NAME CHECKPOINT PORT [--images FOLDER]
+"""The servers of benchmarks/serve.py, one a process: serve_contenders.py NAME CHECKPOINT --batch N [--port|--images]
 
-All of them use serve.classifier with one thread and batches of at most 8. LitServe has a file of its own, as it runs in
-.venv-peers and pickles its class; ours itself is jobs/deploy_best.py.
+All of them use serve.classifier with one thread. LitServe has a file of its own, as it runs in .venv-peers and pickles
+its class; ours itself is jobs/deploy_best.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fastapi import FastAPI, Request
 
 from serve.classifier import Answer, Classifier
-
-BATCH = 8
 
 
 def top5(model: Classifier, answer: Answer) -> list[dict[str, Any]]:
@@ -55,7 +53,7 @@ def bare(checkpoint: str, images: Path) -> None:
         print(json.dumps(row), flush=True)
 
 
-def fastapi(checkpoint: str, port: int) -> None:
+def fastapi(checkpoint: str, port: int, largest: int) -> None:
     """FastAPI and uvicorn with a batcher as one writes it in twenty lines."""
     import uvicorn
 
@@ -69,7 +67,7 @@ def fastapi(checkpoint: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         while True:
             batch = [await queue.get()]
-            while len(batch) < BATCH and not queue.empty():
+            while len(batch) < largest and not queue.empty():
                 batch.append(queue.get_nowait())
             answers = await loop.run_in_executor(network, model.run_batch, [pixels for pixels, _ in batch])
             for (_, future), answer in zip(batch, answers, strict=True):
@@ -93,12 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=("bare", "fastapi"))
     parser.add_argument("checkpoint")
+    parser.add_argument("--batch", type=int, default=8, help="most images of one pass; bare is told with each turn")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--images", type=Path)
     asked = parser.parse_args()
     if asked.name == "bare":
         return bare(asked.checkpoint, asked.images)
-    return fastapi(asked.checkpoint, asked.port)
+    return fastapi(asked.checkpoint, asked.port, asked.batch)
 
 
 if __name__ == "__main__":

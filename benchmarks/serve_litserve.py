@@ -1,4 +1,4 @@
-"""LitServe in benchmarks/serve.py: python serve_litserve.py CHECKPOINT --port PORT, by .venv-peers' Python."""
+"""LitServe in benchmarks/serve.py: serve_litserve.py CHECKPOINT --batch N --port PORT, by .venv-peers' Python."""
 
 # No `from __future__ import annotations`: LitServe reads decode_request's annotation at run time.
 import argparse
@@ -57,13 +57,12 @@ class Api(ls.LitAPI):
 
 def main() -> None:
     """Serve until told to stop."""
-    from serve_contenders import BATCH
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
+    parser.add_argument("--batch", type=int, required=True, help="most images of one pass")
     parser.add_argument("--port", type=int, required=True)
     asked = parser.parse_args()
-    api = Api(asked.checkpoint, max_batch_size=BATCH, batch_timeout=WAIT)
+    api = Api(asked.checkpoint, max_batch_size=asked.batch, batch_timeout=WAIT)
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=asked.port, generate_client_file=False, log_level="warning")
 

@@ -4,6 +4,7 @@
 """
 
 # No `from __future__ import annotations`: Ray reads build's annotation at run time, as a class.
+import gc
 import json
 import logging
 import os
@@ -45,6 +46,7 @@ class Replica:
         self.args = args
         self.name = serve.get_replica_context().replica_id.unique_id
         own = Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
+        gc.freeze()  # modules stay: the collector would look through them again and again, between requests
         self.traffic = self._wanted() or own
         self.models = Models.open(args, self.traffic, self.name)
         self.running = max(1, args.min_replicas)  # replicas; looked up where they share a client's rate

@@ -2,7 +2,9 @@
 
 While the network is busy, images gather; when it is free it takes what is there, up to the largest batch. A lone image
 starts at once. Where others are announced, being decoded at this moment, the network waits for them for at most
-PATIENCE: with few clients the batches would break up into a first image and the rest, again and again.
+PATIENCE: with few clients the batches would break up into a first image and the rest, again and again. For the same
+reason it expects for RETURN that clients who were answered together ask again together. It does not wait once half of
+the largest batch is there: the rest is decoded while that is computed.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 PATIENCE = 0.02  # seconds: eight photographs are decoded in it
+RETURN = 0.005  # seconds from an answer to the same client's next request, on the same machine
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,14 @@ class Batcher(Generic[Item, Result]):
     def __init__(self, compute: Callable[[Sequence[Item]], Sequence[Result]], largest: int) -> None:
         self._compute = compute
         self._largest = largest
+        self._enough = max(1, largest // 2)  # not worth a wait: larger batches gain a few percent
         self._waiting: deque[tuple[Item, asyncio.Future[Timed[Result]], float]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._drain: asyncio.Task[None] | None = None
         self._coming = 0
         self._changed: asyncio.Event | None = None  # while a batch gathers
+        self._last = 0  # items of the last batch
+        self._ended = 0.0  # when that was computed
 
     @contextlib.contextmanager
     def announce(self) -> Iterator[None]:
@@ -58,7 +64,7 @@ class Batcher(Generic[Item, Result]):
         """The result of one item. If the caller is cancelled while it waits, the item is not computed."""
         future: asyncio.Future[Timed[Result]] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future, time.perf_counter()))
-        if self._changed is not None and len(self._waiting) >= self._largest:
+        if self._changed is not None and len(self._waiting) >= min(self._enough, self._last):
             self._changed.set()
         if self._drain is None or self._drain.done():
             self._drain = asyncio.create_task(self._run())
@@ -76,18 +82,24 @@ class Batcher(Generic[Item, Result]):
                     if not future.done():
                         future.set_exception(error)
                 continue
-            computed = time.perf_counter() - started
+            self._last, self._ended = len(batch), time.perf_counter()
+            computed = self._ended - started
             for (_, future, since), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(Timed(result, started - since, computed, len(batch)))
 
     async def _gathered(self) -> list[tuple[Item, asyncio.Future[Timed[Result]], float]]:
-        """The next batch: full, or with all that is announced, or as it is after PATIENCE."""
-        if self._waiting and self._coming and len(self._waiting) < self._largest:
+        """The next batch: half full at least, or with all that is announced or expected, or as it is after a while."""
+        started = time.perf_counter()
+        while 0 < len(self._waiting) < self._enough:
+            expected = self._ended + RETURN if len(self._waiting) < self._last else 0.0
+            left = (started + PATIENCE if self._coming else expected) - time.perf_counter()
+            if left <= 0:
+                break
             self._changed = asyncio.Event()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), PATIENCE)
-            self._changed = None
+                await asyncio.wait_for(self._changed.wait(), left)
+        self._changed = None
         return self._take()
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Timed[Result]], float]]:

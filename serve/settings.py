@@ -25,7 +25,7 @@ class Settings(Frozen):
         ),
     ] = "auto"
     threads: Annotated[int, Field(ge=1, description="torch threads, and threads that decode images")] = 1
-    batch: Annotated[int, Field(ge=1, le=1024, description="most images of one pass through the network")] = 8
+    batch: Annotated[int, Field(ge=1, le=1024, description="most images of one pass through the network")] = 16
     max_waiting: Annotated[int, Field(ge=1, description="images in progress; more requests are answered by 503")] = 128
     max_images: Annotated[int, Field(ge=1, description="images of one request")] = 32
     max_bytes: Annotated[int, Field(ge=1, description="bytes of one request's body")] = 16 * 2**20

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve import batching
 from serve.batching import Batcher
 
 
@@ -124,10 +125,55 @@ def test_a_batch_waits_for_what_is_announced_but_not_for_long():
         return (await batcher.submit(item)).result
 
     async def story() -> None:
-        batcher = Batcher(compute, 4)
-        soon = [decoded(batcher, i, 0.001 * i) for i in range(4)]
+        batcher = Batcher(compute, 8)
+        soon = [decoded(batcher, i, 0.001 * i) for i in range(3)]
         await asyncio.gather(*soon, decoded(batcher, 9, 0.5))
         batcher.close()
 
     asyncio.run(story())
-    assert batches == [[0, 1, 2, 3], [9]]
+    assert batches == [[0, 1, 2], [9]]
+
+
+def test_half_a_batch_does_not_wait_for_what_is_announced(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batching, "PATIENCE", 60)
+    batches: list[Sequence[int]] = []
+
+    def compute(batch: Sequence[int]) -> Sequence[int]:
+        batches.append(list(batch))
+        return batch
+
+    async def story() -> None:
+        batcher = Batcher(compute, 8)
+        with batcher.announce():
+            await asyncio.wait_for(asyncio.gather(*map(batcher.submit, range(4))), 5)
+        batcher.close()
+
+    asyncio.run(story())
+    assert batches == [[0, 1, 2, 3]]
+
+
+def test_clients_that_were_answered_together_are_expected_together_but_not_for_long(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batching, "RETURN", 0.5)
+    batches: list[Sequence[int]] = []
+
+    def compute(batch: Sequence[int]) -> Sequence[int]:
+        batches.append(list(batch))
+        return batch
+
+    async def later(batcher: Batcher[int, int], item: int) -> None:
+        await asyncio.sleep(0.02)
+        await batcher.submit(item)
+
+    async def story() -> tuple[float, float]:
+        batcher = Batcher(compute, 8)
+        await asyncio.gather(*map(batcher.submit, (0, 1, 2)))
+        asked_again = time.perf_counter()
+        await asyncio.gather(batcher.submit(3), later(batcher, 4), later(batcher, 5))
+        two_are_gone = time.perf_counter()
+        await batcher.submit(6)
+        batcher.close()
+        return two_are_gone - asked_again, time.perf_counter() - two_are_gone
+
+    together, alone = asyncio.run(story())
+    assert batches == [[0, 1, 2], [3, 4, 5], [6]]
+    assert together < 0.4 < alone
