@@ -78,7 +78,7 @@ def train(
     state = State(task.device, learner.progress, task.rank)
     line = progress.Line(run.name) if task.rank == 0 else None
     saver = Saver(task, learner, checkpoints, state, line, is_preempted)
-    spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver, line)
+    spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
 
     while state.step < task.total:
         epoch, first = divmod(state.step, spe)
@@ -178,19 +178,20 @@ def _evaluate(task: Task, learner: Learner) -> list[float]:
 class _Clock:
     """Rank 0 posts how far the run is, about once a second."""
 
-    def __init__(self, run: Run, task: Task, saver: Saver, line: progress.Line | None) -> None:
-        self.run, self.task, self.saver, self.line = run, task, saver, line
+    def __init__(self, run: Run, task: Task, saver: Saver) -> None:
+        self.run, self.task, self.saver = run, task, saver
         self.posted, self.mark = 0.0, (time.monotonic(), -1)
         self.pace = 0.0  # seconds a step, smoothed
 
     def tick(self, state: State) -> None:
         """After each step; rarely more than one comparison."""
-        if self.line is not None and time.monotonic() - self.posted > POST_EVERY:
+        if self.saver.line is not None and time.monotonic() - self.posted > POST_EVERY:
             self.post(state, "training")
 
     def post(self, state: State, phase: str) -> None:
         """Publish the status."""
-        if self.line is None or self.saver.writer is None:
+        line, writer = self.saver.line, self.saver.writer
+        if line is None or writer is None:
             return
         now, (then, before) = time.monotonic(), self.mark
         if 0 <= before < state.step:
@@ -203,7 +204,7 @@ class _Clock:
         else:
             loss, wrong = (last.train_loss, last.train_error / 100) if last else (float("nan"), float("nan"))
         spe = self.task.order.steps_per_epoch
-        self.line.post(
+        line.post(
             progress.Status(
                 run=self.run.name,
                 phase=phase,
@@ -215,8 +216,8 @@ class _Clock:
                 error=100 * wrong,
                 images_per_second=self.run.recipe.optim.batch_size / self.pace if self.pace else 0.0,
                 seconds_left=self.pace * (self.task.total - state.step),
-                saved=self.saver.writer.written,
-                trouble=self.saver.writer.trouble,
+                saved=writer.written,
+                trouble=writer.trouble,
                 rows=tuple(row.model_dump() for row in state.rows),
             )
         )
