@@ -3,16 +3,18 @@
     make bench-peers                          LitServe, into .venv-peers
     python benchmarks/serve.py                ResNet-18 and ResNet-50, 3 rounds, about 20 minutes
     python benchmarks/serve.py --network imagenet-resnet18 --rounds 1 --seconds 3
+    python benchmarks/serve.py --cores 2 --connections 64      all of them on two cores, the client too
 
 bare is the limit: decode and classify in a loop of one process and one thread. fastapi is FastAPI and uvicorn with the
 same classifier and a batcher of twenty lines. ours is jobs/deploy_best.py as it is: Ray Serve behind HAProxy, with all
 of Ray's own processes on the same core. What is not ours runs twice, in batches of 8 and of 16 (--batches): which is
 faster depends on the network. Ratios are to the faster bare loop.
 
-Servers have one core, the client the other. Contenders take turns at each number of connections; those that are not
-measured are stopped (SIGSTOP), so that none pays for another. Ratios are taken round by round; medians and spread are
-printed. On a machine with other work read the ratio of CPU seconds a request: what one full core can do. The networks
-are untrained. The last line of stdout is JSON, the rest is on standard error.
+Servers have one core, the client the other. With --cores each server has so many to itself, a network a core (bare
+loops, threads, workers or replicas), and shares them with the client. Contenders take turns at each number of
+connections; those that are not measured are stopped (SIGSTOP), so that none pays for another. Ratios are taken round by
+round; medians and spread are printed. On a machine with other work read the ratio of CPU seconds a request: what one
+full core can do. The networks are untrained. The last line of stdout is JSON, the rest is on standard error.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 UNPACK = ROOT.parent / "shared" / "data" / "unpack.py"
 CONTENDERS = {"bare": sys.executable, "fastapi": sys.executable, "litserve": str(PEERS_PYTHON), "ours": sys.executable}
 BATCHES = 8, 16
-SECONDS = {1: 1.0, 8: 1.5, 32: 2.0, 128: 3.0}  # times --seconds, measured at so many connections
-WARM = {1: 2.0, 8: 2.0, 32: 4.0, 128: 6.0}  # seconds before them: a server that was stopped has work left over
-SATURATED = 32  # connections
+SECONDS = {1: 1.0, 8: 1.5, 32: 2.0, 64: 2.0, 128: 3.0}  # times --seconds, measured at so many connections
+WARM = {1: 2.0, 8: 2.0, 32: 4.0, 64: 4.0, 128: 6.0}  # seconds before them: a server that was stopped has work left over
+SATURATED = 32  # connections a core
 
 
 def write_checkpoint(network: str, folder: Path) -> Path:
@@ -68,14 +70,17 @@ def write_checkpoint(network: str, folder: Path) -> Path:
 class Server:
     """A contender's process and all that it started."""
 
-    def __init__(self, name: str, batch: int, checkpoint: Path, images: Path, port: int, extra: list[str]) -> None:
-        self.name, self.batch, self.port = name, batch, port
+    def __init__(
+        self, name: str, batch: int, cores: int, checkpoint: Path, images: Path, port: int, extra: list[str]
+    ) -> None:
+        self.name, self.batch, self.cores, self.port = name, batch, cores, port
         self.label = name if name == "ours" else f"{name}-{batch}"
         self.path = "/v1/predict" if name == "ours" else "/predict"
-        common = [str(checkpoint), "--port", str(port), "--batch", str(batch)]
+        common = [str(checkpoint), "--port", str(port), "--batch", str(batch), "--cores", str(cores)]
         own = [str(HERE / "serve_contenders.py"), name, *common, "--images", str(images)]
         lit = [str(HERE / "serve_litserve.py"), *common]
         job = [str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", str(checkpoint), "--port", str(port), *extra]
+        job += ["--min-replicas", str(cores), "--max-replicas", str(cores)]
         command = [CONTENDERS[name], *{"ours": job, "litserve": lit}.get(name, own)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "RESNET_HOME": str(checkpoint.parent)}
         self.log = checkpoint.parent / f"{checkpoint.name}-{self.label}.log"
@@ -103,12 +108,12 @@ class Server:
             return [root, *root.children(recursive=True)]
         return []
 
-    def pin(self, core: int) -> None:
-        """Keep every thread on one core."""
+    def pin(self) -> None:
+        """Keep every thread on the first cores."""
         for process in self.tree():
             for thread in process.threads():
                 with contextlib.suppress(OSError):
-                    os.sched_setaffinity(thread.id, {core})
+                    os.sched_setaffinity(thread.id, range(self.cores))
 
     def signal(self, number: int) -> None:
         """To all of them."""
@@ -154,7 +159,8 @@ class Server:
             "--seconds",
             seconds,
         ]
-        command = ["taskset", "-c", "1", sys.executable, HERE / "serve_load.py", *words]
+        place = "1" if self.cores == 1 else f"0-{self.cores - 1}"
+        command = ["taskset", "-c", place, sys.executable, HERE / "serve_load.py", *words]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
         return json.loads(done.stdout.splitlines()[-1])
 
@@ -170,12 +176,13 @@ def servers(asked: argparse.Namespace, checkpoint: Path, images: Path) -> Iterat
     kinds = [(name, batch) for name in names for batch in (asked.batches[:1] if name == "ours" else asked.batches)]
     extra = [word if i % 2 else f"--{word}" for i, word in enumerate(asked.ours)]
     ports = free_ports(len(kinds))
-    started = [Server(*kind, checkpoint, images, port, extra) for kind, port in zip(kinds, ports, strict=True)]
+    place = asked.cores, checkpoint, images
+    started = [Server(*kind, *place, port, extra) for kind, port in zip(kinds, ports, strict=True)]
     try:
         running = [server for server in started if server.ready(image)]
         time.sleep(3)  # HAProxy has the replica, and no longer Serve's own proxy
         for server in running:
-            server.pin(0)
+            server.pin()
             server.signal(signal.SIGSTOP)
         yield running
     finally:
@@ -247,20 +254,20 @@ def show(network: str, lines: list[dict[str, Any]]) -> None:
         )
 
 
-def claims(network: str, lines: list[dict[str, Any]]) -> dict[str, float]:
-    """The figures that issue 6 asks for."""
+def claims(network: str, lines: list[dict[str, Any]], saturated: int) -> dict[str, float]:
+    """The figures that issue 6 asks for. saturated: connections."""
     short, found = network.partition("-")[2], {(line["connections"], line["server"]): line for line in lines}
     out = {}
-    if (SATURATED, "ours") in found:
-        out[f"of_bare_{short}"] = found[SATURATED, "ours"]["of_bare"]
-        out[f"of_bare_cpu_{short}"] = found[SATURATED, "ours"]["of_bare_cpu"]
+    if (saturated, "ours") in found:
+        out[f"of_bare_{short}"] = found[saturated, "ours"]["of_bare"]
+        out[f"of_bare_cpu_{short}"] = found[saturated, "ours"]["of_bare_cpu"]
         peers = [
             line["per_second"]
             for (c, name), line in found.items()
-            if c == SATURATED and name != "ours" and not name.startswith("bare-")
+            if c == saturated and name != "ours" and not name.startswith("bare-")
         ]
         if peers:
-            out[f"over_best_peer_{short}"] = round(found[SATURATED, "ours"]["per_second"] / max(peers), 3)
+            out[f"over_best_peer_{short}"] = round(found[saturated, "ours"]["per_second"] / max(peers), 3)
     if (1, "ours") in found:
         out[f"over_bare_ms_{short}"] = found[1, "ours"]["over_bare_ms"]
     return out
@@ -286,6 +293,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of .JPEG files; Imagenette's validation images")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="beside bare")
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="most images of a pass; not of ours")
+    parser.add_argument("--cores", type=int, default=1, help="of each server, and networks side by side")
     parser.add_argument("--connections", nargs="+", type=int, choices=SECONDS, default=list(SECONDS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one turn at one connection; more at more")
@@ -303,7 +311,7 @@ def main() -> None:
                 lines = table(turns(running, images, asked))
             show(network, lines)
             outcome["tables"][network] = lines
-            outcome |= claims(network, lines)
+            outcome |= claims(network, lines, SATURATED * asked.cores)
     overheads = [value for key, value in outcome.items() if key.startswith("over_bare_ms_")]
     print(json.dumps(outcome | ({"over_bare_ms": max(overheads)} if overheads else {})))
 

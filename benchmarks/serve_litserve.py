@@ -60,10 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
     parser.add_argument("--batch", type=int, required=True, help="most images of one pass")
+    parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--port", type=int, required=True)
     asked = parser.parse_args()
     api = Api(asked.checkpoint, max_batch_size=asked.batch, batch_timeout=WAIT)
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=asked.cores)
     server.run(host="127.0.0.1", port=asked.port, generate_client_file=False, log_level="warning")
 
 
