@@ -100,6 +100,9 @@ def write_report(
     """report.html, report.md and figures/ in a folder; the Markdown also as the file `docs`. The HTML's path."""
     folder = Path(out)
     parts = list(report(rows))
+    for pattern in ("setting[0-9]*-*.*", "paper-*-*.*"):  # one setting more gives others new numbers
+        for earlier in (folder / "figures").glob(pattern):
+            earlier.unlink()
     for part in parts:
         if isinstance(part, Figure):
             figures.save(part.drawing, folder / "figures", part.name)

@@ -168,6 +168,18 @@ def test_a_figure_is_the_same_file_each_time(rows, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_a_report_leaves_no_figure_of_an_earlier_one(rows, tmp_path):
+    report.write_report(rows, tmp_path)
+    first = {path.name for path in (tmp_path / "figures").iterdir()}
+    (tmp_path / "figures" / "own.png").touch()
+    report.write_report(rows[:1], tmp_path)
+    now = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert first - now
+    assert "own.png" in now
+    shown = (tmp_path / "report.md").read_text()
+    assert all(name in shown for name in now - {"own.png"} if name.endswith(".png"))
+
+
 def test_names_are_the_papers():
     names = (
         "cifar10-plain56",
