@@ -79,8 +79,8 @@ class Server:
         common = [str(checkpoint), "--port", str(port), "--batch", str(batch), "--cores", str(cores)]
         own = [str(HERE / "serve_contenders.py"), name, *common, "--images", str(images)]
         lit = [str(HERE / "serve_litserve.py"), *common]
-        job = [str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", str(checkpoint), "--port", str(port), *extra]
-        job += ["--min-replicas", str(cores), "--max-replicas", str(cores)]
+        job = [str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", str(checkpoint), "--port", str(port)]
+        job += ["--min-replicas", str(cores), "--max-replicas", str(cores), *extra]
         command = [CONTENDERS[name], *{"ours": job, "litserve": lit}.get(name, own)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "RESNET_HOME": str(checkpoint.parent)}
         self.log = checkpoint.parent / f"{checkpoint.name}-{self.label}.log"

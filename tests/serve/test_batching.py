@@ -112,12 +112,18 @@ def test_times_are_of_the_queue_and_of_the_network():
     assert min(first, second) > 0.045
 
 
-def test_a_batch_waits_for_what_is_announced_but_not_for_long():
-    batches: list[Sequence[int]] = []
+def recording(batches: list[list[int]]) -> Batcher[int, int]:
+    """Batches of eight at most, handed back as they are and kept in the list."""
 
     def compute(batch: Sequence[int]) -> Sequence[int]:
         batches.append(list(batch))
         return batch
+
+    return Batcher(compute, 8)
+
+
+def test_a_batch_waits_for_what_is_announced_but_not_for_long():
+    batches: list[list[int]] = []
 
     async def decoded(batcher: Batcher[int, int], item: int, seconds: float) -> int:
         with batcher.announce():
@@ -125,7 +131,7 @@ def test_a_batch_waits_for_what_is_announced_but_not_for_long():
         return (await batcher.submit(item)).result
 
     async def story() -> None:
-        batcher = Batcher(compute, 8)
+        batcher = recording(batches)
         soon = [decoded(batcher, i, 0.001 * i) for i in range(3)]
         await asyncio.gather(*soon, decoded(batcher, 9, 0.5))
         batcher.close()
@@ -136,14 +142,10 @@ def test_a_batch_waits_for_what_is_announced_but_not_for_long():
 
 def test_half_a_batch_does_not_wait_for_what_is_announced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(batching, "PATIENCE", 60)
-    batches: list[Sequence[int]] = []
-
-    def compute(batch: Sequence[int]) -> Sequence[int]:
-        batches.append(list(batch))
-        return batch
+    batches: list[list[int]] = []
 
     async def story() -> None:
-        batcher = Batcher(compute, 8)
+        batcher = recording(batches)
         with batcher.announce():
             await asyncio.wait_for(asyncio.gather(*map(batcher.submit, range(4))), 5)
         batcher.close()
@@ -154,18 +156,14 @@ def test_half_a_batch_does_not_wait_for_what_is_announced(monkeypatch: pytest.Mo
 
 def test_clients_that_were_answered_together_are_expected_together_but_not_for_long(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(batching, "RETURN", 0.5)
-    batches: list[Sequence[int]] = []
-
-    def compute(batch: Sequence[int]) -> Sequence[int]:
-        batches.append(list(batch))
-        return batch
+    batches: list[list[int]] = []
 
     async def later(batcher: Batcher[int, int], item: int) -> None:
         await asyncio.sleep(0.02)
         await batcher.submit(item)
 
     async def story() -> tuple[float, float]:
-        batcher = Batcher(compute, 8)
+        batcher = recording(batches)
         await asyncio.gather(*map(batcher.submit, (0, 1, 2)))
         asked_again = time.perf_counter()
         await asyncio.gather(batcher.submit(3), later(batcher, 4), later(batcher, 5))
