@@ -19,6 +19,11 @@ def home() -> str:
     return str(Path(os.environ.get("RESNET_HOME") or "~/resnet").expanduser().resolve())
 
 
+def absolute(place: str | None) -> str | None:
+    """A folder as every process understands it, or a URI: workers, tasks and trials run in folders of their own."""
+    return place if place is None or "://" in place else str(Path(place).expanduser().resolve())
+
+
 class Data(Frozen):
     """Where the shards are, and how they reach the workers."""
 
@@ -46,6 +51,11 @@ class Data(Frozen):
     memory_limit: Annotated[
         int, Field(ge=1, description="largest decoded set, in MiB, that policy pad-crop keeps in memory")
     ] = 2048
+
+    @field_validator("path")
+    @classmethod
+    def _folder_is_absolute(cls, value: str | None) -> str | None:
+        return absolute(value)
 
     def resolve(self, spare_nodes: int) -> Data:
         """Choose where images are decoded, for a cluster with so many nodes that hold no worker."""
@@ -190,6 +200,11 @@ class Run(Frozen):
         """Images of one pass through the network, which no two workers share."""
         return self.scaling.micro_batch or self.recipe.optim.batch_size // self.scaling.most
 
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_absolute(cls, value: str | None) -> str | None:
+        return absolute(value)
+
     @property
     def name(self) -> str:
         """Recipe and seed, e.g. imagenet-resnet34-C.s0."""
@@ -203,9 +218,7 @@ class Run(Frozen):
     @property
     def storage_path(self) -> str:
         """Where the checkpoints of all runs are: an absolute path or a URI."""
-        if self.storage is None:
-            return str(Path(home()) / "runs")
-        return self.storage if "://" in self.storage else str(Path(self.storage).expanduser().resolve())
+        return self.storage or str(Path(home()) / "runs")
 
 
 def standard(recipe_name: str, *, data_is_given: bool = True) -> Run:

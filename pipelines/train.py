@@ -162,7 +162,7 @@ def _outcome(run: Run, source: Source, checkpoint: str, rows: Sequence[EpochRow]
 def shards(run: Run) -> str:
     """Where the run's shards are. The embedded digits are written on first use."""
     if run.data.path is not None:
-        return run.data.path if "://" in run.data.path else str(Path(run.data.path).expanduser().resolve())
+        return run.data.path
     from pipelines.shards import write_shards
     from pipelines.sources import Source as Origin
 

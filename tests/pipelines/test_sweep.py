@@ -47,6 +47,12 @@ def test_all_networks_of_a_comparison_share_schedule_batch_and_data(name: str, t
     assert len({(t.run.data, t.run.seed) for t in trials}) == 1
 
 
+def test_relative_folders_mean_the_same_in_a_trials_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for trial in plan("table6", Path("runs"), "--seeds", "0", "--data.path", "shards"):
+        assert (trial.run.storage, trial.run.data.path) == (str(tmp_path / "runs"), str(tmp_path / "shards"))
+
+
 def test_the_longest_trials_start_first(tmp_path: Path) -> None:
     ordered = sweep.longest_first(plan("degradation", tmp_path, "--seeds", "0", "1"), 50_000)
     assert [t.run.name for t in ordered] == [
