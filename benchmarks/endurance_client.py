@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import numpy as np
 
-from serve.haproxy import BUFFER
 from serve.offline import Offline
 
 ATOL = 2e-3  # of a probability: bfloat16 rounds otherwise in batches of another size
-FITS = BUFFER - 4096  # bytes of a body, beside its head
 KNOWN = {400, 401, 404, 405, 408, 413, 415, 422, 429, 503, 504}
 
 
@@ -56,7 +54,6 @@ class Seen:
     versions: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
     without_retry_after: int = 0
-    lost_too_large: int = 0  # of those without an answer: HAProxy sends again only what fits its buffer
     seconds: list[float] = field(default_factory=list)
     took: float = 0.0
 
@@ -105,11 +102,9 @@ class Load:
                     body = await answer.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self.seen.codes[type(error).__name__] += 1
-                self.seen.lost_too_large += len(images[index]) > FITS
                 await asyncio.sleep(0.05)
                 continue
             self.seen.codes[str(answer.status)] += 1
-            self.seen.lost_too_large += answer.status == 502 and len(images[index]) > FITS
             if answer.status != 200:
                 self.seen.without_retry_after += answer.status == 503 and "Retry-After" not in answer.headers
                 await asyncio.sleep(0.05)  # one that obeys would wait a second: twenty times as impatient

@@ -46,9 +46,12 @@ class Replica:
         self.args = args
         self.name = serve.get_replica_context().replica_id.unique_id
         own = Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
-        gc.freeze()  # modules stay: the collector would look through them again and again, between requests
         self.traffic = self._wanted() or own
         self.models = Models.open(args, self.traffic, self.name)
+        # Modules and models stay: the collector would look through them again and again. What a request leaves is freed
+        # without it; with Python's threshold of 700 objects it runs every few requests, and finds nothing
+        gc.freeze()
+        gc.set_threshold(20_000)
         self.running = max(1, args.min_replicas)  # replicas; looked up where they share a client's rate
         threading.Thread(target=self._follow, name="traffic", daemon=True).start()
 
@@ -122,7 +125,8 @@ def build(args: Args) -> serve.Application:
         autoscaling_config=scaling,
         ray_actor_options=options,
         max_ongoing_requests=2 * args.max_waiting,
-        logging_config={"enable_access_log": False},  # RequestLog has a line of each request already
+        # RequestLog has a line of each request already; the level spares the record that Ray makes of it all the same
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
     ).bind(args)
 
 

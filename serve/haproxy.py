@@ -28,26 +28,66 @@ UNAVAILABLE = (
 # HAProxy sends a request to another replica only if it had all of it when it sent the first byte: it has to wait for
 # the body, which most clients send after the head, and limits that wait, for the replica sees no such request. It tells
 # the replica (uvicorn) the client's address, for the log and the rate limit.
+# What the buffer does not hold goes round by a second HAProxy, which keeps all of it and asks the first one again where
+# that answers 502: a replica died. It is the first one's child, and ends with it.
 WRAPPER = r"""#!/bin/sh
 # {binary} with Ray's configuration, on loopback and with problem details
 for word; do case $word in *.cfg) config=$word; esac; done
-[ -z "$config" ] || grep -q http-buffer-request "$config" || sed -i \
-  -e 's/^\( *bind \)\*\?:\({ports}\)$/\1127.0.0.1:\2/' \
-  -e '/^ *tune.bufsize /a\    tune.memory.hot-size {hot}' \
-  -e '/^ *option redispatch /a\    option http-buffer-request' \
-  -e '/^ *option redispatch /a\    option forwardfor' \
-  -e '/^ *option redispatch /a\    timeout http-request {milliseconds}ms' \
-  -e '/^ *option redispatch /a\    errorfile 408 {folder}/408.http' \
-  -e 's#errorfile 50[23] .*#errorfile 503 {folder}/503.http#' \
-  -e 's#errorfile 504 .*#errorfile 504 {folder}/504.http#' \
-  -e 's/^\( *server .* check observe .*\)$/\1 maxconn {most}/' \
-  -e 's#^ *log 127.0.0.1:514 .*##' "$config"
+fits=$((${{RAY_SERVE_HAPROXY_TUNE_BUFSIZE:-{buffer}}} / 8 * 7))
+[ -z "$config" ] || grep -q http-buffer-request "$config" || {{
+  sed -i \
+    -e 's/^\( *bind \)\*\?:\({ports}\)$/\1127.0.0.1:\2/' \
+    -e '/^ *tune.bufsize /a\    tune.memory.hot-size {hot}' \
+    -e '/^ *option redispatch /a\    option http-buffer-request' \
+    -e '/^ *option redispatch /a\    option forwardfor' \
+    -e '/^ *option redispatch /a\    timeout http-request {milliseconds}ms' \
+    -e '/^ *option redispatch /a\    errorfile 408 {folder}/408.http' \
+    -e 's#errorfile \(50[234]\) .*#errorfile \1 {folder}/\1.http#' \
+    -e 's/^\( *server .* check observe .*\)$/\1 maxconn {most}/' \
+    -e '/^ *frontend http_frontend/a\    bind unix@{folder}/again.sock mode 600 name again' \
+    -e "/^ *\(use\|default\)_backend /i\    use_backend large if {{ req.body_size gt $fits }} !{{ so_name again }}" \
+    -e 's#^ *log 127.0.0.1:514 .*##' "$config"
+  cat {folder}/large.backend >> "$config"
+}}
+case " $* " in *" -db "*)
+  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 {binary} -db -f {folder}/large.cfg > {folder}/large.log 2>&1 &
+  (tail --pid=$$ -f /dev/null; kill -USR1 $!) > /dev/null 2>&1 &
+esac
 exec {binary} "$@"
 """
+LARGE_BACKEND = """backend large
+    server large unix@{folder}/large.sock check
+    server direct unix@{folder}/again.sock backup
+"""
+LARGE = """global
+    maxconn 64
+    hard-stop-after 60s
+    nbthread 1
+    tune.bufsize {bytes}
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout http-request {milliseconds}ms
+    option abortonclose
+    option http-buffer-request
+    retry-on conn-failure empty-response 502
+    retries 10
+    errorfile 408 {folder}/408.http
+    errorfile 502 {folder}/502.http
+    errorfile 503 {folder}/503.http
+    errorfile 504 {folder}/504.http
+frontend large
+    bind unix@{folder}/large.sock mode 600
+    default_backend again
+backend again
+    server again unix@{folder}/again.sock
+"""
 # Bytes: a request that fits can be sent again when its replica dies. For that HAProxy copies the whole buffer, however
-# little is in it, at each request: 0.3 ms of CPU for 1 MiB, 1.8 for 4.
-BUFFER = 2**20
-HOT = 64 * BUFFER  # of free buffers that HAProxy keeps: without them it maps the memory anew, which doubles the cost
+# little is in it, at each request: 0.3 ms of CPU for 1 MiB, 1.8 for 4. Hence two.
+BUFFER = 2**19
+LARGEST = 2**24 + 2**16  # of the second: the largest body that the endpoint takes by default, and its head
+HOT = 2**26  # of free buffers that HAProxy keeps: without them it maps the memory anew, which doubles the cost
 
 PORTS = 8404, 9101  # of statistics and metrics, where Ray is not told others
 # What holds for every instance; deploy/rayservice.yaml sets the same on each node of a cluster
@@ -101,7 +141,7 @@ def prepare(proxy: str = "auto", most: int = 128, timeout: float = 30.0) -> None
     Before Ray starts, whose processes inherit the settings. proxy: auto, serve, or haproxy (ValueError where it does
     not run). most: requests at one replica at once; more wait in HAProxy, five seconds at most, which costs the replica
     nothing: to refuse them itself takes most of its time where ten times as many clients ask as it can serve.
-    timeout: seconds for a request's body, or the part that fits HAProxy's buffer.
+    timeout: seconds for a request's body.
     """
     if proxy == "serve":
         return
@@ -143,14 +183,17 @@ def install(folder: Path, program: str, ports: tuple[int, int] = PORTS, most: in
     """Write what HAProxy is started by, and its own answers, into the folder. ports: of statistics and metrics."""
     for status, title, detail in (
         (408, "Request Timeout", f"the body must arrive within {timeout:g} seconds"),
+        (502, "Bad Gateway", "the replica that had the request ended; try again"),
         (503, "Service Unavailable", "no replica answers at the moment; try again"),
         (504, "Gateway Timeout", "no answer in time; try again"),
     ):
         (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
     wrapper = folder / "haproxy"
-    settings = {"ports": rf"{ports[0]}\|{ports[1]}", "folder": folder, "hot": HOT}
-    limits = {"most": most, "milliseconds": round(1000 * timeout)}
-    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), **settings, **limits))
+    times = {"milliseconds": round(1000 * timeout), "folder": folder}
+    settings = times | {"ports": rf"{ports[0]}\|{ports[1]}", "hot": HOT, "buffer": BUFFER, "most": most}
+    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), **settings))
+    (folder / "large.cfg").write_text(LARGE.format(bytes=LARGEST, **times))
+    (folder / "large.backend").write_text(LARGE_BACKEND.format(folder=folder))
     wrapper.chmod(0o700)
     return wrapper
 

@@ -65,15 +65,21 @@ class Inference:
         if len(images) > self.settings.max_images:
             raise Problem(413, f"a request must have at most {self.settings.max_images} images, got {len(images)}")
         with self.admit(len(images) - 1):
-            tasks = [asyncio.ensure_future(self._one(image, i, len(images))) for i, image in enumerate(images)]
             try:
                 async with asyncio.timeout(self.settings.timeout):
-                    return await asyncio.gather(*tasks)
+                    return await self._all(images)
             except TimeoutError:
                 raise Problem(504, f"no answer within {self.settings.timeout:g} seconds", retry_after=1) from None
-            finally:
-                for task in tasks:
-                    task.cancel()  # what still waits is not computed; the rest is done already
+
+    async def _all(self, images: Sequence[bytes | np.ndarray]) -> list[Served]:
+        if len(images) == 1:  # needs no task of its own
+            return [await self._one(images[0], 0, 1)]
+        tasks = [asyncio.ensure_future(self._one(image, i, len(images))) for i, image in enumerate(images)]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()  # what still waits is not computed; the rest is done already
 
     async def _one(self, image: bytes | np.ndarray, index: int, count: int) -> Served:
         started = perf_counter()
@@ -86,8 +92,8 @@ class Inference:
         decoded = perf_counter()
         timed = await self._batcher.submit(pixels)
         served = Served(timed.result, decoded - started, timed.queued, timed.computed)
-        for phase in ("decode", "queue", "model"):
-            self.metrics.phase.labels(phase).observe(getattr(served, phase))
+        for phase, seconds in self.metrics.phases.items():
+            seconds.observe(getattr(served, phase))
         self.metrics.batch.observe(timed.size)
         self.metrics.images.inc()
         return served

@@ -24,7 +24,8 @@ class Metrics:
         self.requests = Counter("resnet_requests", "Requests answered.", ("path", "code"), registry=r)
         self.latency = Histogram("resnet_request_seconds", "A whole request.", ("path",), registry=r, buckets=SECONDS)
         phases = "A part of one image's way: decode, queue, model."
-        self.phase = Histogram("resnet_phase_seconds", phases, ("phase",), registry=r, buckets=SECONDS)
+        phase = Histogram("resnet_phase_seconds", phases, ("phase",), registry=r, buckets=SECONDS)
+        self.phases = {name: phase.labels(name) for name in ("decode", "queue", "model")}
         self.batch = Histogram("resnet_batch_images", "Images of one pass.", registry=r, buckets=SIZES)
         self.images = Counter("resnet_images", "Images answered.", registry=r)
         self.in_progress = Gauge("resnet_images_in_progress", "Images that wait or are computed.", registry=r)

@@ -122,7 +122,9 @@ async def answer(reader, writer):
         while True:
             head = (await reader.readuntil(b"\\r\\n\\r\\n")).decode().lower()
             assert "x-forwarded-for: 127.0.0.1" in head  # uvicorn takes the client's address from it
-            await reader.readexactly(int(head.split("content-length:")[1].split()[0]))
+            size = int(head.split("content-length:")[1].split()[0])
+            await reader.readexactly(size)
+            print(size, flush=True)
             await asyncio.sleep(0.2)
             writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -143,7 +145,7 @@ defaults
     option redispatch 1
     retries {RAY_SERVE_HAPROXY_RETRIES}
     retry-on {RAY_SERVE_HAPROXY_RETRY_ON}
-frontend clients
+frontend http_frontend
     bind 127.0.0.1:{front}
     default_backend replicas
 backend replicas
@@ -154,13 +156,21 @@ backend replicas
 """
 
 
-def test_more_than_there_is_room_for_waits_and_a_killed_replica_is_not_seen(tmp_path: Path):
+@pytest.mark.parametrize("size", [450_000, 470_000, 16 * 2**20])
+def test_more_than_there_is_room_for_waits_and_a_killed_replica_is_not_seen(size: int, tmp_path: Path):
     if reason := haproxy.refusal():
         pytest.skip(reason)
     front, one, two = haproxy.free_ports(3)
     variables = haproxy.environment(tmp_path, haproxy.binary(), most=4)
     (tmp_path / "haproxy.cfg").write_text(POOL.format(front=front, one=one, two=two, **variables))
-    replicas = [subprocess.Popen([sys.executable, "-c", REPLICA, str(port)]) for port in (one, two)]
+    replicas = [
+        subprocess.Popen([sys.executable, "-c", REPLICA, str(port)], stdout=subprocess.PIPE, text=True)
+        for port in (one, two)
+    ]
+    deadline = time.monotonic() + 30
+    for port in (one, two):  # before HAProxy looks: it would leave out who is late
+        while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+            time.sleep(0.05)
     command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(tmp_path / "haproxy.cfg")]
     proxy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
@@ -181,14 +191,14 @@ def test_more_than_there_is_room_for_waits_and_a_killed_replica_is_not_seen(tmp_
             return False
 
     try:
-        deadline = time.monotonic() + 30
         while not ready() and time.monotonic() < deadline:
             time.sleep(0.1)
         with concurrent.futures.ThreadPoolExecutor(24) as pool:
             assert set(pool.map(ask, [1000] * 24)) == {200}  # places for eight
-            asked = [pool.submit(ask, size) for size in (1000, 1_000_000) * 4]
-            time.sleep(0.12)
-            replicas[0].kill()
+            asked = [pool.submit(ask, size) for _ in range(6)]
+            assert replicas[0].stdout
+            next(line for line in replicas[0].stdout if line == f"{size}\n")
+            replicas[0].kill()  # with a request in it, complete and not yet answered
             assert {one.result() for one in asked} == {200}
             assert set(pool.map(ask, [1000] * 8)) == {200}
     finally:
