@@ -436,7 +436,7 @@ def fidelity(data: Path, images: Path) -> dict[str, float]:
                 continue
             y, x = header.height / height, header.width / width
             box = (top * y, left * x, tall * y, wide * x)
-            ours = region.crop_and_resize(file.read_bytes(), header, box, 224, False, region.best())
+            ours = region.crop_and_resize(region.Cut(file.read_bytes(), header, box), 224, region.best())
             found[name].append(np.abs(ours - wanted).mean())
     return {name: round(float(np.mean(values)), 3) for name, values in found.items() if values}
 

@@ -69,18 +69,24 @@ class Pictures:
 
     def _part(self, rows: Encoded, part: range, batch: Batch) -> int:
         """Decode some images into a batch; how many were replaced."""
-        replaced = 0
-        for i in part:
-            place = int(rows.ids[i])
-            rng = np.random.default_rng((self.seed, self.epoch, place, 2))
+        places = [int(rows.ids[i]) for i in part]
+        rngs = [np.random.default_rng((self.seed, self.epoch, place, 2)) for place in places]
+        cuts, corrupt = {}, []
+        for i, rng in zip(part, rngs, strict=True):
             try:
-                augment(rows.images[i], self.policy, rng, batch.images[i])
+                cuts[i] = cut(rows.images[i], self.policy, rng)
             except images.CorruptImage:
-                batch.labels[i] = self._replace(place, rng, batch.images[i])
-                replaced += 1
-            if batch.shift is not None:
+                corrupt.append(i)
+        made = list(cuts)
+        outs = [batch.images[i] for i in made]
+        corrupt += [made[k] for k in images.make_all(list(cuts.values()), self.policy.size, outs)]
+        for i in corrupt:
+            k = i - part.start
+            batch.labels[i] = self._replace(places[k], rngs[k], batch.images[i])
+        if batch.shift is not None:
+            for i, rng in zip(part, rngs, strict=True):
                 batch.shift[i] = images.pca_shift(rng)
-        return replaced
+        return len(corrupt)
 
     def _replace(self, place: int, rng: np.random.Generator, out: np.ndarray) -> int:
         """Show the next image of the same row group that can be decoded; its label.
@@ -112,12 +118,17 @@ def shortage(kept: int | None, policy: Images) -> str | None:
 
 def augment(data: Data, policy: Images, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8, by the recipe's training policy. A pure function of (bytes, rng)."""
+    return images.make(cut(data, policy, rng), policy.size, out=out)
+
+
+def cut(data: Data, policy: Images, rng: np.random.Generator) -> images.Cut:
+    """The crop that `augment` makes, drawn."""
     if policy.policy == "scale-jitter":
         assert policy.shorter_side is not None
         low, high = (policy.scaled(side) for side in policy.shorter_side)
-        return images.scale_jitter_crop(data, rng, policy.size, (low, high), flip=policy.flip, out=out)
+        return images.cut_jittered(data, rng, policy.size, (low, high), policy.flip)
     assert policy.area is not None
-    return images.random_resized_crop(data, rng, policy.size, policy.area, flip=policy.flip, out=out)
+    return images.cut_resized(data, rng, policy.area, flip=policy.flip)
 
 
 def center(data: bytes, policy: Images) -> np.ndarray:

@@ -12,6 +12,8 @@ nothing aliases.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +22,19 @@ from resnet.decoding import MAX_PIXELS, CorruptImage, TooLarge, decode, size_of
 
 __all__ = [
     "CorruptImage",
+    "Cut",
     "TooLarge",
     "center_crop",
+    "cut_jittered",
+    "cut_resized",
     "decode",
     "draw_flip",
     "draw_pad_crop",
     "draw_resized_crop",
     "draw_scale_jitter",
     "flip",
+    "make",
+    "make_all",
     "pad_crop_flip",
     "pca_color",
     "pca_shift",
@@ -99,9 +106,7 @@ def random_resized_crop(
 
     flip: half of the time its mirror image, as `flip` of the result would be; out: where to, or a new array.
     """
-    header, image, height, width = _header_or_pixels(data)
-    box = draw_resized_crop(rng, height, width, area, ratio)
-    return _crop(data, header, image, box, size, False, engine, flip and draw_flip(rng), out)
+    return make(cut_resized(data, rng, area, ratio, flip), size, engine, out)
 
 
 def scale_jitter_crop(
@@ -117,9 +122,85 @@ def scale_jitter_crop(
 
     As if the whole were resized and then cropped, without the work. engine, flip, out: as for random_resized_crop.
     """
-    header, image, height, width = _header_or_pixels(data)
+    return make(cut_jittered(data, rng, size, shorter_side, flip), size, engine, out)
+
+
+class Cut(NamedTuple):
+    """A crop that is drawn and not yet made: of a JPEG, or (header is None) of the pixels of anything else."""
+
+    data: region.Data
+    header: region.Header | None
+    pixels: np.ndarray | None
+    box: region.Box
+    bleed: bool
+    mirrored: bool
+
+    def of_jpeg(self) -> region.Cut | None:
+        """For region.py."""
+        return self.header and region.Cut(self.data, self.header, self.box, self.bleed, self.mirrored)
+
+
+def cut_resized(
+    data: region.Data,
+    rng: np.random.Generator,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: bool = False,
+) -> Cut:
+    """What random_resized_crop makes."""
+    header, pixels, height, width = _header_or_pixels(data)
+    box = draw_resized_crop(rng, height, width, area, ratio)
+    return Cut(data, header, pixels, box, False, flip and draw_flip(rng))
+
+
+def cut_jittered(
+    data: region.Data,
+    rng: np.random.Generator,
+    size: int,
+    shorter_side: tuple[int, int] = (256, 480),
+    flip: bool = False,
+) -> Cut:
+    """What scale_jitter_crop makes."""
+    header, pixels, height, width = _header_or_pixels(data)
     box = draw_scale_jitter(rng, height, width, size, shorter_side)
-    return _crop(data, header, image, box, size, True, engine, flip and draw_flip(rng), out)
+    return Cut(data, header, pixels, box, True, flip and draw_flip(rng))
+
+
+def make(cut: Cut, size: int, engine: region.Engine | None = None, out: np.ndarray | None = None) -> np.ndarray:
+    """(size, size, 3): into out, which is contiguous, or a new array. engine: region.best(). CorruptImage if it is."""
+    engine = engine or region.best()
+    if jpeg := cut.of_jpeg():
+        try:
+            return region.crop_and_resize(jpeg, size, engine, out)
+        except region.Undecodable:
+            pass
+    return _make_of_pixels(cut, size, engine, out)
+
+
+def make_all(
+    cuts: Sequence[Cut], size: int, outs: Sequence[np.ndarray], engine: region.Engine | None = None
+) -> list[int]:
+    """Several at once, each into its contiguous array: the same pixels. The places of those that are corrupt."""
+    engine = engine or region.best()
+    jpegs = [(i, jpeg) for i, cut in enumerate(cuts) if (jpeg := cut.of_jpeg())]
+    into = [outs[i] for i, _ in jpegs]
+    undecodable = region.crop_and_resize_all([jpeg for _, jpeg in jpegs], size, engine, into)
+    left = set(range(len(cuts))) - {i for i, _ in jpegs} | {jpegs[place][0] for place in undecodable}
+    corrupt = []
+    for i in sorted(left):
+        try:
+            _make_of_pixels(cuts[i], size, engine, outs[i])
+        except CorruptImage:
+            corrupt.append(i)
+    return corrupt
+
+
+def _make_of_pixels(cut: Cut, size: int, engine: region.Engine, out: np.ndarray | None) -> np.ndarray:
+    pixels, box = cut.pixels if cut.pixels is not None else decode(cut.data), cut.box
+    if not cut.bleed:
+        top, left, height, width = (int(length) for length in box)
+        pixels, box = pixels[top : top + height, left : left + width], (0, 0, height, width)
+    return engine.resize(pixels, box, size, size, out, cut.mirrored)
 
 
 def draw_resized_crop(
@@ -163,30 +244,6 @@ def _header_or_pixels(data: region.Data) -> tuple[region.Header | None, np.ndarr
         return header, None, header.height, header.width
     image = decode(data)
     return None, image, *image.shape[:2]
-
-
-def _crop(
-    data: region.Data,
-    header: region.Header | None,
-    image: np.ndarray | None,
-    box: region.Box,
-    size: int,
-    bleed: bool,
-    engine: region.Engine | None,
-    mirrored: bool,
-    out: np.ndarray | None,
-) -> np.ndarray:
-    engine = engine or region.best()
-    if header is not None:
-        try:
-            return region.crop_and_resize(data, header, box, size, bleed, engine, out, mirrored)
-        except region.Undecodable:
-            image = decode(data)
-    assert image is not None
-    if not bleed:
-        top, left, height, width = (int(length) for length in box)
-        image, box = image[top : top + height, left : left + width], (0, 0, height, width)
-    return engine.resize(image, box, size, size, out, mirrored)
 
 
 # --- Mirror and colour ------------------------------------------------------------------------------------------------

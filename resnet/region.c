@@ -1,4 +1,5 @@
-/* Two hot loops of region.py: decode a region of a JPEG, and the antialiased bilinear (triangle) resize.
+/* Two hot loops of region.py: decode a region of a JPEG, and the antialiased bilinear (triangle) resize; and both of
+ * them for several images, without coming back to Python in between.
  *
  * Plain C for any compiler with GCC's vector extensions (gcc or clang); nothing depends on the CPU that
  * compiles. Compiled on first use by region.py; with -DREGION it also needs libjpeg-turbo's jpeglib.h and -ljpeg.
@@ -193,5 +194,39 @@ int decode_region(const uint8_t *data, long size, int scale, int x, int y, int w
     }
     jpeg_destroy_decompress(&jpeg);
     return 0;
+}
+
+/* A crop of one of several JPEGs. columns: of the JPEG shrunk by scale, of which the rows [y, y + h) and columns
+ * [x, x + w) are decoded; the box (top, left, tall, wide) is within these. */
+typedef struct {
+    const uint8_t *data;
+    uint8_t *target;
+    long size;
+    double top, left, tall, wide;
+    int scale, columns, x, y, w, h, mirrored, failed;
+} Crop;
+
+/* Decode and resize each to (side, side, 3). Returns how many failed, and marks them. */
+int crop_all(Crop *crops, int count, int side) {
+    uint8_t *pixels = NULL;
+    size_t room = 0;
+    int failed = 0;
+    for (Crop *c = crops; c < crops + count; c++) {
+        /* Two columns more on either side keep the interpolation of colours at the edges exact. */
+        int from = c->x < 2 ? 0 : c->x - 2, to = c->x + c->w + 2 > c->columns ? c->columns : c->x + c->w + 2, got[2];
+        size_t needed = 3 * (size_t)c->h * (to - from + 64); /* it starts at a whole block column, up to 32 before */
+        if (needed > room) {
+            free(pixels);
+            pixels = malloc(needed);
+            room = pixels ? needed : 0;
+        }
+        c->failed = !pixels ||
+            decode_region(c->data, c->size, c->scale, from, c->y, to - from, c->h, pixels, room, got) ||
+            resize(pixels + 3 * (size_t)(c->x - got[0]), c->h, c->w, 3 * (long)got[1], c->top, c->left, c->tall, c->wide,
+                   side, side, c->mirrored, c->target);
+        failed += c->failed;
+    }
+    free(pixels);
+    return failed;
 }
 #endif

@@ -22,10 +22,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -60,15 +61,41 @@ class Header:
     sampling: int
 
 
+class Cut(NamedTuple):
+    """A crop that is drawn and not yet made. bleed: the filter may reach pixels outside the box.
+
+    bleed is right where the box is a crop of a resized image, wrong where the crop comes first. mirrored: turned left
+    to right.
+    """
+
+    data: Data
+    header: Header
+    box: Box
+    bleed: bool = False
+    mirrored: bool = False
+
+
+class Window(NamedTuple):
+    """What of a JPEG shrunk by scale is decoded for a cut, and the cut's box within it."""
+
+    scale: int
+    top: int
+    left: int
+    height: int
+    width: int
+    box: Box
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """decode(data, header, scale, top, left, height, width) -> pixels, in the JPEG shrunk by scale; a fourth channel
     may follow. resize(pixels, box, height, width, out, mirrored) -> (height, width, 3), antialiased bilinear; into out,
-    which is contiguous, or a new array."""
+    which is contiguous, or a new array. library: the C library that does both for several at once, or None."""
 
     name: str
     decode: Callable[[Data, Header, int, int, int, int, int], np.ndarray]
     resize: Callable[..., np.ndarray]
+    library: ctypes.CDLL | None = None
 
 
 def read_header(data: Data) -> Header | None:
@@ -105,29 +132,64 @@ def _header(data: Data, frame: int, scan: int) -> Header | None:
     return Header(height, width, frame, max(sampling))
 
 
-def crop_and_resize(
-    data: Data,
-    header: Header,
-    box: Box,
-    size: int,
-    bleed: bool,
-    engine: Engine,
-    out: np.ndarray | None = None,
-    mirrored: bool = False,
-) -> np.ndarray:
-    """(size, size, 3) uint8: the box of a JPEG, resized. bleed: the filter may reach pixels outside the box.
+def crop_and_resize(cut: Cut, size: int, engine: Engine, out: np.ndarray | None = None) -> np.ndarray:
+    """(size, size, 3) uint8: the box of a JPEG, resized. out: where to, or a new array. Undecodable if it is."""
+    window = _window(cut, size)
+    pixels = engine.decode(cut.data, cut.header, *window[:5])
+    return engine.resize(pixels, window.box, size, size, out, cut.mirrored)
 
-    bleed is right where the box is a crop of a resized image, wrong where the crop comes first. out: where to, or a new
-    array; mirrored: turned left to right. Undecodable if it is.
+
+def crop_and_resize_all(cuts: Sequence[Cut], size: int, engine: Engine, outs: Sequence[np.ndarray]) -> list[int]:
+    """The same for several, each into its contiguous array; the places of those that are undecodable.
+
+    One call of C where the engine can: between two calls a thread would wait for Python's lock.
     """
+    if engine.library is None:
+        return [i for i, (cut, out) in enumerate(zip(cuts, outs, strict=True)) if not _made(cut, size, engine, out)]
+    crops = (_Crop * len(cuts))()
+    for crop, cut, out in zip(crops, cuts, outs, strict=True):
+        scale, top, left, height, width, box = _window(cut, size)
+        columns = -(-cut.header.width // scale)
+        place = _address(np.frombuffer(cut.data, np.uint8))
+        whole = scale, columns, left, top, width, height
+        crop.__init__(place, _address(out), len(cut.data), *box, *whole, cut.mirrored)
+    if not engine.library.crop_all(crops, len(cuts), size):
+        return []
+    return [i for i, crop in enumerate(crops) if crop.failed]
+
+
+def _made(cut: Cut, size: int, engine: Engine, out: np.ndarray) -> bool:
+    try:
+        crop_and_resize(cut, size, engine, out)
+    except Undecodable:
+        return False
+    return True
+
+
+def _window(cut: Cut, size: int) -> Window:
+    box, header = cut.box, cut.header
     scale = next((s for s in SCALES if min(box[2:]) >= 2 * s * size), 1)
     top, left, height, width = (length / scale for length in box)
-    reach_y, reach_x = (max(1.0, height / size), max(1.0, width / size)) if bleed else (0.0, 0.0)
+    reach_y, reach_x = (max(1.0, height / size), max(1.0, width / size)) if cut.bleed else (0.0, 0.0)
     y, x = max(0, math.floor(top - reach_y)), max(0, math.floor(left - reach_x))
     bottom = min(-(-header.height // scale), math.ceil(top + height + reach_y))
     right = min(-(-header.width // scale), math.ceil(left + width + reach_x))
-    pixels = engine.decode(data, header, scale, y, x, bottom - y, right - x)
-    return engine.resize(pixels, (top - y, left - x, height, width), size, size, out, mirrored)
+    return Window(scale, y, x, bottom - y, right - x, (top - y, left - x, height, width))
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]  # array.ctypes.data takes twice as long
+
+
+class _Crop(ctypes.Structure):
+    """Crop of region.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("data", "target")),
+        ("size", ctypes.c_long),
+        *((name, ctypes.c_double) for name in ("top", "left", "tall", "wide")),
+        *((name, ctypes.c_int) for name in ("scale", "columns", "x", "y", "w", "h", "mirrored", "failed")),
+    )
 
 
 # --- Engines ----------------------------------------------------------------------------------------------------------
@@ -149,8 +211,10 @@ def engine(name: str) -> Engine | None:
     library = _library(name)
     if library is None:
         return None
-    decode = partial(_decode_region, library) if name == "libjpeg" else partial(_decode_rows, "RGB")
-    return Engine(name, decode, partial(_resize_c, library))
+    resize = partial(_resize_c, library)
+    if name == "libjpeg":
+        return Engine(name, partial(_decode_region, library), resize, library)
+    return Engine(name, partial(_decode_rows, "RGB"), resize)
 
 
 def _decode_rows(
@@ -285,6 +349,7 @@ def _load(path: Path) -> ctypes.CDLL | None:
     if hasattr(library, "decode_region"):
         region = [integer] * 5
         library.decode_region.argtypes = [pointer, long, *region, pointer, long, ctypes.POINTER(integer)]
+        library.crop_all.argtypes = [pointer, integer, integer]
     return library
 
 

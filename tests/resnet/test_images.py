@@ -190,6 +190,24 @@ def test_equal_generators_give_equal_crops_and_others_do_not(files: list[bytes])
         assert len(set(seen.values())) == 5
 
 
+@pytest.mark.parametrize("name", HERE)
+def test_several_at_once_of_every_kind_are_those_one_by_one(
+    name: str, files: list[bytes], jpegs: dict[str, bytes], encode: Callable[..., bytes]
+):
+    png = encode(Image.fromarray(images.decode(files[0])), "PNG")
+    broken = jpegs["4:2:0"].replace(b"\xff\xdb", b"\xff\xfe")  # its tables are comments: found when it is decoded
+    data = [png, files[1], broken, jpegs["progressive"], png]
+    for cut in (images.cut_resized, lambda d, rng: images.cut_jittered(d, rng, 96, (100, 150))):
+        cuts = [cut(d, np.random.default_rng(i)) for i, d in enumerate(data)]
+        outs = np.zeros((5, 96, 96, 3), np.uint8)
+        engine = region.engine(name)
+        assert images.make_all(cuts, 96, list(outs), engine) == [2]
+        for i in (0, 1, 3, 4):
+            assert np.array_equal(outs[i], images.make(cuts[i], 96, engine))
+        with pytest.raises(images.CorruptImage):
+            images.make(cuts[2], 96, engine)
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_damaged_files_crop_or_are_corrupt(data: st.DataObject, jpegs: dict[str, bytes]):

@@ -107,10 +107,41 @@ def test_damage_is_undecodable_or_decodes_to_the_right_shape(name: str, draw: st
     box: region.Box = (header.height // 4, header.width // 4, header.height / 2, header.width / 2)
     for bleed in (False, True):
         try:
-            pixels = region.crop_and_resize(bytes(damaged), header, box, 16, bleed, engine)
+            pixels = region.crop_and_resize(region.Cut(bytes(damaged), header, box, bleed), 16, engine)
         except region.Undecodable:
             continue
         assert pixels.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("name", HERE)
+@settings(max_examples=60, deadline=None)
+@given(draw=st.data())
+def test_several_at_once_are_the_same_pixels_and_the_bad_ones_are_named(
+    name: str, draw: st.DataObject, jpegs: dict[str, bytes]
+):
+    engine = region.engine(name)
+    assert engine is not None
+    cuts, size = [], draw.draw(st.integers(1, 40))
+    for kind in draw.draw(st.lists(st.sampled_from(sorted(jpegs)), max_size=9)):
+        header = region.read_header(jpegs[kind])
+        assert header is not None
+        sides = st.floats(0.05, 1)
+        height, width = (draw.draw(sides) * length for length in (header.height, header.width))
+        top, left = draw.draw(sides) * (header.height - height), draw.draw(sides) * (header.width - width)
+        data = jpegs[kind]
+        if draw.draw(st.integers(0, 3)) == 0:
+            data = data[:40] + b"\xff\xd9"  # its header is known, and nothing is behind it
+        cuts.append(
+            region.Cut(data, header, (top, left, height, width), draw.draw(st.booleans()), draw.draw(st.booleans()))
+        )
+    outs = np.zeros((len(cuts), size, size, 3), np.uint8)
+    undecodable = region.crop_and_resize_all(cuts, size, engine, list(outs))
+    for i, cut in enumerate(cuts):
+        if i in undecodable:
+            with pytest.raises(region.Undecodable):
+                region.crop_and_resize(cut, size, engine)
+        else:
+            np.testing.assert_array_equal(outs[i], region.crop_and_resize(cut, size, engine))
 
 
 def test_headers_that_only_pillow_reads_are_left_to_it(jpegs: dict[str, bytes], encode: Callable[..., bytes]):
