@@ -69,22 +69,18 @@ class Pictures:
 
     def _part(self, rows: Encoded, part: range, batch: Batch) -> int:
         """Decode some images into a batch; how many were replaced."""
-        places = [int(rows.ids[i]) for i in part]
-        rngs = [np.random.default_rng((self.seed, self.epoch, place, 2)) for place in places]
-        cuts, corrupt = {}, []
-        for i, rng in zip(part, rngs, strict=True):
-            try:
+        rngs = {i: np.random.default_rng((self.seed, self.epoch, int(rows.ids[i]), 2)) for i in part}
+        cuts: dict[int, images.Cut] = {}
+        for i, rng in rngs.items():
+            with contextlib.suppress(images.CorruptImage):
                 cuts[i] = cut(rows.images[i], self.policy, rng)
-            except images.CorruptImage:
-                corrupt.append(i)
-        made = list(cuts)
-        outs = [batch.images[i] for i in made]
-        corrupt += [made[k] for k in images.make_all(list(cuts.values()), self.policy.size, outs)]
+        drawn = list(cuts)
+        unmade = images.make_all(list(cuts.values()), self.policy.size, [batch.images[i] for i in drawn])
+        corrupt = [i for i in part if i not in cuts] + [drawn[k] for k in unmade]
         for i in corrupt:
-            k = i - part.start
-            batch.labels[i] = self._replace(places[k], rngs[k], batch.images[i])
+            batch.labels[i] = self._replace(int(rows.ids[i]), rngs[i], batch.images[i])
         if batch.shift is not None:
-            for i, rng in zip(part, rngs, strict=True):
+            for i, rng in rngs.items():
                 batch.shift[i] = images.pca_shift(rng)
         return len(corrupt)
 

@@ -125,19 +125,16 @@ def scale_jitter_crop(
     return make(cut_jittered(data, rng, size, shorter_side, flip), size, engine, out)
 
 
-class Cut(NamedTuple):
-    """A crop that is drawn and not yet made: of a JPEG, or (header is None) of the pixels of anything else."""
+class Pixels(NamedTuple):
+    """A crop that is drawn and not yet made, of what is no JPEG that region.py knows; as its Cut."""
 
-    data: region.Data
-    header: region.Header | None
-    pixels: np.ndarray | None
+    pixels: np.ndarray
     box: region.Box
     bleed: bool
     mirrored: bool
 
-    def of_jpeg(self) -> region.Cut | None:
-        """For region.py."""
-        return self.header and region.Cut(self.data, self.header, self.box, self.bleed, self.mirrored)
+
+Cut = region.Cut | Pixels
 
 
 def cut_resized(
@@ -148,9 +145,9 @@ def cut_resized(
     flip: bool = False,
 ) -> Cut:
     """What random_resized_crop makes."""
-    header, pixels, height, width = _header_or_pixels(data)
+    source, height, width = _header_or_pixels(data)
     box = draw_resized_crop(rng, height, width, area, ratio)
-    return Cut(data, header, pixels, box, False, flip and draw_flip(rng))
+    return _cut(data, source, box, False, flip and draw_flip(rng))
 
 
 def cut_jittered(
@@ -161,17 +158,23 @@ def cut_jittered(
     flip: bool = False,
 ) -> Cut:
     """What scale_jitter_crop makes."""
-    header, pixels, height, width = _header_or_pixels(data)
+    source, height, width = _header_or_pixels(data)
     box = draw_scale_jitter(rng, height, width, size, shorter_side)
-    return Cut(data, header, pixels, box, True, flip and draw_flip(rng))
+    return _cut(data, source, box, True, flip and draw_flip(rng))
+
+
+def _cut(data: region.Data, source: region.Header | np.ndarray, box: region.Box, bleed: bool, mirrored: bool) -> Cut:
+    if isinstance(source, region.Header):
+        return region.Cut(data, source, box, bleed, mirrored)
+    return Pixels(source, box, bleed, mirrored)
 
 
 def make(cut: Cut, size: int, engine: region.Engine | None = None, out: np.ndarray | None = None) -> np.ndarray:
     """(size, size, 3): into out, which is contiguous, or a new array. engine: region.best(). CorruptImage if it is."""
     engine = engine or region.best()
-    if jpeg := cut.of_jpeg():
+    if isinstance(cut, region.Cut):
         try:
-            return region.crop_and_resize(jpeg, size, engine, out)
+            return region.crop_and_resize(cut, size, engine, out)
         except region.Undecodable:
             pass
     return _make_of_pixels(cut, size, engine, out)
@@ -182,10 +185,10 @@ def make_all(
 ) -> list[int]:
     """Several at once, each into its contiguous array: the same pixels. The places of those that are corrupt."""
     engine = engine or region.best()
-    jpegs = [(i, jpeg) for i, cut in enumerate(cuts) if (jpeg := cut.of_jpeg())]
-    into = [outs[i] for i, _ in jpegs]
-    undecodable = region.crop_and_resize_all([jpeg for _, jpeg in jpegs], size, engine, into)
-    left = set(range(len(cuts))) - {i for i, _ in jpegs} | {jpegs[place][0] for place in undecodable}
+    jpegs = {i: cut for i, cut in enumerate(cuts) if isinstance(cut, region.Cut)}
+    places = list(jpegs)
+    undecodable = region.crop_and_resize_all(list(jpegs.values()), size, engine, [outs[i] for i in places])
+    left = set(range(len(cuts))) - set(places) | {places[k] for k in undecodable}
     corrupt = []
     for i in sorted(left):
         try:
@@ -196,7 +199,7 @@ def make_all(
 
 
 def _make_of_pixels(cut: Cut, size: int, engine: region.Engine, out: np.ndarray | None) -> np.ndarray:
-    pixels, box = cut.pixels if cut.pixels is not None else decode(cut.data), cut.box
+    pixels, box = cut.pixels if isinstance(cut, Pixels) else decode(cut.data), cut.box
     if not cut.bleed:
         top, left, height, width = (int(length) for length in box)
         pixels, box = pixels[top : top + height, left : left + width], (0, 0, height, width)
@@ -237,13 +240,13 @@ def draw_scale_jitter(
     return top * y, left * x, size * y, size * x
 
 
-def _header_or_pixels(data: region.Data) -> tuple[region.Header | None, np.ndarray | None, int, int]:
+def _header_or_pixels(data: region.Data) -> tuple[region.Header | np.ndarray, int, int]:
     """A JPEG's header, or the pixels of anything else; and height and width."""
     header = region.read_header(data)
     if header is not None:
-        return header, None, header.height, header.width
-    image = decode(data)
-    return None, image, *image.shape[:2]
+        return header, header.height, header.width
+    pixels = decode(data)
+    return pixels, *pixels.shape[:2]
 
 
 # --- Mirror and colour ------------------------------------------------------------------------------------------------

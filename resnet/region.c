@@ -156,6 +156,8 @@ typedef struct { struct jpeg_error_mgr base; jmp_buf back; } Errors;
 static void leave(j_common_ptr jpeg) { longjmp(((Errors *)jpeg->err)->back, 1); }
 static void be_silent(j_common_ptr jpeg, int level) { (void)jpeg; (void)level; }
 
+enum { SPARE = 68 }; /* columns of a region that may come on top of those asked for */
+
 /* Decode rows [y, y + h) and columns [x, x + w) of the JPEG shrunk by `scale` (1, 2, 4, 8) to RGB rows in `pixels`.
  * libjpeg starts at a whole block column; got = {first column, columns}. 0, or -1 when the JPEG cannot be decoded. */
 int decode_region(const uint8_t *data, long size, int scale, int x, int y, int w, int h, uint8_t *pixels,
@@ -177,9 +179,11 @@ int decode_region(const uint8_t *data, long size, int scale, int x, int y, int w
     jpeg.scale_num = 1;
     jpeg.scale_denom = scale;
     jpeg_start_decompress(&jpeg);
-    JDIMENSION first = x, columns = w;
     if (x < 0 || y < 0 || w < 1 || h < 1 || (JDIMENSION)x + w > jpeg.output_width ||
         (JDIMENSION)y + h > jpeg.output_height) leave((j_common_ptr)&jpeg);
+    /* Two columns more on either side keep the interpolation of colours at the edges exact. */
+    JDIMENSION first = x < 2 ? 0 : x - 2, last = (JDIMENSION)x + w + 2, columns;
+    columns = (last > jpeg.output_width ? jpeg.output_width : last) - first;
     if (columns < jpeg.output_width) jpeg_crop_scanline(&jpeg, &first, &columns);
     got[0] = first;
     got[1] = columns;
@@ -196,14 +200,13 @@ int decode_region(const uint8_t *data, long size, int scale, int x, int y, int w
     return 0;
 }
 
-/* A crop of one of several JPEGs. columns: of the JPEG shrunk by scale, of which the rows [y, y + h) and columns
- * [x, x + w) are decoded; the box (top, left, tall, wide) is within these. */
+/* A crop of one of several JPEGs: decode_region's rows and columns, and the box (top, left, tall, wide) within them. */
 typedef struct {
     const uint8_t *data;
     uint8_t *target;
     long size;
     double top, left, tall, wide;
-    int scale, columns, x, y, w, h, mirrored, failed;
+    int scale, x, y, w, h, mirrored, failed;
 } Crop;
 
 /* Decode and resize each to (side, side, 3). Returns how many failed, and marks them. */
@@ -212,16 +215,15 @@ int crop_all(Crop *crops, int count, int side) {
     size_t room = 0;
     int failed = 0;
     for (Crop *c = crops; c < crops + count; c++) {
-        /* Two columns more on either side keep the interpolation of colours at the edges exact. */
-        int from = c->x < 2 ? 0 : c->x - 2, to = c->x + c->w + 2 > c->columns ? c->columns : c->x + c->w + 2, got[2];
-        size_t needed = 3 * (size_t)c->h * (to - from + 64); /* it starts at a whole block column, up to 32 before */
+        int got[2];
+        size_t needed = 3 * (size_t)c->h * (c->w + SPARE);
         if (needed > room) {
             free(pixels);
             pixels = malloc(needed);
             room = pixels ? needed : 0;
         }
         c->failed = !pixels ||
-            decode_region(c->data, c->size, c->scale, from, c->y, to - from, c->h, pixels, room, got) ||
+            decode_region(c->data, c->size, c->scale, c->x, c->y, c->w, c->h, pixels, room, got) ||
             resize(pixels + 3 * (size_t)(c->x - got[0]), c->h, c->w, 3 * (long)got[1], c->top, c->left, c->tall, c->wide,
                    side, side, c->mirrored, c->target);
         failed += c->failed;

@@ -36,6 +36,7 @@ ENGINES = ("libjpeg", "c", "wheels")
 # What each engine's library is compiled with: before the source, and after it.
 FLAGS = {"libjpeg": (("-DREGION",), ("-lm", "-ljpeg")), "c": ((), ("-lm",))}
 SCALES = (8, 4, 2)  # a JPEG can be shrunk by these while decoding, in the frequency domain
+SPARE = 68  # region.c: columns of a region that may come on top of those asked for
 END = b"\xff\xd9"  # marker of a JPEG's end
 HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 MAX_PIXELS = 89_478_485  # Pillow's own bound of what is no decompression bomb
@@ -149,9 +150,8 @@ def crop_and_resize_all(cuts: Sequence[Cut], size: int, engine: Engine, outs: Se
     crops = (_Crop * len(cuts))()
     for crop, cut, out in zip(crops, cuts, outs, strict=True):
         scale, top, left, height, width, box = _window(cut, size)
-        columns = -(-cut.header.width // scale)
         place = _address(np.frombuffer(cut.data, np.uint8))
-        whole = scale, columns, left, top, width, height
+        whole = scale, left, top, width, height
         crop.__init__(place, _address(out), len(cut.data), *box, *whole, cut.mirrored)
     if not engine.library.crop_all(crops, len(cuts), size):
         return []
@@ -188,7 +188,7 @@ class _Crop(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("data", "target")),
         ("size", ctypes.c_long),
         *((name, ctypes.c_double) for name in ("top", "left", "tall", "wide")),
-        *((name, ctypes.c_int) for name in ("scale", "columns", "x", "y", "w", "h", "mirrored", "failed")),
+        *((name, ctypes.c_int) for name in ("scale", "x", "y", "w", "h", "mirrored", "failed")),
     )
 
 
@@ -239,14 +239,12 @@ def _decode_rows(
 def _decode_region(
     library: ctypes.CDLL, data: Data, header: Header, scale: int, top: int, left: int, height: int, width: int
 ) -> np.ndarray:
-    """By libjpeg-turbo. Two columns more on either side keep the interpolation of colours at the edges exact."""
-    first, last = max(0, left - 2), min(-(-header.width // scale), left + width + 2)
-    room = last - first + 64  # it starts at a whole block column, up to 32 pixels before
-    buffer = np.empty(3 * height * room, np.uint8)
+    """By libjpeg-turbo."""
+    buffer = np.empty(3 * height * (width + SPARE), np.uint8)
     got = (ctypes.c_int * 2)()
-    place = np.frombuffer(data, np.uint8).ctypes.data
+    place = _address(np.frombuffer(data, np.uint8))
     failed = library.decode_region(
-        place, len(data), scale, first, top, last - first, height, buffer.ctypes.data, buffer.size, got
+        place, len(data), scale, left, top, width, height, _address(buffer), buffer.size, got
     )
     if failed:
         raise Undecodable("libjpeg cannot decode this JPEG")

@@ -71,8 +71,8 @@ defaults
     timeout http-request {milliseconds}ms
     option abortonclose
     option http-buffer-request
-    retry-on conn-failure empty-response 502
-    retries 10
+    retry-on {RAY_SERVE_HAPROXY_RETRY_ON} 502
+    retries {RAY_SERVE_HAPROXY_RETRIES}
     errorfile 408 {folder}/408.http
     errorfile 502 {folder}/502.http
     errorfile 503 {folder}/503.http
@@ -192,7 +192,7 @@ def install(folder: Path, program: str, ports: tuple[int, int] = PORTS, most: in
     times = {"milliseconds": round(1000 * timeout), "folder": folder}
     settings = times | {"ports": rf"{ports[0]}\|{ports[1]}", "hot": HOT, "buffer": BUFFER, "most": most}
     wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), **settings))
-    (folder / "large.cfg").write_text(LARGE.format(bytes=LARGEST, **times))
+    (folder / "large.cfg").write_text(LARGE.format(bytes=LARGEST, **times, **SETTINGS))
     (folder / "large.backend").write_text(LARGE_BACKEND.format(folder=folder))
     wrapper.chmod(0o700)
     return wrapper
