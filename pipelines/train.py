@@ -309,23 +309,39 @@ def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
 
 
 def _lean_trainer() -> Any:
-    """TorchTrainer without the two actors that a run does not need; each is a process that a start waits for.
+    """TorchTrainer without the three actors that a run does not need; each is a process that a start waits for.
 
     DatasetManager hands out datasets: ours are made by the workers. PlacementGroupCleaner removes the places of a lost
-    controller: _free_places does, but for a trial of a sweep, which keeps it.
+    controller: _free_places does, but for a trial of a sweep, which keeps it. AutoscalingCoordinator asks for nodes,
+    and tells an elastic run of its share of them: not asked where there can be none.
     """
     import ray
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
     is_trial = ray.get_runtime_context().get_actor_id() is not None
     spared = (DatasetsCallback,) if is_trial else (DatasetsCallback, PlacementGroupCleanerCallback)
+
+    class Unasking(FixedScalingPolicy):
+        """The same workers always, and no word to an autoscaler."""
+
+        def after_controller_start(self, train_run_context: Any) -> None:
+            """Ask for nothing."""
+
+        def _maybe_send_resource_request(self) -> None:
+            """Ask for nothing, then or later."""
 
     class LeanTrainer(TorchTrainer):
         """Ray Train's own in all else."""
 
         def _create_default_callbacks(self) -> list[Any]:
             return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, spared)]
+
+        def _initialize_and_run_controller(self, **given: Any) -> Any:
+            if isinstance(given["scaling_policy"], FixedScalingPolicy) and not cluster.may_grow():
+                given["scaling_policy"] = Unasking(self.scaling_config)
+            return super()._initialize_and_run_controller(**given)
 
     return LeanTrainer

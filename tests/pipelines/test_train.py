@@ -1,5 +1,6 @@
 """A training run as a whole, on the real engines: Ray Data, Ray Train with two workers, MLflow."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -154,6 +155,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_sentence(ray_local: Any
     words = r"the training loss is not finite at step [12] \(lr .*images \[\d+.*last good checkpoint is none"
     with pytest.raises(RuntimeError, match=words):
         fit(run.model_copy(update={"recipe": recipe}), show=False)
+
+
+def test_no_autoscaler_is_asked_on_one_machine(ray_local: Any, tmp_path: Path) -> None:
+    import ray
+
+    place = {"name": "AutoscalingCoordinator", "namespace": "AutoscalingCoordinator"}
+    with contextlib.suppress(ValueError):  # of a test with Ray Data, which has its own reasons
+        ray.kill(ray.get_actor(**place))
+    fit(small(tmp_path, epochs=0.2), show=False)
+    with pytest.raises(ValueError, match="Failed to look up actor"):
+        ray.get_actor(**place)
 
 
 @pytest.mark.parametrize(
