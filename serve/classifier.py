@@ -1,7 +1,8 @@
 """A checkpoint as batched inference, in plain torch.
 
 The network is changed for speed where the answer stays the same to rounding: each batch normalisation is folded into
-its convolution, memory is channels_last, and convolutions run in bfloat16 where the hardware multiplies it natively.
+its convolution, memory is channels_last, convolutions run in bfloat16 where the hardware multiplies it natively, and on
+a CPU they add and rectify as they write (serve/fused.py).
 `deviation` says how far the probabilities are from those of the untouched float32 network.
 """
 
@@ -23,6 +24,7 @@ from resnet.images import center_crop
 from resnet.net import ResNet
 from resnet.steps import PRECISIONS, native_precision
 from serve import quantized
+from serve.fused import fuse
 from serve.graphs import Graphs
 
 
@@ -70,14 +72,15 @@ class Network(nn.Module):
     Pooling, the classifier and softmax stay in float32: they cost nothing, and rounding there shows in the answer.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device) -> None:
         super().__init__()
         self.normalize = checkpoint.normalize()
         body: ResNet = checkpoint.network()
         fold_batch_norm(body)
         self.dtype = PRECISIONS[precision]
         # torch's stubs have no overload for two of these at once
-        self.body = body.to(self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        body = body.eval().to(self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.body = fuse(body, checkpoint.recipe.images.for_evaluation().size) if device.type == "cpu" else body
         self.classifier = nn.Linear(body.fc.in_features, body.fc.out_features)
         self.classifier.load_state_dict({k: checkpoint.model[f"fc.{k}"] for k in ("weight", "bias")})
 
@@ -115,7 +118,7 @@ class Classifier:
             self.device = torch.device("cpu")
             self._network, self.agreement = quantized.read(path, threads)
         else:
-            network = Network(checkpoint, self.precision).eval().to(self.device)
+            network = Network(checkpoint, self.precision, self.device).eval().to(self.device)
             self._network = Graphs(network) if self.device.type == "cuda" else network
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)
