@@ -26,14 +26,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.single import commit
 from resnet import hardware, memory
 from resnet.net import ResNet, build
 from resnet.steps import PRECISIONS, native_precision
 from serve.classifier import fold_batch_norm
-from serve.fused import fuse
+from serve.fused import Fused
+from serve.openvino import OpenVINO
 
 SIDE = 224
 Run = Callable[[Tensor], Any]
@@ -112,20 +113,20 @@ def contenders(name: str, dtype: torch.dtype) -> dict[str, Run]:
     """Each way to compute the features of images (N, 3, S, S), float32."""
     torch.manual_seed(0)
     eager, plain = build(name).eval(), folded(name, dtype)
-    fused = fuse(plain, SIDE)
+    zeros = torch.zeros(1, 3, SIDE, SIDE, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    fused = Fused(plain, zeros)
     ways: dict[str, Run] = {
         "eager float32": lambda x: eager.features(x),
         "folded": lambda x: plain.features(x.to(dtype)),
         "fused": lambda x: fused.features(x.to(dtype)),
     }
-    if fused is plain:
-        raise SystemExit("serve/fused.py does without oneDNN's operators here: nothing to compare")
     if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
         ways["inductor"] = inductor(folded(name, dtype), dtype)
     else:
         print("no C++ compiler: torch.compile is left out", file=sys.stderr)
     if importlib.util.find_spec("openvino") is not None:
-        ways["openvino"] = openvino(folded(name, torch.float32), dtype)
+        openvino = OpenVINO(folded(name, dtype), zeros, 1)
+        ways["openvino"] = lambda x: openvino.features(x)
     else:
         print("openvino is not installed: left out", file=sys.stderr)
     return {way: torch.inference_mode()(run) for way, run in ways.items()}
@@ -138,28 +139,6 @@ def inductor(net: ResNet, dtype: torch.dtype) -> Run:
     settings.freezing = True
     compiled = torch.compile(net.features, dynamic=False)
     return lambda x: compiled(x.to(dtype))
-
-
-def openvino(net: ResNet, dtype: torch.dtype) -> Run:
-    """OpenVINO's CPU plugin, one thread."""
-    import openvino as ov
-
-    class Features(nn.Module):
-        """The part that is compared."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, x: Tensor) -> Tensor:
-            """ResNet.features."""
-            return self.net.features(x)
-
-    model = ov.convert_model(Features(), example_input=torch.zeros(1, 3, SIDE, SIDE), input=[[-1, 3, SIDE, SIDE]])
-    precision = {torch.bfloat16: "bf16", torch.float32: "f32"}[dtype]
-    hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    request = ov.compile_model(model, "CPU", hints | {"ENABLE_CPU_PINNING": False}).create_infer_request()
-    return lambda x: request.infer([x.contiguous().numpy()], share_inputs=True)
 
 
 if __name__ == "__main__":

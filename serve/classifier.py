@@ -2,7 +2,7 @@
 
 The network is changed for speed where the answer stays the same to rounding: each batch normalisation is folded into
 its convolution, memory is channels_last, convolutions run in bfloat16 where the hardware multiplies it natively, and on
-a CPU they add and rectify as they write (serve/fused.py).
+a CPU the quickest engine computes them (serve/engines.py).
 `deviation` says how far the probabilities are from those of the untouched float32 network.
 """
 
@@ -24,7 +24,7 @@ from resnet.images import center_crop
 from resnet.net import ResNet
 from resnet.steps import PRECISIONS, native_precision
 from serve import quantized
-from serve.fused import fuse
+from serve.engines import choose
 from serve.graphs import Graphs
 
 
@@ -72,16 +72,18 @@ class Network(nn.Module):
     Pooling, the classifier and softmax stay in float32: they cost nothing, and rounding there shows in the answer.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device, threads: int) -> None:
         super().__init__()
         self.normalize = checkpoint.normalize()
-        body: ResNet = checkpoint.network()
-        fold_batch_norm(body)
+        plain: ResNet = checkpoint.network()
+        fold_batch_norm(plain)
         self.dtype = PRECISIONS[precision]
         # torch's stubs have no overload for two of these at once
-        body = body.eval().to(self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.body = fuse(body, checkpoint.recipe.images.for_evaluation().size) if device.type == "cpu" else body
-        self.classifier = nn.Linear(body.fc.in_features, body.fc.out_features)
+        plain = plain.eval().to(self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        on_gpu = device.type == "cuda"
+        side = checkpoint.recipe.images.for_evaluation().size
+        self.body, self.engine = (plain, "torch") if on_gpu else choose(plain, side, threads)
+        self.classifier = nn.Linear(plain.fc.in_features, plain.fc.out_features)
         self.classifier.load_state_dict({k: checkpoint.model[f"fc.{k}"] for k in ("weight", "bias")})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,8 +97,9 @@ class Classifier:
     """Batched inference of one checkpoint. ValueError where the folder holds none.
 
     `size`: side of the network's square input; `shorter_side`: of the image before that is cut out, in pixels;
-    `classes`; `precision`: float32, bfloat16 or int8; `deviation`: largest difference of a probability from the
-    untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured at export.
+    `classes`; `precision`: float32, bfloat16 or int8; `engine`: what computes it; `deviation`: largest difference of a
+    probability from the untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured
+    at export.
     """
 
     def __init__(self, path: str, *, precision: str = "auto", threads: int = 1, device: str = "auto") -> None:
@@ -117,8 +120,10 @@ class Classifier:
         if precision == "int8":
             self.device = torch.device("cpu")
             self._network, self.agreement = quantized.read(path, threads)
+            self.engine = "ONNX Runtime"
         else:
-            network = Network(checkpoint, self.precision, self.device).eval().to(self.device)
+            network = Network(checkpoint, self.precision, self.device, threads).eval().to(self.device)
+            self.engine = network.engine
             self._network = Graphs(network) if self.device.type == "cuda" else network
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)

@@ -103,6 +103,7 @@ class Embeddings(BaseModel):
 class ModelCard(BaseModel):
     """Which model this is. top1_error: percent on the validation split at training time.
 
+    engine: what computes it: OpenVINO, oneDNN, torch (a GPU too) or, int8, ONNX Runtime;
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
     agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
     canary: the version that answers some percent of the images; refused: why the last version that was wanted does not
@@ -115,6 +116,7 @@ class ModelCard(BaseModel):
     run: str
     size: int
     precision: str
+    engine: str
     deviation: float
     agreement: Agreement | None
     top1_error: float | None
@@ -248,6 +250,7 @@ def about(models: Models, args: Args) -> APIRouter:
             run=model.run,
             size=model.size,
             precision=model.precision,
+            engine=model.engine,
             deviation=model.deviation,
             agreement=model.agreement,
             top1_error=model.top1_error,

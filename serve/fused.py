@@ -3,23 +3,18 @@ writes, and its weights are laid out once.
 
 torch's convolution lays its weights out anew at each call, a third of the time of a lone image through ResNet-50, and
 leaves sum and ReLU to passes of their own. The operators here are those that torch.compile ends in on a CPU
-(torch.ops.mkldnn); they need no compiler and no warm-up. They are not torch's public interface, so `fuse` compares what
-they give with the plain network, and keeps that where they are missing or differ.
+(torch.ops.mkldnn); they need no compiler and no warm-up.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resnet.net import BasicBlock, Bottleneck, ResNet
-
-log = logging.getLogger(__name__)
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the largest feature; bfloat16 has 8 bits
 
 
 class Convolution:
@@ -64,12 +59,12 @@ class Block:
         return self._last.plus(y, self._shortcut(x, "none") if self._projects else self._shortcut(x))
 
 
-class Fused(nn.Module):
-    """The features of a ResNet whose batch normalisation is folded. Inference only."""
+class Fused:
+    """The features of a ResNet whose batch normalisation is folded; inference only. AttributeError or RuntimeError
+    where torch has no oneDNN, or that not these operators."""
 
     def __init__(self, plain: ResNet, images: Tensor) -> None:
-        """images: (N, 3, S, S) as they will come."""
-        super().__init__()
+        """images: (N, 3, S, S), channels_last, as they will come; another N may follow."""
         shapes: dict[nn.Module, torch.Size] = {}
         hooks = [
             module.register_forward_pre_hook(lambda module, given: shapes.update({module: given[0].shape}))
@@ -89,22 +84,3 @@ class Fused(nn.Module):
         for block in self._blocks:
             x = block(x)
         return x
-
-
-@torch.inference_mode()
-def fuse(body: ResNet, size: int) -> ResNet | Fused:
-    """The same network, faster on a CPU; `body` itself where that cannot be had. size: side of its images."""
-    dtype = body.conv1.weight.dtype
-    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
-    images = images.contiguous(memory_format=torch.channels_last)
-    try:
-        fused = Fused(body, images)
-        found, expected = fused.features(images).float(), body.features(images).float()
-    except (AttributeError, RuntimeError) as error:  # torch without oneDNN, or an operator that is not for this CPU
-        log.info("oneDNN's fused convolutions are not to be had: %s", error)
-        return body
-    off = ((found - expected).abs().max() / expected.abs().max()).item()
-    if not off < TOLERANCE[dtype]:
-        log.warning("oneDNN's fused convolutions differ from torch's by %.2g of the largest feature: not used", off)
-        return body
-    return fused

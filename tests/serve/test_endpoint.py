@@ -194,7 +194,7 @@ def test_the_model_says_what_it_is(clients: Clients, classifier: Classifier):
     assert (card["name"], card["version"], card["network"]) == ("resnet", "7", "cifar10-resnet8-A")
     assert (card["size"], card["precision"], card["num_features"]) == (32, "float32", 64)
     assert len(card["classes"]) == 10
-    assert card["deviation"] == classifier.deviation
+    assert (card["engine"], card["deviation"]) == (classifier.engine, classifier.deviation)
 
 
 def test_requests_have_ids_a_log_line_and_counts(clients: Clients, picture: Picture, caplog: pytest.LogCaptureFixture):
