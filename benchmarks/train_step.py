@@ -9,8 +9,9 @@ same network on the same data with the same batch, precision and threads; augmen
 functions. The bare side knows no Ray: torch DDP, a DataLoader where images are streamed, and no bookkeeping but a sum
 of losses. Both live at the same time and take turns: one side's processes, Ray's own included, are stopped (SIGSTOP)
 while the other side runs. A turn's figure is the mean of its whole steps; a case's ratio is the median over pairs of
-turns. `of_bare_ddp_by_cpu` is the same by CPU seconds a step, of all processes of a side, which others on the machine
-hardly move. The last line of stdout is JSON.
+turns. One start of a process differs from the next by some percent, for as long as it lives: --starts begins both sides
+anew, and the pairs of all starts count alike. `of_bare_ddp_by_cpu` is the same by CPU seconds a step, of all processes
+of a side, which others on the machine hardly move. The last line of stdout is JSON.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> int:
     add("--workers", type=int, nargs="+", default=[1, 2])
     add("--streamed", action="store_true", help="resnet18: decode every image anew, random resized crops")
     add("--batch", type=int, help="images of a step over all workers; default 128 for cifar, 32 for resnet18")
-    add("--pairs", type=int, default=8, help="most pairs of turns a case")
+    add("--pairs", type=int, default=8, help="most pairs of turns a start")
+    add("--starts", type=int, default=1, help="times that both sides are started, a case")
     add("--seconds", type=float, default=6.0, help="of a turn")
     add("--out", help="JSON file to add the cases to")
     args = parser.parse_args(argv)
@@ -63,8 +65,14 @@ def main(argv: list[str]) -> int:
 
 
 def case(args: argparse.Namespace, workers: int) -> dict[str, Any]:
-    """One network at one number of workers: both sides started, then turns in pairs."""
+    """One network at one number of workers."""
     batch = args.batch or (128 if args.network == "cifar" else 32)
+    starts = [start(args, workers, batch) for _ in range(args.starts)]
+    return summary(args, workers, batch, starts)
+
+
+def start(args: argparse.Namespace, workers: int, batch: int) -> list[tuple[Turn, Turn]]:
+    """Both sides started, then turns in pairs."""
     with tempfile.TemporaryDirectory(prefix="train-step-") as folder:
         words = [args.network, args.data, str(workers), str(batch), str(int(args.streamed))]
         with Side("ours", words, folder, 1) as ours, Side("bare", words, folder, workers) as bare:
@@ -78,7 +86,7 @@ def case(args: argparse.Namespace, workers: int) -> dict[str, Any]:
                     f"{args.network} {workers} worker(s), pair {len(pairs)}: {turns['ours'][0]:.3f} steps/s against "
                     f"{turns['bare'][0]:.3f}, {100 * turns['ours'][1]:.2f} % waiting for data"
                 )
-    return summary(args, workers, batch, pairs)
+    return pairs
 
 
 def settled(pairs: Sequence[tuple[Turn, Turn]]) -> bool:
@@ -89,11 +97,14 @@ def settled(pairs: Sequence[tuple[Turn, Turn]]) -> bool:
     return high - low < 0.01
 
 
-def summary(args: argparse.Namespace, workers: int, batch: int, pairs: Sequence[tuple[Turn, Turn]]) -> dict[str, Any]:
-    """Medians and quartiles over the pairs of a case."""
+def summary(
+    args: argparse.Namespace, workers: int, batch: int, starts: Sequence[Sequence[tuple[Turn, Turn]]]
+) -> dict[str, Any]:
+    """Medians and quartiles over the pairs of a case, and the median of each start."""
     from benchmarks.single import commit
     from resnet import hardware
 
+    pairs = [pair for start in starts for pair in start]
     ratios = sorted(ours[0] / bare[0] for ours, bare in pairs)
     quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 2 else [ratios[0], ratios[0], ratios[-1]]
     return {
@@ -104,6 +115,7 @@ def summary(args: argparse.Namespace, workers: int, batch: int, pairs: Sequence[
         "of_bare_ddp": round(statistics.median(ratios), 4),
         "quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
         "pairs": len(pairs),
+        "starts": [round(statistics.median(ours[0] / bare[0] for ours, bare in start), 4) for start in starts],
         "steps_per_second": round(statistics.median(ours[0] for ours, _ in pairs), 3),
         "bare_steps_per_second": round(statistics.median(bare[0] for _, bare in pairs), 3),
         "of_bare_ddp_by_cpu": round(statistics.median(bare[2] / ours[2] for ours, bare in pairs), 4),
