@@ -32,7 +32,7 @@ from benchmarks.single import commit
 from resnet import hardware, memory
 from resnet.net import ResNet, build
 from resnet.steps import PRECISIONS, native_precision
-from serve.classifier import fold_batch_norm
+from serve.classifier import folded
 from serve.fused import Fused
 from serve.openvino import OpenVINO
 
@@ -101,18 +101,15 @@ def measure(name: str, batches: list[int], turns: int) -> list[dict[str, Any]]:
     return cases
 
 
-def folded(name: str, dtype: torch.dtype) -> ResNet:
-    """The network as the endpoint has it before it is fused."""
+def untrained(name: str) -> ResNet:
+    """The same weights at each call."""
     torch.manual_seed(0)
-    net = build(name).eval()
-    fold_batch_norm(net)
-    return net.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return build(name).eval()
 
 
 def contenders(name: str, dtype: torch.dtype) -> dict[str, Run]:
     """Each way to compute the features of images (N, 3, S, S), float32."""
-    torch.manual_seed(0)
-    eager, plain = build(name).eval(), folded(name, dtype)
+    eager, plain = untrained(name), folded(untrained(name), dtype)
     zeros = torch.zeros(1, 3, SIDE, SIDE, dtype=dtype).contiguous(memory_format=torch.channels_last)
     fused = Fused(plain, zeros)
     ways: dict[str, Run] = {
@@ -121,11 +118,11 @@ def contenders(name: str, dtype: torch.dtype) -> dict[str, Run]:
         "fused": lambda x: fused.features(x.to(dtype)),
     }
     if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
-        ways["inductor"] = inductor(folded(name, dtype), dtype)
+        ways["inductor"] = inductor(plain, dtype)
     else:
         print("no C++ compiler: torch.compile is left out", file=sys.stderr)
     if importlib.util.find_spec("openvino") is not None:
-        openvino = OpenVINO(folded(name, dtype), zeros, 1)
+        openvino = OpenVINO(plain, zeros, 1)
         ways["openvino"] = lambda x: openvino.features(x)
     else:
         print("openvino is not installed: left out", file=sys.stderr)

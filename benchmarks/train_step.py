@@ -104,7 +104,7 @@ def summary(
     from benchmarks.single import commit
     from resnet import hardware
 
-    pairs = [pair for start in starts for pair in start]
+    pairs = [pair for one in starts for pair in one]
     ratios = sorted(ours[0] / bare[0] for ours, bare in pairs)
     quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 2 else [ratios[0], ratios[0], ratios[-1]]
     return {
@@ -115,7 +115,7 @@ def summary(
         "of_bare_ddp": round(statistics.median(ratios), 4),
         "quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
         "pairs": len(pairs),
-        "starts": [round(statistics.median(ours[0] / bare[0] for ours, bare in start), 4) for start in starts],
+        "starts": [round(statistics.median(ours[0] / bare[0] for ours, bare in one), 4) for one in starts],
         "steps_per_second": round(statistics.median(ours[0] for ours, _ in pairs), 3),
         "bare_steps_per_second": round(statistics.median(bare[0] for _, bare in pairs), 3),
         "of_bare_ddp_by_cpu": round(statistics.median(bare[2] / ours[2] for ours, bare in pairs), 4),

@@ -66,6 +66,14 @@ def fold_batch_norm(module: nn.Module) -> None:
             setattr(module, following, nn.Identity())
 
 
+def folded(net: ResNet, dtype: torch.dtype) -> ResNet:
+    """The network, changed into what an engine computes: no batch normalisation, `dtype`, channels_last."""
+    net.eval()
+    fold_batch_norm(net)
+    # torch's stubs have no overload for two of these at once
+    return net.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
 class Network(nn.Module):
     """Images to probabilities and pooled features: normalisation, the folded network, softmax.
 
@@ -75,14 +83,10 @@ class Network(nn.Module):
     def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device, threads: int) -> None:
         super().__init__()
         self.normalize = checkpoint.normalize()
-        plain: ResNet = checkpoint.network()
-        fold_batch_norm(plain)
         self.dtype = PRECISIONS[precision]
-        # torch's stubs have no overload for two of these at once
-        plain = plain.eval().to(self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        on_gpu = device.type == "cuda"
+        plain = folded(checkpoint.network(), self.dtype)
         side = checkpoint.recipe.images.for_evaluation().size
-        self.body, self.engine = (plain, "torch") if on_gpu else choose(plain, side, threads)
+        self.body, self.engine = (plain, "torch") if device.type == "cuda" else choose(plain, side, threads)
         self.classifier = nn.Linear(plain.fc.in_features, plain.fc.out_features)
         self.classifier.load_state_dict({k: checkpoint.model[f"fc.{k}"] for k in ("weight", "bias")})
 

@@ -8,20 +8,19 @@ import torch
 
 from resnet.net import ResNet, build
 from serve import engines
-from serve.classifier import fold_batch_norm
+from serve.classifier import folded
 from serve.fused import Convolution
 
 
-def folded(name: str, dtype: torch.dtype = torch.float32) -> ResNet:
-    """An untrained network, its batch normalisation folded, as it is served."""
+def served(name: str, dtype: torch.dtype = torch.float32) -> ResNet:
+    """An untrained network as it is served, with batch normalisation that is more than none."""
     torch.manual_seed(0)
-    net = build(name, 5).eval()
+    net = build(name, 5)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.3, 0.8)
             torch.nn.init.normal_(module.bias, std=0.2)
-    fold_batch_norm(net)
-    return net.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return folded(net, dtype)
 
 
 def require(engine: str) -> None:
@@ -47,12 +46,12 @@ def require(engine: str) -> None:
 @pytest.mark.parametrize("engine", list(engines.ENGINES))
 def test_the_features_are_the_plain_networks_whatever_the_batch(engine: str, name: str, size: int, dtype: torch.dtype):
     require(engine)
-    plain = folded(name, dtype)
+    plain = served(name, dtype)
     images = torch.randn(5, 3, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
     kept = images.clone()
     with torch.inference_mode():
         quick = engines.ENGINES[engine](plain, images[:1], 1)
-        exact = folded(name).features(images.float())
+        exact = served(name).features(images.float())
         for count in (5, 1, 2):
             found = quick.features(images[:count]).float()
             assert (found - exact[:count]).abs().max() < engines.TOLERANCE[dtype] * exact.abs().max()
@@ -61,7 +60,7 @@ def test_the_features_are_the_plain_networks_whatever_the_batch(engine: str, nam
 
 def test_what_rounds_otherwise_is_passed_over(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     require("oneDNN")
-    plain = folded("cifar10-resnet8")
+    plain = served("cifar10-resnet8")
     only = {"oneDNN": engines.ENGINES["oneDNN"]}
     monkeypatch.setattr(engines, "ENGINES", only)
     assert engines.choose(plain, 32, 1)[1] == "oneDNN"
@@ -77,5 +76,5 @@ def test_what_is_not_to_be_had_is_passed_over(error: type[Exception], monkeypatc
         raise error("not here")
 
     monkeypatch.setattr(engines, "ENGINES", {"one": missing, "another": missing})
-    plain = folded("cifar10-resnet8")
+    plain = served("cifar10-resnet8")
     assert engines.choose(plain, 32, 1) == (plain, "torch")
