@@ -62,15 +62,10 @@ def scaled_size(height: int, width: int, shorter_side: int) -> tuple[int, int]:
 
 def resize_shorter(data: bytes, shorter_side: int, exif: bool = False) -> np.ndarray:
     """The whole image with its shorter side as given, (H, W, 3): for 10-crop and fully convolutional evaluation."""
-    from PIL import Image
-
-    image = decode(data, exif)
-    height, width = scaled_size(image.shape[0], image.shape[1], shorter_side)
+    image, height, width = _decoded(data, shorter_side, exif)
     if (height, width) == image.shape[:2]:
         return image
-    if height * width > MAX_PIXELS:  # a hair, one pixel wide, would grow to gigabytes
-        raise TooLarge(f"a resized image must have at most {MAX_PIXELS} pixels, got {width} x {height}: it is narrow")
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return region.best().resize_window(image, height, width, 0, 0, height, width)
 
 
 def center_crop(data: bytes, size: int, shorter_side: int, exif: bool = False) -> np.ndarray:
@@ -79,9 +74,20 @@ def center_crop(data: bytes, size: int, shorter_side: int, exif: bool = False) -
     Equal to torchvision's Resize(shorter_side) and CenterCrop(size) of a Pillow image, bit for bit.
     """
     _check_crop(size, shorter_side)
-    image = resize_shorter(data, shorter_side, exif)
-    top, left = (round((length - size) / 2) for length in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + size, left : left + size])
+    image, height, width = _decoded(data, shorter_side, exif)
+    top, left = (round((length - size) / 2) for length in (height, width))
+    if (height, width) == image.shape[:2]:
+        return np.ascontiguousarray(image[top : top + size, left : left + size])
+    return region.best().resize_window(image, height, width, top, left, size, size)
+
+
+def _decoded(data: bytes, shorter_side: int, exif: bool) -> tuple[np.ndarray, int, int]:
+    """The image as stored, and the (height, width) that it has with its shorter side as given."""
+    image = decode(data, exif)
+    height, width = scaled_size(image.shape[0], image.shape[1], shorter_side)
+    if height * width > MAX_PIXELS:  # a hair, one pixel wide, would grow to gigabytes
+        raise TooLarge(f"a resized image must have at most {MAX_PIXELS} pixels, got {width} x {height}: it is narrow")
+    return image, height, width
 
 
 def _check_crop(size: int, shorter_side: int) -> None:

@@ -1,5 +1,5 @@
-/* Two hot loops of region.py: decode a region of a JPEG, and the antialiased bilinear (triangle) resize; and both of
- * them for several images, without coming back to Python in between.
+/* The hot loops of region.py: decode a region of a JPEG, and the antialiased bilinear (triangle) resize; both of them for
+ * several images, without coming back to Python in between; and a window of Pillow's own resize, bit for bit.
  *
  * Plain C for any compiler with GCC's vector extensions (gcc or clang); nothing depends on the CPU that
  * compiles. Compiled on first use by region.py; with -DREGION it also needs libjpeg-turbo's jpeglib.h and -ljpeg.
@@ -144,6 +144,122 @@ int resize(const uint8_t *source, int rows, int columns, long stride, double top
         if (row) BLEND(source, stride, &down, &across, begin, 3 * (end - begin), height, width, row, line, target);
     }
     free(row); free(line); free(down.first); free(down.weight); free(across.first); free(across.weight);
+    return failed ? -1 : 0;
+}
+
+/* --- A window of Pillow's resize ---------------------------------------------------------------------------------- */
+
+enum { BITS = 22 }; /* of a weight's fraction, as in Pillow's Resample.c: 32 less 8 of the pixel and 2 */
+typedef int32_t int4 __attribute__((vector_size(16), aligned(4)));
+typedef uint8_t byte4 __attribute__((vector_size(4), aligned(1)));
+
+typedef struct { int *first, *count, most; int32_t *weight; } PillowTaps;
+
+/* Weights of pixels [from, from + out) of the `whole` that n pixels are resized to; Pillow's order of operations. */
+static int make_pillow_taps(PillowTaps *taps, int n, int whole, int from, int out) {
+    double step = (double)n / whole, reach = step < 1 ? 1 : step, inverse = 1 / reach;
+    taps->most = (int)ceil(reach) * 2 + 1;
+    double *exact = malloc(taps->most * sizeof(double));
+    taps->first = malloc(2 * (size_t)out * sizeof(int));
+    taps->weight = calloc((size_t)out * taps->most, sizeof(int32_t));
+    if (!exact || !taps->first || !taps->weight) {
+        free(exact);
+        return -1;
+    }
+    taps->count = taps->first + out;
+    for (int i = 0; i < out; i++) {
+        double centre = (from + i + 0.5) * step, sum = 0;
+        int first = (int)(centre - reach + 0.5), last = (int)(centre + reach + 0.5);
+        first = first < 0 ? 0 : first;
+        last = last > n ? n : last;
+        for (int t = 0; t < last - first; t++) {
+            double w = fabs((t + first - centre + 0.5) * inverse);
+            sum += exact[t] = w < 1 ? 1 - w : 0;
+        }
+        for (int t = 0; t < last - first; t++) {
+            double w = sum != 0 ? exact[t] / sum : exact[t];
+            taps->weight[(size_t)i * taps->most + t] = (int32_t)(0.5 + w * (1 << BITS));
+        }
+        taps->first[i] = first;
+        taps->count[i] = last - first;
+    }
+    free(exact);
+    return 0;
+}
+
+/* A row of the source -> a row of the middle. Reads a byte past the last pixel, and writes one. */
+static inline __attribute__((always_inline)) void pillow_columns(
+    const uint8_t *row, const PillowTaps *across, int width, uint8_t *middle) {
+    for (int x = 0; x < width; x++) {
+        const uint8_t *pixel = row + 3 * (long)across->first[x];
+        const int32_t *weight = across->weight + (size_t)x * across->most;
+        int4 sum = {1 << (BITS - 1), 1 << (BITS - 1), 1 << (BITS - 1), 1 << (BITS - 1)};
+        for (int t = 0; t < across->count[x]; t++)
+            sum += weight[t] * __builtin_convertvector(*(const byte4 *)(pixel + 3 * t), int4);
+        *(byte4 *)(middle + 3 * (long)x) = __builtin_convertvector(sum >> BITS, byte4);
+    }
+}
+
+/* `count` rows of the middle, `stride` apart -> n bytes of the result. */
+static inline __attribute__((always_inline)) void pillow_rows(
+    const uint8_t *middle, long stride, const int32_t *weight, int count, int n, uint8_t *restrict target) {
+    enum { BLOCK = 64 };
+    for (int at = 0; at < n; at += BLOCK) {
+        int many = n - at < BLOCK ? n - at : BLOCK;
+        int32_t sum[BLOCK];
+        for (int i = 0; i < BLOCK; i++) sum[i] = 1 << (BITS - 1);
+        for (int t = 0; t < count; t++) {
+            const uint8_t *line = middle + t * stride + at; /* BLOCK bytes of room behind the last row */
+            for (int i = 0; i < BLOCK; i++) sum[i] += weight[t] * line[i];
+        }
+        uint8_t block[BLOCK];
+        for (int i = 0; i < BLOCK; i++) block[i] = (uint8_t)(sum[i] >> BITS);
+        memcpy(target + at, block, many);
+    }
+}
+
+static inline __attribute__((always_inline)) void pillow_window(const uint8_t *source, long stride, const uint8_t *last,
+    const PillowTaps *down, const PillowTaps *across, int height, int width, int rows, uint8_t *middle, uint8_t *target) {
+    int begin = down->first[0], end = down->first[height - 1] + down->count[height - 1];
+    long line = 3 * (long)width + 1;
+    for (int y = begin; y < end; y++)
+        pillow_columns(y == rows - 1 ? last : source + y * stride, across, width, middle + (y - begin) * line);
+    for (int y = 0; y < height; y++)
+        pillow_rows(middle + (down->first[y] - begin) * line, line, down->weight + (size_t)y * down->most,
+                    down->count[y], 3 * width, target + 3 * (size_t)width * y);
+}
+
+static void pillow_plain(const uint8_t *source, long stride, const uint8_t *last, const PillowTaps *down,
+    const PillowTaps *across, int height, int width, int rows, uint8_t *middle, uint8_t *target) {
+    pillow_window(source, stride, last, down, across, height, width, rows, middle, target);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void pillow_avx2(const uint8_t *source, long stride, const uint8_t *last,
+    const PillowTaps *down, const PillowTaps *across, int height, int width, int rows, uint8_t *middle,
+    uint8_t *target) {
+    pillow_window(source, stride, last, down, across, height, width, rows, middle, target);
+}
+#define PILLOW (__builtin_cpu_supports("avx2") ? pillow_avx2 : pillow_plain)
+#else
+#define PILLOW pillow_plain
+#endif
+
+/* Rows [top, top + height) and columns [left, left + width) of what Pillow's BILINEAR makes of an RGB image
+ * (rows, columns, 3) resized to (tall, wide): columns first, rounded to bytes, then rows. 0, or -1: memory is short. */
+int resize_window(const uint8_t *source, int rows, int columns, long stride, int tall, int wide, int top, int left,
+                  int height, int width, uint8_t *target) {
+    PillowTaps down = {0}, across = {0};
+    int failed = make_pillow_taps(&down, rows, tall, top, height) | make_pillow_taps(&across, columns, wide, left, width);
+    size_t between = failed ? 0 : down.first[height - 1] + down.count[height - 1] - down.first[0];
+    uint8_t *middle = malloc(between * (3 * (size_t)width + 1) + 64);
+    uint8_t *last = calloc(3 * (size_t)columns + 1, 1); /* the last row, with a byte behind it */
+    failed |= !middle | !last;
+    if (!failed) {
+        memcpy(last, source + (rows - 1) * stride, 3 * (size_t)columns);
+        PILLOW(source, stride, last, &down, &across, height, width, rows, middle, target);
+    }
+    free(middle); free(last); free(down.first); free(down.weight); free(across.first); free(across.weight);
     return failed ? -1 : 0;
 }
 

@@ -1,4 +1,4 @@
-"""The region of a JPEG that a crop needs, decoded and resized: the hot loop of training input.
+"""The region of a JPEG that a crop needs, decoded and resized: the hot loop of training input; and evaluation's resize.
 
 A JPEG is decoded from its first row on, so rows above a region cost their Huffman codes, and rows below it nothing.
 Three engines give the same picture, to within a fifth of a grey level on average (docs/decisions.md has their speeds):
@@ -91,11 +91,14 @@ class Window(NamedTuple):
 class Engine:
     """decode(data, header, scale, top, left, height, width) -> pixels, in the JPEG shrunk by scale; a fourth channel
     may follow. resize(pixels, box, height, width, out, mirrored) -> (height, width, 3), antialiased bilinear; into out,
-    which is contiguous, or a new array. library: the C library that does both for several at once, or None."""
+    which is contiguous, or a new array. library: the C library that does both for several at once, or None.
+    resize_window(pixels, tall, wide, top, left, height, width) -> (height, width, 3): that part of the whole resized to
+    (tall, wide), Pillow's BILINEAR bit for bit."""
 
     name: str
     decode: Callable[[Data, Header, int, int, int, int, int], np.ndarray]
     resize: Callable[..., np.ndarray]
+    resize_window: Callable[[np.ndarray, int, int, int, int, int, int], np.ndarray]
     library: ctypes.CDLL | None = None
 
 
@@ -207,14 +210,14 @@ def engine(name: str) -> Engine | None:
     if name not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
     if name == "wheels":
-        return Engine(name, partial(_decode_rows, "RGBX"), _resize_wheels)
+        return Engine(name, partial(_decode_rows, "RGBX"), _resize_wheels, _resize_window_pillow)
     library = _library(name)
     if library is None:
         return None
-    resize = partial(_resize_c, library)
+    resizes = partial(_resize_c, library), partial(_resize_window_c, library)
     if name == "libjpeg":
-        return Engine(name, partial(_decode_region, library), resize, library)
-    return Engine(name, partial(_decode_rows, "RGB"), resize)
+        return Engine(name, partial(_decode_region, library), *resizes, library)
+    return Engine(name, partial(_decode_rows, "RGB"), *resizes)
 
 
 def _decode_rows(
@@ -272,6 +275,29 @@ def _resize_c(
     if failed:
         raise MemoryError(f"no memory to resize {rows} x {columns} pixels")
     return out
+
+
+def _resize_window_c(
+    library: ctypes.CDLL, pixels: np.ndarray, tall: int, wide: int, top: int, left: int, height: int, width: int
+) -> np.ndarray:
+    rows, columns = pixels.shape[:2]
+    if rows - tall > max(0, 2 * (columns - wide)):  # Pillow 13 shrinks the rows of what is tall first, 12 did not
+        return _resize_window_pillow(pixels, tall, wide, top, left, height, width)
+    pixels = np.ascontiguousarray(pixels)
+    out = np.empty((height, width, 3), np.uint8)
+    sizes = rows, columns, 3 * columns, tall, wide, top, left, height, width
+    if library.resize_window(_address(pixels), *sizes, _address(out)):
+        raise MemoryError(f"no memory to resize {rows} x {columns} pixels")
+    return out
+
+
+def _resize_window_pillow(
+    pixels: np.ndarray, tall: int, wide: int, top: int, left: int, height: int, width: int
+) -> np.ndarray:
+    from PIL import Image
+
+    whole = np.asarray(Image.fromarray(pixels).resize((wide, tall), Image.Resampling.BILINEAR))
+    return np.array(whole[top : top + height, left : left + width])
 
 
 def _resize_wheels(
@@ -344,6 +370,7 @@ def _load(path: Path) -> ctypes.CDLL | None:
         return None
     pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_double
     library.resize.argtypes = [pointer, integer, integer, long, *[double] * 4, integer, integer, integer, pointer]
+    library.resize_window.argtypes = [pointer, integer, integer, long, *[integer] * 6, pointer]
     if hasattr(library, "decode_region"):
         region = [integer] * 5
         library.decode_region.argtypes = [pointer, long, *region, pointer, long, ctypes.POINTER(integer)]

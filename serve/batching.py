@@ -24,6 +24,15 @@ PATIENCE = 0.02  # seconds: eight photographs are decoded in it
 RETURN = 0.005  # seconds from an answer to the same client's next request, on the same machine
 
 
+class Left(Exception):
+    """Nobody waits for the result any more."""
+
+
+def stays() -> bool:
+    """Somebody waits to the end."""
+    return False
+
+
 @dataclass(frozen=True)
 class Timed(Generic[Result]):
     """A result and its times in seconds: waiting for the network, and in it. size: items of its batch."""
@@ -34,6 +43,16 @@ class Timed(Generic[Result]):
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[Item, Result]):
+    """An item that waits since then, and who waits for it."""
+
+    item: Item
+    future: asyncio.Future[Timed[Result]]
+    since: float
+    left: Callable[[], bool]
+
+
 class Batcher(Generic[Item, Result]):
     """Runs `compute` over at most `largest` items at once, in one thread of its own, off the event loop."""
 
@@ -41,7 +60,7 @@ class Batcher(Generic[Item, Result]):
         self._compute = compute
         self._largest = largest
         self._enough = max(1, largest // 2)  # not worth a wait: larger batches gain a few percent
-        self._waiting: deque[tuple[Item, asyncio.Future[Timed[Result]], float]] = deque()
+        self._waiting: deque[_Entry[Item, Result]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._drain: asyncio.Task[None] | None = None
         self._coming = 0
@@ -60,10 +79,13 @@ class Batcher(Generic[Item, Result]):
             if self._changed is not None and self._coming == 0:
                 self._changed.set()
 
-    async def submit(self, item: Item) -> Timed[Result]:
-        """The result of one item. If the caller is cancelled while it waits, the item is not computed."""
+    async def submit(self, item: Item, left: Callable[[], bool] = stays) -> Timed[Result]:
+        """The result of one item. It is not computed if the caller is cancelled while it waits.
+
+        left: whether nobody wants the result any more, asked when the item's turn comes; then Left is raised.
+        """
         future: asyncio.Future[Timed[Result]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future, time.perf_counter()))
+        self._waiting.append(_Entry(item, future, time.perf_counter(), left))
         if self._changed is not None and len(self._waiting) >= min(self._enough, self._last):
             self._changed.set()
         if self._drain is None or self._drain.done():
@@ -76,19 +98,19 @@ class Batcher(Generic[Item, Result]):
             started = time.perf_counter()
             loop = asyncio.get_running_loop()
             try:
-                results = await loop.run_in_executor(self._thread, self._compute, [item for item, _, _ in batch])
+                results = await loop.run_in_executor(self._thread, self._compute, [entry.item for entry in batch])
             except Exception as error:  # each waiting request reports it
-                for _, future, _ in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                for entry in batch:
+                    if not entry.future.done():
+                        entry.future.set_exception(error)
                 continue
             self._last, self._ended = len(batch), time.perf_counter()
             computed = self._ended - started
-            for (_, future, since), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(Timed(result, started - since, computed, len(batch)))
+            for entry, result in zip(batch, results, strict=True):
+                if not entry.future.done():
+                    entry.future.set_result(Timed(result, started - entry.since, computed, len(batch)))
 
-    async def _gathered(self) -> list[tuple[Item, asyncio.Future[Timed[Result]], float]]:
+    async def _gathered(self) -> list[_Entry[Item, Result]]:
         """The next batch: half full at least, or with all that is announced or expected, or as it is after a while."""
         started = time.perf_counter()
         while 0 < len(self._waiting) < self._enough:
@@ -102,12 +124,16 @@ class Batcher(Generic[Item, Result]):
         self._changed = None
         return self._take()
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Timed[Result]], float]]:
+    def _take(self) -> list[_Entry[Item, Result]]:
         """The oldest items that somebody still waits for."""
         batch = []
         while self._waiting and len(batch) < self._largest:
             entry = self._waiting.popleft()
-            if not entry[1].done():
+            if entry.future.done():
+                continue
+            if entry.left():
+                entry.future.set_exception(Left)
+            else:
                 batch.append(entry)
         return batch
 

@@ -13,22 +13,23 @@ import logging
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from fastapi.routing import APIRoute
 from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope
 
 from resnet.classes import ImageClass
 from serve import metrics, middleware, problems, protocol, uploads
 from serve.access import Keys, RateLimit
 from serve.classifier import Prediction
+from serve.direct import Application
 from serve.inference import Served
 from serve.models import Loaded, Models
 from serve.problems import Problem
@@ -128,22 +129,6 @@ class ModelCard(BaseModel):
     classes: list[ImageClass]
 
 
-class Direct(APIRoute):
-    """A route that calls its function with the request alone where no parameter is given, and FastAPI's way otherwise.
-
-    To validate what is not there takes FastAPI an eighth of the event loop's time for an image.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What FastAPI calls for each request."""
-        validated = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            return await (validated(request) if request.scope["query_string"] else self.endpoint(request))
-
-        return handle
-
-
 async def body(request: Request, seconds: float, max_bytes: int) -> bytes:
     """The body's bytes, unpacked where it is gzip or deflate. Problem 408 where it takes too long, 413, 415."""
     try:
@@ -171,6 +156,20 @@ def unpack(data: bytes, max_bytes: int) -> bytes:
     if not stream.eof:
         raise Problem(400, "the body is not what its Content-Encoding says: it ends too early")
     return unpacked
+
+
+def has_left(receive: Receive) -> bool:
+    """Whether the client of a request whose body was read has closed its connection: what receive says at once.
+
+    Ray Serve would watch each connection by a task of its own, a tenth of the event loop's work; haproxy.py spares it.
+    """
+    told = receive()
+    try:
+        cast("Coroutine[Any, Any, Message]", told).send(None)
+    except StopIteration as end:
+        return end.value["type"] == "http.disconnect"
+    cast("Coroutine[Any, Any, Message]", told).close()  # it would wait: the client does too
+    return False
 
 
 async def images_of(request: Request, args: Args) -> list[bytes]:
@@ -207,11 +206,13 @@ def shown(found: Prediction) -> dict[str, int | str | float]:
 
 def v1(models: Models, args: Args) -> APIRouter:
     """Images in, classes or features out."""
-    routes = APIRouter(prefix="/v1", tags=["images"], route_class=Direct)
+    routes = APIRouter(prefix="/v1", tags=["images"])
 
     async def answered(request: Request) -> tuple[list[Served], Loaded]:
         with models.stable.inference.admit():
-            served, request.scope["loaded"] = await models.answer(await images_of(request, args))
+            served, request.scope["loaded"] = await models.answer(
+                await images_of(request, args), left=partial(has_left, request.receive)
+            )
         return served, request.scope["loaded"]
 
     @routes.post("/predict", response_model=Predictions, responses=ERRORS, openapi_extra=IMAGE_BODY)
@@ -304,7 +305,7 @@ def v2(models: Models, args: Args) -> APIRouter:
             length = request.headers.get(protocol.HEADER_LENGTH)
             # JSON of a tensor takes tens of milliseconds to read: not on the event loop
             given = await asyncio.to_thread(protocol.parse, data, length, chosen.classifier.size)
-            served, by = await models.answer(given.images, asked)
+            served, by = await models.answer(given.images, asked, partial(has_left, request.receive))
         request.scope["loaded"] = by
         outputs = {
             "probabilities": np.stack([s.answer.probabilities for s in served]),
@@ -386,16 +387,19 @@ def build(
         return scope.get("loaded", models.stable).inference.metrics
 
     title = f"{args.name}: image classification with {models.stable.classifier.recipe.network}"
-    app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
+    keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file else None
+    rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
+    logged = {"metrics": counted, "access_log": args.access_log, "echo_id": echo_id}
+
+    def front(app: ASGIApp) -> ASGIApp:
+        limited = middleware.BodyLimit(app, max_bytes=args.max_bytes)
+        return middleware.RequestLog(middleware.Gate(limited, keys=keys, rate=rate), **logged)
+
+    app = Application(title=title, version="1", docs_url=None, redoc_url=None)
     # An included router is asked before its routes: those for images come first, and are the application's own
-    app.router.routes.extend(v1(models, args).routes)
+    app.add_direct(v1(models, args).routes, front)
     for routes in (about(models, args), v2(models, args), people(models, args, gather or own)):
         app.include_router(routes)
     problems.install(app)
-    keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file else None
-    rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
-    # The last that is added is the first that a request meets.
-    app.add_middleware(middleware.BodyLimit, max_bytes=args.max_bytes)
-    app.add_middleware(middleware.Gate, keys=keys, rate=rate)
-    app.add_middleware(middleware.RequestLog, metrics=counted, access_log=args.access_log, echo_id=echo_id)
+    app.add_middleware(front)
     return app

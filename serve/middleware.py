@@ -5,6 +5,7 @@ Plain ASGI, for a wrapper class that buffers would hold each body twice.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -37,12 +38,34 @@ def logger() -> logging.Logger:
     return log
 
 
+class AccessLog:
+    """One JSON object a line on standard error, what gathers in a moment by one write: a write a request is 0.05 ms."""
+
+    WAIT = 0.05  # seconds that a line may wait; a process that is killed loses so much
+
+    def __init__(self) -> None:
+        self._log = logger()
+        self._lines: list[str] = []
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Called on the event loop."""
+        self._lines.append(json.dumps(line))
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_later(self.WAIT, self.flush)
+
+    def flush(self) -> None:
+        """Write what is there."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._log.info("\n".join(lines))
+
+
 class RequestLog:
     """Gives each request an id (the client's own X-Request-ID where it is sane), counts it, and logs it at its end."""
 
     def __init__(self, app: ASGIApp, metrics: Callable[[Scope], Metrics], access_log: bool, echo_id: bool) -> None:
         self.app, self.metrics, self.echo_id = app, metrics, echo_id
-        self.log = logger() if access_log else None
+        self.log = AccessLog() if access_log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -87,7 +110,7 @@ class RequestLog:
             "client": scope.get("client_name") or (scope.get("client") or ("",))[0],
             "version": metrics.labels["version"],
         }
-        self.log.info(json.dumps(line))
+        self.log.add(line)
 
 
 class Gate:

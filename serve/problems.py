@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 MEDIA_TYPE = "application/problem+json"
+GONE = 499  # nginx's own status: the client closed its connection
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -53,33 +54,33 @@ def response(scope: Mapping[str, Any], problem: Problem) -> JSONResponse:
     return JSONResponse(content, problem.status, problem.headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every exception of the application by problem details."""
-
-    @app.exception_handler(Problem)
-    async def ours(request: Request, problem: Problem) -> Response:
-        return response(request.scope, problem)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+def answer_to(request: Request, error: Exception) -> Response:
+    """The answer where a route raised an error, whichever."""
+    if isinstance(error, ClientDisconnect) or (isinstance(error, Problem) and error.status == GONE):
+        return Response(status_code=GONE)  # nobody reads it; the log shows that the client left
+    if isinstance(error, Problem):
+        return response(request.scope, error)
+    if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         message = first["msg"].replace("Input should", "must")
-        return response(request.scope, Problem(422, f"{where} {message}, got {str(first.get('input'))[:80]!r}"))
-
-    @app.exception_handler(HTTPException)
-    async def routing(request: Request, error: HTTPException) -> Response:
+        problem = Problem(422, f"{where} {message}, got {str(first.get('input'))[:80]!r}")
+    elif isinstance(error, HTTPException):
         problem = Problem(error.status_code, _routing_detail(request, error))
         problem.headers |= dict(error.headers or {})
-        return response(request.scope, problem)
+    else:
+        problem = Problem(500, "the endpoint failed; its log has the cause under the request id")
+    return response(request.scope, problem)
 
-    @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it; the log shows that the client left
 
-    @app.exception_handler(Exception)
-    async def ours_to_mend(request: Request, error: Exception) -> Response:
-        return response(request.scope, Problem(500, "the endpoint failed; its log has the cause under the request id"))
+def install(app: FastAPI) -> None:
+    """Answer every exception of the application by problem details."""
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return answer_to(request, error)
+
+    for kind in (Problem, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, handler)
 
 
 def _routing_detail(request: Request, error: HTTPException) -> str:

@@ -67,6 +67,25 @@ def test_the_resize_is_pillows(name: str, draw: st.DataObject, photograph: Calla
 
 
 @pytest.mark.parametrize("name", HERE)
+@settings(max_examples=300, deadline=None)
+@given(draw=st.data())
+def test_a_window_of_the_whole_resized_is_pillows_bit_for_bit(name: str, draw: st.DataObject):
+    engine = region.engine(name)
+    assert engine is not None
+    rows, columns, tall, wide = (draw.draw(st.integers(1, 160)) for _ in range(4))
+    top, left = draw.draw(st.integers(0, tall - 1)), draw.draw(st.integers(0, wide - 1))
+    height, width = draw.draw(st.integers(1, tall - top)), draw.draw(st.integers(1, wide - left))
+    rng = np.random.default_rng(draw.draw(st.integers(0, 2**16)))
+    noise = rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+    picture = np.where(noise < 128, 0, 255).astype(np.uint8) if draw.draw(st.booleans()) else noise
+    if draw.draw(st.booleans()):
+        picture = picture[:, ::-1]  # not contiguous
+    whole = np.asarray(Image.fromarray(picture).resize((wide, tall), Image.Resampling.BILINEAR))
+    window = engine.resize_window(picture, tall, wide, top, left, height, width)
+    assert np.array_equal(window, whole[top : top + height, left : left + width])
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_the_resize_of_extremes(name: str):
     engine = region.engine(name)
     assert engine is not None

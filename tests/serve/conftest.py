@@ -1,6 +1,7 @@
 """Checkpoints of untrained networks, images, and the endpoint in this process."""
 
 import asyncio
+import contextlib
 import io
 import threading
 import time
@@ -132,10 +133,9 @@ def clients(classifier: Classifier, cifar: Path) -> Iterator[Clients]:
         inference.close()
 
 
-@pytest.fixture(scope="session")
-def live(classifier: Classifier, cifar: Path) -> Iterator[str]:
-    """URL of the endpoint behind a real HTTP server in this process, without Ray."""
-    app, inference = application(classifier, cifar)
+@contextlib.contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """URL of an application behind a real HTTP server in this process, without Ray."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -144,4 +144,12 @@ def live(classifier: Classifier, cifar: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def live(classifier: Classifier, cifar: Path) -> Iterator[str]:
+    """URL of the endpoint."""
+    app, inference = application(classifier, cifar)
+    with listening(app) as url:
+        yield url
     inference.close()

@@ -1,16 +1,19 @@
 """The HTTP interface: right answers, and problem details for everything else; no body gives a 500."""
 
 import concurrent.futures
+import contextlib
 import gzip
 import json
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +21,9 @@ from hypothesis import strategies as st
 
 from serve import endpoint
 from serve.classifier import Classifier
+from serve.metrics import exposition
+from serve.middleware import AccessLog
+from tests.serve.conftest import application, listening
 
 Clients = Callable[..., Any]
 Picture = Callable[..., bytes]
@@ -158,6 +164,36 @@ def test_overload_is_a_503_at_once_and_everything_taken_is_answered(
     assert client.post("/v1/predict", content=data).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict?top_k=3"])  # called directly, and FastAPI's way
+def test_what_a_client_sent_who_has_left_is_not_computed(path: str, slow: Slow, cifar: Path, picture: Picture):
+    app, inference = application(slow, cifar)
+    data = picture(0)
+    with listening(app) as url, concurrent.futures.ThreadPoolExecutor(2) as pool:
+
+        def ask() -> int:
+            return httpx.post(url + path, content=data).status_code
+
+        def wait(images: int) -> None:
+            deadline = time.monotonic() + 10
+            while inference.in_progress != images and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert inference.in_progress == images
+
+        first = pool.submit(ask)
+        wait(1)  # in the network, which holds it
+        with httpx.Client() as leaving, contextlib.suppress(httpx.ReadTimeout):
+            leaving.post(url + path, content=data, timeout=0.2)
+        stays = pool.submit(ask)
+        wait(3)
+        Slow.go.set()
+        assert (first.result(), stays.result()) == (200, 200)
+        wait(0)
+    counted = exposition([inference.metrics.families()]).decode()
+    inference.close()
+    assert re.search(r"resnet_images_total{.*} 2.0", counted)
+    assert re.search(r'resnet_requests_total{code="499",.*} 1.0', counted)
+
+
 def test_no_answer_in_time_is_a_504(clients: Clients, slow: Classifier, picture: Picture):
     client = clients(slow, timeout=0.2)
     assert "within 0.2 seconds" in problem(client.post("/v1/predict", content=picture(0)), 504)
@@ -205,12 +241,14 @@ def test_requests_have_ids_a_log_line_and_counts(clients: Clients, picture: Pict
         client = clients(access_log=True)
         given = client.post("/v1/predict", content=picture(0), headers={"X-Request-ID": "mine-1"} | secret)
         other = client.post("/v1/predict", content=b"no image", headers={"X-Request-ID": "no\ttab " * 50})
+        time.sleep(4 * AccessLog.WAIT)
     finally:
         log.removeHandler(caplog.handler)
     assert "of-nobody-else" not in caplog.text
     assert given.headers["x-request-id"] == "mine-1"
     assert len(other.headers["x-request-id"]) == 32
-    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "serve.access"]
+    logged = [record.getMessage() for record in caplog.records if record.name == "serve.access"]
+    lines = [json.loads(line) for line in "\n".join(logged).splitlines()]
     assert [(line["request_id"], line["status"]) for line in lines] == [
         ("mine-1", 200),
         (other.headers["x-request-id"], 400),
