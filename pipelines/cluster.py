@@ -41,6 +41,8 @@ SPARING = {
     "RAY_local_fs_monitor_interval_ms": "2000",
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "15000",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
 }
 ALONE = "RESNET_RAY_ALONE"  # set where Ray is one machine, and stays one
 DASHBOARD: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}

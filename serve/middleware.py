@@ -41,7 +41,7 @@ def logger() -> logging.Logger:
 class AccessLog:
     """One JSON object a line on standard error, what gathers in a moment by one write: a write a request is 0.05 ms."""
 
-    WAIT = 0.05  # seconds that a line may wait; a process that is killed loses so much
+    WAIT = 0.2  # seconds that a line may wait; a process that is killed loses so much
 
     def __init__(self) -> None:
         self._log = logger()

@@ -156,7 +156,7 @@ backend replicas
 """
 
 
-@pytest.mark.parametrize("size", [450_000, 470_000, 16 * 2**20])
+@pytest.mark.parametrize("size", [280_000, 295_000, 16 * 2**20])
 def test_more_than_there_is_room_for_waits_and_a_killed_replica_is_not_seen(size: int, tmp_path: Path):
     if reason := haproxy.refusal():
         pytest.skip(reason)
