@@ -20,10 +20,9 @@ Made = TypeVar("Made")
 
 @dataclass(slots=True, eq=False)
 class _Task(Generic[Given, Made]):
-    """One call. loop: of the caller, who waits for the future."""
+    """One call, whose caller waits for the future."""
 
     given: Given
-    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Made]
     made: Made | None = None
     error: Exception | None = None
@@ -43,8 +42,7 @@ class Decoders(Generic[Given, Made]):
 
     async def run(self, given: Given) -> Made:
         """What the function makes of it, or its exception. It is not called if the caller is cancelled before."""
-        loop = asyncio.get_running_loop()
-        task: _Task[Given, Made] = _Task(given, loop, loop.create_future())
+        task: _Task[Given, Made] = _Task(given, asyncio.get_running_loop().create_future())
         self._tasks.put(task)
         return await task.future
 
@@ -65,7 +63,7 @@ class Decoders(Generic[Given, Made]):
             if not self._told:
                 self._told = True
                 try:
-                    task.loop.call_soon_threadsafe(self._hand_over)
+                    task.future.get_loop().call_soon_threadsafe(self._hand_over)
                 except RuntimeError:  # the loop is closed: nobody waits
                     self._told = False
 

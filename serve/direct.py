@@ -20,24 +20,29 @@ from serve.problems import Problem
 
 
 class Application(FastAPI):
-    """FastAPI that calls some routes' functions with the request alone where the query is empty."""
+    """FastAPI that calls some routes' functions with the request alone where the query is empty.
 
-    def __init__(self, **settings: Any) -> None:
+    front: what every request passes before, whichever way it goes.
+    """
+
+    def __init__(self, front: Callable[[ASGIApp], ASGIApp], **settings: Any) -> None:
         super().__init__(**settings)
         self._routes: dict[str, APIRoute] = {}
-        self._front: ASGIApp = self._call
+        self._front = front(self._either)
 
-    def add_direct(self, routes: list[Any], front: Callable[[ASGIApp], ASGIApp]) -> None:
-        """Add POST routes without path parameters. front: what each request passes before, as middleware does."""
+    def add_direct(self, routes: list[Any]) -> None:
+        """Add POST routes without path parameters."""
         self.router.routes.extend(routes)
-        self._routes = {route.path: route for route in routes}
-        self._front = front(self._call)
+        self._routes |= {route.path: route for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        await self._front(scope, receive, send)
+
+    async def _either(self, scope: Scope, receive: Receive, send: Send) -> None:
         plain = scope["type"] == "http" and not scope["query_string"] and not scope.get("root_path")
         if plain and scope["method"] == "POST" and scope["path"] in self._routes:
-            await self._front(scope, receive, send)
+            await self._call(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -163,12 +163,12 @@ def has_left(receive: Receive) -> bool:
 
     Ray Serve would watch each connection by a task of its own, a tenth of the event loop's work; haproxy.py spares it.
     """
-    told = receive()
+    told = cast("Coroutine[Any, Any, Message]", receive())
     try:
-        cast("Coroutine[Any, Any, Message]", told).send(None)
+        told.send(None)
     except StopIteration as end:
         return end.value["type"] == "http.disconnect"
-    cast("Coroutine[Any, Any, Message]", told).close()  # it would wait: the client does too
+    told.close()  # it would wait: the client does too
     return False
 
 
@@ -395,11 +395,10 @@ def build(
         limited = middleware.BodyLimit(app, max_bytes=args.max_bytes)
         return middleware.RequestLog(middleware.Gate(limited, keys=keys, rate=rate), **logged)
 
-    app = Application(title=title, version="1", docs_url=None, redoc_url=None)
+    app = Application(front, title=title, version="1", docs_url=None, redoc_url=None)
     # An included router is asked before its routes: those for images come first, and are the application's own
-    app.add_direct(v1(models, args).routes, front)
+    app.add_direct(v1(models, args).routes)
     for routes in (about(models, args), v2(models, args), people(models, args, gather or own)):
         app.include_router(routes)
     problems.install(app)
-    app.add_middleware(front)
     return app

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve import batching
-from serve.batching import Batcher
+from serve.batching import Batcher, Timed
 
 
 @settings(max_examples=30, deadline=None)
@@ -56,29 +56,41 @@ def test_a_lone_item_does_not_wait_and_batches_fill_meanwhile():
     assert batches == [[0], [1, 2, 3, 4], [5]]
 
 
-def test_what_nobody_waits_for_is_not_computed():
-    release, seen = threading.Event(), []
+class Held:
+    """A network that notes what it computes, and holds its first batch until it is released."""
 
-    def compute(batch: Sequence[int]) -> Sequence[int]:
-        seen.extend(batch)
-        release.wait(5)
+    def __init__(self) -> None:
+        self.release, self.seen = threading.Event(), []
+
+    def compute(self, batch: Sequence[int]) -> Sequence[int]:
+        self.seen.extend(batch)
+        self.release.wait(5)
         return batch
 
-    async def story() -> None:
-        batcher = Batcher(compute, 8)
-        first = asyncio.create_task(batcher.submit(0))
-        while not seen:
+    async def holding(self, batcher: Batcher[int, int], item: int) -> asyncio.Task[Timed[int]]:
+        """The task of an item that is in the network."""
+        task = asyncio.create_task(batcher.submit(item))
+        while not self.seen:
             await asyncio.sleep(0.001)
+        return task
+
+
+def test_what_nobody_waits_for_is_not_computed():
+    network = Held()
+
+    async def story() -> None:
+        batcher = Batcher(network.compute, 8)
+        first = await network.holding(batcher, 0)
         gone, stays = asyncio.create_task(batcher.submit(1)), asyncio.create_task(batcher.submit(2))
         await asyncio.sleep(0)
         gone.cancel()
-        release.set()
+        network.release.set()
         assert (await first).result == 0
         assert (await stays).result == 2
         batcher.close()
 
     asyncio.run(story())
-    assert seen == [0, 2]
+    assert network.seen == [0, 2]
 
 
 def test_a_failed_batch_is_reported_and_the_next_one_computed():
@@ -178,21 +190,14 @@ def test_clients_that_were_answered_together_are_expected_together_but_not_for_l
 
 
 def test_who_has_left_when_his_turn_comes_is_not_computed():
-    release, seen = threading.Event(), []
-
-    def compute(batch: Sequence[int]) -> Sequence[int]:
-        seen.extend(batch)
-        release.wait(5)
-        return batch
+    network = Held()
 
     async def story() -> None:
-        batcher = Batcher(compute, 8)
-        first = asyncio.create_task(batcher.submit(0))
-        while not seen:
-            await asyncio.sleep(0.001)
+        batcher = Batcher(network.compute, 8)
+        first = await network.holding(batcher, 0)
         gone, stays = asyncio.create_task(batcher.submit(1, lambda: True)), asyncio.create_task(batcher.submit(2))
         await asyncio.sleep(0)
-        release.set()
+        network.release.set()
         assert (await first).result == 0
         assert (await stays).result == 2
         with pytest.raises(batching.Left):
@@ -203,4 +208,4 @@ def test_who_has_left_when_his_turn_comes_is_not_computed():
         batcher.close()
 
     asyncio.run(story())
-    assert seen == [0, 2, 4]
+    assert network.seen == [0, 2, 4]
