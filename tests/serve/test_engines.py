@@ -1,6 +1,10 @@
 """Every engine gives the plain network's features for every kind of block, and is passed over where it does not."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,8 @@ from resnet.net import ResNet, build
 from serve import engines
 from serve.classifier import folded
 from serve.fused import Convolution
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def served(name: str, dtype: torch.dtype = torch.float32) -> ResNet:
@@ -23,11 +29,13 @@ def served(name: str, dtype: torch.dtype = torch.float32) -> ResNet:
     return folded(net, dtype)
 
 
-def require(engine: str) -> None:
+def require(engine: str, dtype: torch.dtype = torch.float32) -> None:
     if engine == "OpenVINO" and importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed: .venv/bin/uv pip install openvino")
     if engine == "oneDNN" and not torch.backends.mkldnn.is_available():
         pytest.skip("torch has no oneDNN here")
+    if engine == "oneDNN" and dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN multiplies bfloat16 with AVX512 only, which this CPU lacks")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,7 @@ def require(engine: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("engine", list(engines.ENGINES))
 def test_the_features_are_the_plain_networks_whatever_the_batch(engine: str, name: str, size: int, dtype: torch.dtype):
-    require(engine)
+    require(engine, dtype)
     plain = served(name, dtype)
     images = torch.randn(5, 3, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
     kept = images.clone()
@@ -78,3 +86,18 @@ def test_what_is_not_to_be_had_is_passed_over(error: type[Exception], monkeypatc
     monkeypatch.setattr(engines, "ENGINES", {"one": missing, "another": missing})
     plain = served("cifar10-resnet8")
     assert engines.choose(plain, 32, 1) == (plain, "torch")
+
+
+def test_a_cpu_without_bfloat16_instructions_serves_with_torch_itself():
+    """On AVX2 oneDNN's operators refuse bfloat16; the instruction set is held down for a process of its own."""
+    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"):
+        pytest.skip("only x86 has an instruction set that can be held down so")
+    program = (
+        "import torch; from tests.serve.test_engines import served; from serve import engines; "
+        "plain = served('cifar10-resnet8', torch.bfloat16); "
+        "engines.ENGINES = {'oneDNN': engines.ENGINES['oneDNN']}; "
+        "print(engines.choose(plain, 32, 1)[1], engines.choose(plain.float(), 32, 1)[1])"
+    )
+    held = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", program], env=os.environ | held, capture_output=True, text=True)
+    assert found.stdout.split() == ["torch", "oneDNN"], found.stderr
