@@ -74,7 +74,8 @@ CASES = (
     ),
     Case(
         "three workers",
-        ("cifar10-resnet8", "--recipe.epochs", "6", "--recipe.optim.batch-size", "66", "--scaling.workers", "3",
+        ("cifar10-resnet8", "--recipe.epochs", "6", "--recipe.optim.batch-size", "66", "--recipe.bn-batch", "22",
+         "--scaling.workers", "3",
          "--scaling.cpus-per-worker", "0.4"),
     ),
 )  # fmt: skip

@@ -248,7 +248,12 @@ def _lanes(
     sizes: Sizes, device: torch.device, timer: Timer, resident: Resident, network: str, compiled: bool, lanes: int
 ) -> dict[str, Any]:
     base = recipe(f"cifar10-{network}")
-    wanted = base.model_copy(update={"optim": base.optim.model_copy(update={"batch_size": sizes.cifar_batch})})
+    wanted = base.model_copy(
+        update={
+            "optim": base.optim.model_copy(update={"batch_size": sizes.cifar_batch}),
+            "bn_batch": min(base.bn_batch or sizes.cifar_batch, sizes.cifar_batch),
+        }
+    )
     options = Options(device, "bfloat16", compiled, backend=sizes.backend)
     order = Order(resident.data.train.rows, sizes.cifar_batch, 16, 0)
     steppers = [Stepper(wanted, seed, resident, options, order.steps_per_epoch) for seed in range(lanes)]

@@ -10,6 +10,8 @@ Lanes run side by side: a lane is a generator that yields whenever it has given 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import math
 import shutil
 import time
@@ -18,8 +20,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.cifar import CLASSES
 from benchmarks.resident import Plan, Resident, plan
@@ -29,10 +32,14 @@ from resnet import bn
 from resnet.average import copy_into
 from resnet.checkpoint import Checkpoint, EpochRow, Progress, load, save
 from resnet.classes import ImageClass
+from resnet.conditions import Conditions, conditions
+from resnet.final_test import FinalTest, packed
 from resnet.finite import require_finite
+from resnet.norms import LayerNorms, is_watched, layer_norms
 from resnet.optim import EpochErrors, lr_at
 from resnet.recipe import Recipe
 from resnet.results import CurveRow
+from resnet.scores import Ranked, percent_wrong
 from resnet.state import restore_state, state_tensors
 from resnet.steps import eval_step
 
@@ -58,7 +65,9 @@ class Lane:
         self.spe, self.total = self.order.steps_per_epoch, recipe.total_steps(resident.examples)
         self.stepper = Stepper(recipe, seed, resident, options, self.spe)
         self.network = self.stepper.network
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.norms: tuple[LayerNorms, ...] = ()
+        self.conditions: tuple[Conditions, ...] = ()
         self.curve: list[CurveRow] = []
         self.rows: list[EpochRow] = []
         self._coming: tuple[int, Future[Plan]] | None = None
@@ -73,15 +82,19 @@ class Lane:
 
     def train(self) -> Iterator[bool]:
         """Train to the end. Yields True after work was given to the device, False where it has enough."""
-        if self.step < self.total and self.options.is_cuda:
-            self.stepper.capture()
+        if self.step < self.total:
+            self._note_conditions()
+            if self.options.is_cuda:
+                self.stepper.capture()
         saved = since = time.monotonic()
+        self._cpu_since = time.process_time()
         while self.step < self.total:
             epoch, first = divmod(self.step, self.spe)
             last = min(self.total, (epoch + 1) * self.spe)
             self._begin(epoch, first)
             while self.step < last:
-                self.step += self.stepper.enqueue(last - self.step)
+                look = self._look if is_watched(self.step, self.total) else None
+                self.step += self.stepper.enqueue(last - self.step, look)
                 yield True
                 yield from self.stepper.until(GRAPHS_AHEAD)
                 if time.monotonic() - saved > self.options.save_every and self.step < last:
@@ -97,9 +110,28 @@ class Lane:
             if self.step == self.total:
                 self.save()
 
+    def _note_conditions(self) -> None:
+        """Write down what is trained on from here, where it is not as before."""
+        found = conditions(
+            self.options.device,
+            step=self.step,
+            world_size=1,
+            precision=self.stepper.precision,
+            bn_batch=self.recipe.bn_batch or self.recipe.optim.batch_size,
+            versions={},
+        )
+        if not (self.conditions and found.is_as(self.conditions[-1])):
+            self.conditions = (*self.conditions, found)
+
+    def _look(self, network: nn.Module, sums: Tensor) -> None:
+        """Record the norms of a step, before its update."""
+        loss, _, count = sums.tolist()
+        self.norms = (*self.norms, LayerNorms(step=self.step, loss=loss / count, layers=layer_norms(network)))
+
     def _clock(self, since: float) -> float:
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         self.seconds += now - since
+        self.cpu_seconds, self._cpu_since = self.cpu_seconds + cpu - self._cpu_since, cpu
         return now
 
     def _begin(self, epoch: int, first: int) -> None:
@@ -167,6 +199,35 @@ class Lane:
             self.network.train()
             return sums.tolist()
 
+    @torch.inference_mode()
+    def final_test(self) -> FinalTest:
+        """The finished network on both splits, in float32; predictions.npz beside its checkpoint."""
+        self.network.eval()
+        with self.stepper.on_stream():
+            train = self._ranked(self.resident.train_images, self.resident.labels)
+            val = self._ranked(self.resident.val_images, self.resident.val_labels)
+        self.network.train()
+        stream = io.BytesIO()
+        np.savez_compressed(stream, label=val.labels, top=val.top, score=val.scores.astype(np.float32))
+        if self.folder is not None:
+            (self.folder / "predictions.npz").write_bytes(stream.getvalue())
+        right = val.top == val.labels[:, None]
+        return FinalTest(
+            train_error=percent_wrong(train.top[:, 0] == train.labels),
+            train_examples=len(train.labels),
+            top1_error=percent_wrong(right[:, 0]),
+            top5_error=percent_wrong(np.any(right, axis=1)),
+            examples=len(val.labels),
+            predictions_sha256=hashlib.sha256(stream.getvalue()).hexdigest(),
+            right=packed(right[:, 0]),
+        )
+
+    def _ranked(self, images: Tensor, labels: Tensor) -> Ranked:
+        """What the network answers to uint8 images."""
+        parts = images.split(EVAL_BATCH)
+        scores = [self.network(self.stepper.normalize(x)).double().softmax(1).cpu().numpy() for x in parts]
+        return Ranked.of(np.concatenate(scores), labels.cpu().numpy())
+
     def _finish(self, epoch: int) -> None:
         """After the last step: the averaged weights are the network's, batch norm's statistics are made exact."""
         with self.stepper.on_stream():
@@ -202,6 +263,9 @@ class Lane:
             rows=tuple(self.rows),
             sums=tuple(self.stepper.sums.tolist()),
             seconds=self.seconds,
+            cpu_seconds=self.cpu_seconds,
+            conditions=self.conditions,
+            norms=self.norms,
         )
         pixels = {"mean": self.stepper.normalize.mean, "std": self.stepper.normalize.std}
         run = self._identity() | {"curve": [list(row) for row in self.curve]}
@@ -233,6 +297,8 @@ class Lane:
         average = None if finished else self.stepper.average
         restore_state(found.model, found.optimizer, self.network, self.stepper.optimizer, average)
         self.step, self.seconds, self.rows = found.progress.step, found.progress.seconds, list(found.progress.rows)
+        self.cpu_seconds = found.progress.cpu_seconds
+        self.conditions, self.norms = found.progress.conditions, found.progress.norms
         self.curve = [CurveRow(*row) for row in found.run["curve"]]
         self.stepper.sums.copy_(torch.tensor(found.progress.sums, dtype=torch.float64))
 

@@ -23,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+import torchvision
 from torch import distributed, nn
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import datasets, transforms
@@ -30,7 +31,8 @@ from torchvision import datasets, transforms
 from benchmarks.single import commit, overridden
 from pipelines.order import evaluation_slice
 from pipelines.progress import clock
-from resnet import build, hardware
+from resnet import build
+from resnet.conditions import conditions
 from resnet.optim import lr_at, optimizer
 from resnet.recipe import Recipe, recipe
 from resnet.results import CurveRow, DataSet, ResultRow, write_results
@@ -44,6 +46,8 @@ def require_trainable(wanted: Recipe) -> None:
     """ValueError for what this loop does not do."""
     if wanted.images.policy != "random-resized-crop" or wanted.images.resize or wanted.images.eval_size:
         raise ValueError(f"images must be random resized crops of one size, got {wanted.name}")
+    if wanted.bn_batch is not None:
+        raise ValueError(f"bn_batch must be None, a worker's part of the batch, got {wanted.bn_batch}")
     if wanted.ema or wanted.bn_examples or wanted.loss.mixup or wanted.loss.cutmix:
         raise ValueError(f"ema, bn_examples, loss.mixup and loss.cutmix must be None, got {wanted.name}")
 
@@ -163,12 +167,20 @@ def row(
     sha256 = hashlib.sha256("\n".join(folders).encode()).hexdigest()
     sizes = [len(part.dataset) for part in (trainer.train, trainer.val)]  # pyright: ignore[reportArgumentType]
     val = len(list(Path(args.data).glob("val/*/*")))
+    ran_on = conditions(
+        trainer.device,
+        step=0,
+        world_size=args.workers,
+        precision=trainer.precision,
+        bn_batch=wanted.optim.batch_size // args.workers,
+        versions={"torchvision": torchvision.__version__},
+    )
     return ResultRow(
         recipe=wanted,
         seed=args.seed,
         engine="torch",
         commit=args.commit or commit(),
-        hardware=hardware.describe(),
+        hardware=ran_on.hardware,
         data=DataSet(name=Path(args.data).name, sha256=sha256, train=sizes[0], val=val),
         steps=trainer.total,
         total=trainer.total,
@@ -178,6 +190,7 @@ def row(
         top5_error=errors[1],
         train_error=rows[-1].train_error,
         curve=tuple(rows),
+        conditions=(ran_on,),
         note=f"{args.workers} workers; sha256 is of the files' names",
     )
 

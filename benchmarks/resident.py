@@ -24,6 +24,7 @@ class Resident:
     def __init__(self, data: Cifar10, device: torch.device) -> None:
         self.data, self.device = data, device
         self.labels = torch.from_numpy(data.train.labels).to(device)
+        self.train_images = torch.from_numpy(data.train.images).to(device)
         self.val_images = torch.from_numpy(data.val.images).to(device)
         self.val_labels = torch.from_numpy(data.val.labels).to(device)
         self.planners = ThreadPoolExecutor(2, thread_name_prefix="plan")
@@ -38,8 +39,7 @@ class Resident:
     def padded(self, pad: int) -> Tensor:
         """Training images with zeros around them, (N, S + 2 pad, S + 2 pad, 3) uint8."""
         if pad not in self._padded:
-            images = torch.from_numpy(self.data.train.images).to(self.device)
-            self._padded[pad] = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
+            self._padded[pad] = torch.nn.functional.pad(self.train_images, (0, 0, pad, pad, pad, pad))
         return self._padded[pad]
 
     def normalize(self, per_pixel: bool) -> Normalize:

@@ -238,12 +238,15 @@ class Pool:
 def row(lane: Lane, commit: str, lanes: int) -> ResultRow:
     """What a finished lane gave, for results/."""
     last, data = lane.rows[-1], lane.resident.data
+    assert last.top1_error is not None  # the end of a run is always evaluated
+    assert last.top5_error is not None
+    whole = [row for row in lane.curve if row.step % lane.spe == 0] or lane.curve
     return ResultRow(
         recipe=lane.recipe,
         seed=lane.seed,
         engine="single",
         commit=commit,
-        hardware=hardware.describe(),
+        hardware=lane.conditions[-1].hardware,
         data=DataSet(name="cifar10", sha256=data.sha256, train=len(data.train.labels), val=len(data.val.labels)),
         steps=lane.step,
         total=lane.total,
@@ -251,9 +254,13 @@ def row(lane: Lane, commit: str, lanes: int) -> ResultRow:
         protocol="single",
         top1_error=last.top1_error,
         top5_error=last.top5_error,
-        train_error=last.train_error,
+        train_error=whole[-1].train_error,
         curve=tuple(lane.curve),
-        note=f"{lane.stepper.precision}; seconds are of up to {lanes} runs side by side",
+        cpu_seconds=round(lane.cpu_seconds, 1) if lanes == 1 else None,
+        conditions=lane.conditions,
+        final=lane.final_test(),
+        norms=lane.norms,
+        note=f"seconds are of up to {lanes} runs side by side",
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.cifar import CLASSES
 from benchmarks.resident import Plan, Resident, crops
@@ -22,7 +22,7 @@ from resnet.average import Average, decay_at
 from resnet.finite import no_bad_step, see_
 from resnet.optim import optimizer
 from resnet.recipe import Recipe
-from resnet.steps import compile_blocks, native_precision, to_device, train_step
+from resnet.steps import accumulate, compile_blocks, native_precision, to_device, update
 
 STEPS_A_GRAPH = 10
 GRAPHS_AHEAD = 4  # graphs that wait on a stream; the host has their time for everything else
@@ -96,8 +96,11 @@ class Stepper:
         """Augmented and normalised pixels (B, 3, S, S) of one step of a plan."""
         return self.normalize(crops(self.padded, index, top, left, flip, self.recipe.images.size))
 
-    def _one_step(self) -> None:
-        """Gather, augment, train. On CUDA without any word from the host, so that it can be captured."""
+    def _one_step(self, look: Callable[[nn.Module, Tensor], None] | None = None) -> None:
+        """Gather, augment, train. On CUDA without any word from the host, so that it can be captured.
+
+        look: called before the update with the network, which has its gradients, and the sums of the step.
+        """
         part = [part.index_select(0, self.cursor)[0] for part in self.plan]
         pixels, labels = self.batch(*part), self.resident.labels[part[0]]
         if self.options.is_cuda:
@@ -106,8 +109,14 @@ class Stepper:
         else:  # the numbers themselves, as in the engine
             self._set_lr(self.lr_list[int(self.cursor)])
             decay = self.decay_list[int(self.cursor)]
-        smoothing = self.recipe.loss.label_smoothing
-        sums = train_step(self.network, self.optimizer, pixels, labels, self.precision, label_smoothing=smoothing)
+        group = self.recipe.bn_batch or len(labels)
+        sums = torch.zeros_like(self.sums)
+        for x, y in zip(pixels.split(group), labels.split(group), strict=True):
+            given = (x, y, group / len(labels), self.precision, self.recipe.loss.label_smoothing)
+            sums += accumulate(self.network, *given)
+        if look is not None:
+            look(self.network, sums)
+        update(self.optimizer)
         if self.average is not None:
             self.average.update(self.network, decay)
         self.sums += sums
@@ -151,10 +160,10 @@ class Stepper:
         own = [tensor.detach() for tensor in self.network.state_dict().values()]
         return [*own, *momentum, *averages, self.cursor, self.sums, self.bad]
 
-    def enqueue(self, most: int) -> int:
-        """Give the device one or several steps, at most `most`; how many."""
+    def enqueue(self, most: int, look: Callable[[nn.Module, Tensor], None] | None = None) -> int:
+        """Give the device one or several steps, at most `most`; how many. look: of the first one, on a CPU."""
         if self.stream is None:
-            self._one_step()
+            self._one_step(look)
             return 1
         steps = STEPS_A_GRAPH if most >= STEPS_A_GRAPH else 1
         with torch.cuda.stream(self.stream):

@@ -263,7 +263,8 @@ def the_run(network: str, data: str, workers: int, batch: int, streamed: bool, s
     from resnet.settings import Images
 
     run = standard(NETWORKS[network])
-    changes: dict[str, Any] = {"optim": run.recipe.optim.model_dump() | {"batch_size": batch}, "bn_examples": None}
+    changes: dict[str, Any] = {"optim": run.recipe.optim.model_dump() | {"batch_size": batch}}
+    changes |= {"bn_examples": None, "bn_batch": None}  # one pass a step, as the bare loop has
     changes |= {"schedule": {"kind": "cosine"}, "steps": 1_000_000}
     if network == "resnet18":
         kept = {"policy": "pad-crop", "pad": 4}

@@ -49,8 +49,8 @@ class Row:
     def take(self, status: Status) -> None:
         """Take over what rank 0 has posted."""
         self.status = status
-        if status.rows:
-            self.top1_error = float(status.rows[-1]["top1_error"])
+        if errors := [row["top1_error"] for row in status.rows if row["top1_error"] is not None]:
+            self.top1_error = float(errors[-1])
         if self.standing in ("waiting", "starting"):
             self.standing = "running"
 

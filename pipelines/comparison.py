@@ -144,7 +144,7 @@ def networks(setting: Setting, caption: str) -> Table:
     header = (
         "network",
         "seeds",
-        "training error %",
+        f"training error % ({'finished network' if setting.tests_are_final else 'last epoch, running'})",
         f"top-1 error % ({protocol})",
         "top-5 error %",
         "std of responses",
@@ -153,17 +153,26 @@ def networks(setting: Setting, caption: str) -> Table:
     rows = []
     for name in setting.networks:
         top1, top5 = setting.errors(name, protocol)
-        training = [row.train_error for row in setting.of(name)]
+        training = [error for row in setting.of(name) if (error := setting.train_error(row)) is not None]
         response = spread(list(stds.get((name, "response_std"), {}).values()), 3)
         rows.append(
-            (figures.short_name(name), str(len(training)), spread(training), spread(top1), spread(top5), response)
+            (
+                figures.short_name(name),
+                str(len(setting.of(name))),
+                spread(training),
+                spread(top1),
+                spread(top5),
+                response,
+            )
         )
     return Table(caption, "lrrrrr", header, rows)
 
 
 def runs(rows: Sequence[ResultRow], numbers: dict[str, str]) -> Table:
     """Every training. numbers: what the page calls its setting, by ResultRow.setting."""
-    header = ("run", "setting", "made by", "commit", "steps", "training error %", "top-1 error %", "hours", "note")
+    errors = ("running training error %", "top-1 error %")
+    errors = ("running training error %", "top-1 error %")
+    header = ("run", "setting", "made by", "commit", "steps", *errors, "CPU hours", "note")
     cells = [
         (
             row.name,
@@ -173,7 +182,7 @@ def runs(rows: Sequence[ResultRow], numbers: dict[str, str]) -> Table:
             f"{row.steps:,}",
             f"{row.train_error:.2f}",
             f"{row.top1_error:.2f}",
-            "-" if row.seconds is None else f"{row.seconds / 3600:.2f}",
+            "-" if row.cpu_seconds is None else f"{row.cpu_seconds / 3600:.2f}",
             row.note,
         )
         for row in sorted(rows, key=lambda row: (numbers[row.setting], row.recipe.network, row.seed))

@@ -12,10 +12,10 @@ from pydantic import Field
 from pipelines import cluster, evaluated
 from pipelines.evaluated import Details, Outcome
 from pipelines.models import WEIGHTS, label_map, open_checkpoint, open_models, output_names
-from pipelines.run import Precision, Run
+from pipelines.run import Run
 from pipelines.scoring import Scored, Test, placing, score
 from pipelines.stream import open_split
-from resnet.recipe import Frozen, Images
+from resnet.recipe import Frozen, Images, Precision
 from resnet.results import Response
 from resnet.views import MIRRORED, SQUARE, ViewProtocol, default_protocol
 

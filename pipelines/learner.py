@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Learner:
 
     def __init__(self, task: Task, found: Checkpoint | None) -> None:
         self.task, recipe, scaling = task, task.run.recipe, task.run.scaling
-        self.precision = native_precision(task.device) if scaling.precision == "auto" else scaling.precision
+        self.precision = self._agreed_precision(found)
         torch.manual_seed(task.run.seed)  # the same initial weights on every rank, and whatever their number
         network = build(recipe.network, len(task.feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
         self.network = to_device(network, task.device, scaling.channels_last)
@@ -48,6 +48,23 @@ class Learner:
         self.progress = self._go_on(found)
 
     # --- Start --------------------------------------------------------------------------------------------------------
+
+    def _agreed_precision(self, found: Checkpoint | None) -> str:
+        """The recipe's; with auto what the run began with, else what rank 0's hardware multiplies natively.
+
+        One for all ranks: gradients of a step are added up, whatever hardware they come from.
+        """
+        wanted = self.task.run.recipe.precision
+        if wanted == "auto" and found is not None:
+            wanted = found.recipe.precision
+        told = [native_precision(self.task.device) if wanted == "auto" else wanted]
+        torch.distributed.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def run(self) -> dict[str, Any]:
+        """The run as its checkpoints record it: JSON, with the precision that was chosen."""
+        found = self.task.run.model_dump(mode="json")
+        return found | {"recipe": found["recipe"] | {"precision": self.precision}}
 
     def _distributed(self) -> DistributedDataParallel:
         """DDP around the network, which is as it was before."""
@@ -104,11 +121,20 @@ class Learner:
 
     # --- Steps --------------------------------------------------------------------------------------------------------
 
-    def step(self, pixels: Tensor, labels: Tensor, epoch: int, step: int, lr: float) -> Tensor:
+    def step(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        epoch: int,
+        step: int,
+        lr: float,
+        look: Callable[[nn.Module, float], None] | None = None,
+    ) -> Tensor:
         """One step with this rank's part of a global batch, pass by pass. (3,) sums: loss, top-1 errors, examples.
 
         pixels: (N, 3, S, S); labels: (N,). Ranks may have different numbers of passes: DDP takes the mean over ranks,
-        so a pass weighs its share of the batch times the number of ranks.
+        so a pass weighs its share of the batch times the number of ranks. look: called before the update with the
+        network, which has its gradients, and with the loss scale.
         """
         task, recipe = self.task, self.task.run.recipe
         for group in self.optimizer.param_groups:
@@ -122,6 +148,8 @@ class Learner:
             x, target = (x, y) if drawn is None else mix(x, y, drawn)
             with self._alone() if number < len(passes) else contextlib.nullcontext():
                 total += accumulate(self.model, x, target, share, self.precision, smoothing, self.scaler)
+        if look is not None:
+            look(self.network, self.scaler.get_scale())
         update(self.optimizer, self.scaler)
         if self.average is not None:
             assert recipe.ema is not None

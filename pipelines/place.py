@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from pipelines.checkpoints import Checkpoints
 
 
+FINAL_TEST, PREDICTIONS = "final_test.json", "predictions.parquet"  # of the finished network
+
+
 class Outcome(Frozen):
-    """What a training run gave. top1_error: percent of `examples` validation images at the end of the training."""
+    """What a training run gave.
+
+    top1_error: percent of `examples` validation images after the last step, in the training's own precision;
+    train_error: running error of the last whole epoch; final_train_error, final_top1_error: of the finished network on
+    both splits, in float32 and without augmentation; seconds: of this start, with start and end; train_seconds,
+    cpu_seconds: of the training's steps over all starts, wall time and CPU time of all workers.
+    """
 
     run: str
     recipe: str
@@ -27,6 +36,8 @@ class Outcome(Frozen):
     epochs: float
     steps: int
     seconds: float
+    train_seconds: float | None = None
+    cpu_seconds: float | None = None
     images_per_second: float
     data: str
     checkpoint: str
@@ -36,6 +47,8 @@ class Outcome(Frozen):
     model_version: str | None = None
     champion: str | None = None
     curves: str | None = None
+    final_train_error: float | None = None
+    final_top1_error: float | None = None
 
 
 class Place:
@@ -65,6 +78,7 @@ class Place:
         if asked["data_sha256"] == self.data_before:
             asked["data_sha256"] = self.asked["data_sha256"]
         before, now = dict(tracking.flat(asked)), dict(tracking.flat(self.asked))
+        self._settle_precision(before, now)
         if self.run.resume == "auto":  # goes on with a run wherever that began
             before.pop("resume", None)
         if before != now:
@@ -78,6 +92,14 @@ class Place:
             return None if finished is None else Outcome(**finished)
         except ValueError as error:
             raise ValueError(f"{self.folder.uri}/outcome.json: {error}") from None
+
+    def _settle_precision(self, before: dict[str, str], now: dict[str, str]) -> None:
+        """auto is what the run began with, which its checkpoints know."""
+        name = "recipe.precision"
+        if before[name] == "auto" and now[name] != "auto" and (names := self._checkpoints().names()):
+            before[name] = str(Run(**(self.read(f"{names[-1]}/run.json") or {})).recipe.precision)
+        if "auto" in (before[name], now[name]):
+            before[name] = now[name]
 
     def _begin(self) -> None:
         """The first start of the run; with a checkpoint of another, if it is to begin from one."""

@@ -172,7 +172,7 @@ class Teller:
                 return
             rows = json.loads((copy / "progress.json").read_text())["rows"]
             step = int(names[-1].removeprefix(PREFIX))
-            if not rows or rows[-1]["step"] != step:
+            if not rows or rows[-1]["step"] != step or rows[-1]["top1_error"] is None:
                 return  # inside an epoch: no error is known there
             (copy / LIVES).write_text(self.lives)
             self.told = step

@@ -25,6 +25,7 @@ class Status(Frozen):
     """Where a run is. step and total: optimiser steps; error: training error of the epoch so far, in percent.
 
     process: of rank 0; another one after each restart of the workers. time: in seconds since 1970. machine: rank 0's.
+    conditions: what the training runs on, as text by name.
     """
 
     run: str
@@ -40,6 +41,7 @@ class Status(Frozen):
     saved: str | None = None
     trouble: str | None = None
     rows: tuple[dict[str, Any], ...] = ()
+    conditions: dict[str, str] = Field(default_factory=dict)
     process: int = Field(default_factory=os.getpid)
     time: float = Field(default_factory=time.time)
     machine: dict[str, float] = Field(default_factory=lambda: machine())

@@ -6,8 +6,9 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from pipelines import tracking
 from pipelines.progress import Status
@@ -42,6 +43,8 @@ class Recorder:
         self._samples: list[Status] = []
         self._deadline = math.inf
         self._sent = self._sampled = 0
+        self._conditions: dict[str, str] = {}
+        self._tagged: dict[str, str] = {}
         self._wake, self._end = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name=f"mlflow {run.name}", daemon=True)
         self._thread.start()
@@ -50,6 +53,9 @@ class Recorder:
         """Take over what a worker posted."""
         from resnet.checkpoint import EpochRow
 
+        if status.conditions and status.conditions != self._conditions:
+            self._conditions = status.conditions
+            self._wake.set()
         if not self._samples or status.time - self._samples[-1].time > self.SAMPLE:
             self._samples.append(status.model_copy(update={"rows": ()}))
             self._wake.set()
@@ -85,7 +91,10 @@ class Recorder:
         api = tracking.client()
         if self.run_id is None:
             self.run_id = tracking.start(api, self.run, self.tags, self.parent)
-        rows = self._rows
+        conditions, rows = self._conditions, self._rows
+        if conditions != self._tagged:
+            tracking.tag(api, self.run_id, conditions)
+            self._tagged = conditions
         if len(rows) > self._sent:
             tracking.log_rows(api, self.run_id, rows)
             self._sent = len(rows)
@@ -103,12 +112,22 @@ class Recorder:
             self.trouble = TimeoutError(f"no answer for {self.PATIENCE:g} s")
         return self.trouble is None
 
-    def finish(self, outcome: Outcome, figure: str, data: str, before: str = "") -> dict[str, str]:
-        """Record the end, and register the model; what the outcome gains by it. Without `mlflow_run`: not recorded."""
+    def finish(
+        self,
+        outcome: Outcome,
+        figure: str,
+        data: str,
+        before: str = "",
+        records: Mapping[str, Any] = MappingProxyType({}),
+    ) -> dict[str, str]:
+        """Record the end, and register the model; what the outcome gains by it. Without `mlflow_run`: not recorded.
+
+        records: what else is kept, by the name of its JSON file.
+        """
         gained = {"curves": figure}
         try:
             if self._stop():
-                gained |= self._conclude(outcome, figure, data, before)
+                gained |= self._conclude(outcome, figure, data, before, records)
         except Exception as trouble:  # the training has ended well, whatever a store on a network throws
             self.trouble = trouble
         if self.trouble is not None:
@@ -118,7 +137,9 @@ class Recorder:
             )
         return gained
 
-    def _conclude(self, outcome: Outcome, figure: str, data: str, before: str) -> dict[str, str]:
+    def _conclude(
+        self, outcome: Outcome, figure: str, data: str, before: str, records: Mapping[str, Any]
+    ) -> dict[str, str]:
         """Artifacts, the checkpoint's place, the registry."""
         assert self.run_id is not None
         api = tracking.client()
@@ -126,6 +147,8 @@ class Recorder:
         api.log_dict(self.run_id, self.run.model_dump(mode="json"), "run.json")
         api.log_dict(self.run_id, outcome.model_dump(mode="json"), "outcome.json")
         api.log_text(self.run_id, table(self._rows), "epochs.csv")
+        for name, content in records.items():
+            api.log_dict(self.run_id, content, name)
         api.set_tag(self.run_id, "checkpoint", outcome.checkpoint)
         gained = {"mlflow_run": self.run_id}
         if self.run.promote:

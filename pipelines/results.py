@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipelines import tracking
 from pipelines.manifest import read_manifest
+from pipelines.place import FINAL_TEST
 from pipelines.storage import Folder
 from resnet.recipe import Frozen, Recipe
 from resnet.results import CurveRow, DataSet, Evaluated, Response, ResultRow, read_results, write_results
@@ -56,7 +57,9 @@ def row_of(folder: str) -> ResultRow:
     progress = _json(Folder(checkpoint) if place.is_local else Folder(str(outcome["checkpoint"])), "progress.json")
     if progress is None:
         raise ValueError(f"the checkpoint of {folder} must hold progress.json, got {outcome['checkpoint']}")
-    return _row(asked["recipe"], asked["seed"], asked["data_sha256"], outcome, progress["rows"], {})
+    recorded = {name: progress.get(name, []) for name in ("conditions", "norms")}
+    recorded["final"] = _json(place, FINAL_TEST)
+    return _row(asked["recipe"], asked["seed"], asked["data_sha256"], outcome, progress["rows"], recorded, {})
 
 
 def rows_under(folder: str) -> tuple[ResultRow, ...]:
@@ -97,24 +100,38 @@ def _is_result(tags: dict[str, str]) -> bool:
 
 def _from_mlflow(api: Any, found: Any) -> ResultRow:
     run_id, tags = found.info.run_id, found.data.tags
+    present = {artifact.path for artifact in api.list_artifacts(run_id)}
     with tempfile.TemporaryDirectory(prefix="results-") as folder:
-        run, outcome = (
-            json.loads(Path(api.download_artifacts(run_id, name, folder)).read_bytes())
-            for name in ("run.json", "outcome.json")
-        )
+
+        def read(name: str) -> Any:
+            """A JSON artifact, or None."""
+            if name not in present:
+                return None
+            return json.loads(Path(api.download_artifacts(run_id, name, folder)).read_bytes())
+
+        run, outcome = read("run.json"), read("outcome.json")
+        recorded = {name: (read(f"{name}.json") or {name: []})[name] for name in ("conditions", "norms")}
+        recorded["final"] = read(FINAL_TEST)
     history = {name: api.get_metric_history(run_id, name) for name in CurveRow._fields if name != "step"}
     by_step: dict[int, dict[str, float]] = {}
     for name, metrics in history.items():
         for metric in metrics:
             by_step.setdefault(metric.step, {})[name] = metric.value
-    rows = [{"step": step, **values} for step, values in sorted(by_step.items())]
-    return _row(run["recipe"], run["seed"], tags["data_sha256"], outcome, rows, tags)
+    rows = [{"top1_error": None, "step": step, **values} for step, values in sorted(by_step.items())]
+    return _row(run["recipe"], run["seed"], tags["data_sha256"], outcome, rows, recorded, tags)
 
 
 def _row(
-    recipe: dict[str, Any], seed: int, sha256: str, outcome: dict[str, Any], rows: Sequence[Any], tags: dict[str, str]
+    recipe: dict[str, Any],
+    seed: int,
+    sha256: str,
+    outcome: dict[str, Any],
+    rows: Sequence[Any],
+    recorded: dict[str, Any],
+    tags: dict[str, str],
 ) -> ResultRow:
-    """rows: of epochs, with the fields of CurveRow at least; tags: MLflow's, for what an outcome does not say."""
+    """rows: of epochs, with the fields of CurveRow at least; recorded: conditions, norms and final of ResultRow; tags:
+    MLflow's, for what an outcome does not say."""
     parsed = Recipe(**recipe)
     return ResultRow(
         recipe=parsed,
@@ -125,12 +142,14 @@ def _row(
         data=_data(outcome["data"], sha256, outcome["examples"]),
         steps=outcome["steps"],
         total=outcome["steps"],
-        seconds=outcome["seconds"],
+        seconds=outcome.get("train_seconds") or outcome["seconds"],
+        cpu_seconds=outcome.get("cpu_seconds"),
         protocol=default_protocol(parsed.images),
         top1_error=outcome["top1_error"],
         top5_error=outcome["top5_error"],
         train_error=outcome["train_error"],
         curve=tuple(CurveRow(*(row[name] for name in CurveRow._fields)) for row in rows),
+        **recorded,
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from resnet.recipe import Frozen, Recipe, Schedule, recipe
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older fields of Scaling
 
 
 def home() -> str:
@@ -85,17 +85,6 @@ class Scaling(Frozen):
     ] = None
     threads: Annotated[int | None, Field(ge=1, description="torch threads a worker")] = None
     retries: Annotated[int, Field(ge=0, description="restarts after a lost worker or node, from the last state")] = 20
-    precision: Annotated[
-        Precision, Field(description="of the matrix products; auto: bfloat16 where the hardware multiplies it natively")
-    ] = "auto"
-    micro_batch: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="images of one pass through the network, over which batch norm normalises; a worker adds the "
-            "gradients of as many passes as its part of the batch needs. None: one pass, with 1:4 four in all",
-        ),
-    ] = None
     channels_last: Annotated[bool, Field(description="channels innermost in memory, what fast kernels want")] = True
     compile: Annotated[
         bool, Field(description="compile the residual blocks; takes a minute at the start, and a C++ compiler on CPUs")
@@ -127,10 +116,14 @@ class Scaling(Frozen):
         """Whether the number of workers may change."""
         return self.least < self.most
 
-    def resolve(self, cpus: float, gpus: float) -> Scaling:
-        """Fill what is left open, for a run that has so many CPUs and GPUs to itself. ValueError if it cannot fit."""
+    def resolve(self, cpus: float, gpus: float, passes: int) -> Scaling:
+        """Fill what is left open, for a run that has so many CPUs and GPUs to itself. ValueError if it cannot fit.
+
+        passes: Recipe.passes; the number of workers that is chosen here divides them.
+        """
         gpu = gpus >= 1 if self.gpu is None else self.gpu
-        asked = self.workers or (int(gpus) if gpu else min(2, max(1, int(cpus))))
+        room = max(1, int(gpus) if gpu else min(2, int(cpus)))
+        asked = self.workers or max(n for n in range(1, room + 1) if passes % n == 0)
         scaling = self.model_copy(update={"workers": asked})
         workers = scaling.most
         if gpu and scaling.least * (self.gpus_per_worker or 1) > gpus + 1e-6:
@@ -169,6 +162,9 @@ class Run(Frozen):
         str | None,
         Field(description="folder or URI that all nodes can reach, for checkpoints. None: runs/ in $RESNET_HOME"),
     ] = None
+    evaluate_every: Annotated[
+        int, Field(ge=1, description="epochs between two evaluations; the end of a training is always evaluated")
+    ] = 1
     resume: Annotated[
         str,
         Field(
@@ -181,24 +177,44 @@ class Run(Frozen):
         Field(description="register the model, and serve it (alias champion) if it is better than the present one"),
     ] = True
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older_runs_are_read(cls, values: object) -> object:
+        """Until November 2026 precision and batch norm's group were of the scaling, though they decide the network."""
+        if not isinstance(values, dict) or not isinstance(scaling := values.get("scaling"), dict):
+            return values
+        moved = {new: scaling[old] for old, new in OF_THE_RECIPE.items() if old in scaling}
+        kept = {name: value for name, value in scaling.items() if name not in OF_THE_RECIPE}
+        recipe: Any = values.get("recipe")
+        return values | {"scaling": kept, "recipe": recipe | moved if isinstance(recipe, dict) else recipe}
+
     @model_validator(mode="after")
     def _workers_share_the_batch(self) -> Self:
-        scaling, batch = self.scaling, self.recipe.optim.batch_size
-        if batch % scaling.most:
+        workers, batch, group = self.scaling.most, self.recipe.optim.batch_size, self.recipe.bn_batch
+        if batch % workers:
             raise ValueError(
-                f"recipe.optim.batch_size must be a multiple of scaling.workers, got {batch} and {scaling.most}"
+                f"recipe.optim.batch_size must be a multiple of scaling.workers, got {batch} and {workers}"
             )
-        if scaling.micro_batch is not None and batch // scaling.most % scaling.micro_batch:
+        if group is not None and batch // workers % group:
             raise ValueError(
-                f"scaling.micro_batch must divide a worker's part of the batch, {batch // scaling.most} images, "
-                f"got {scaling.micro_batch}"
+                f"recipe.bn_batch must divide a worker's part of the batch, {batch // workers} images, got {group}; "
+                f"batch norm keeps {self.recipe.passes} passes apart, so that many workers at most can share them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plateaus_are_seen(self) -> Self:
+        if self.evaluate_every > 1 and self.recipe.schedule.kind == "plateau":
+            raise ValueError(
+                f"evaluate_every must be 1 with schedule plateau, which looks at each epoch's error, "
+                f"got {self.evaluate_every}"
             )
         return self
 
     @property
     def part(self) -> int:
-        """Images of one pass through the network, which no two workers share."""
-        return self.scaling.micro_batch or self.recipe.optim.batch_size // self.scaling.most
+        """Images of one pass through the network, over which batch norm normalises and which no two workers share."""
+        return self.recipe.bn_batch or self.recipe.optim.batch_size // self.scaling.most
 
     @field_validator("storage")
     @classmethod
@@ -237,11 +253,12 @@ def standard(recipe_name: str, *, data_is_given: bool = True) -> Run:
 def for_digits(paper: Recipe) -> Recipe:
     """A cifar10 recipe for 1,797 handwritten digits, in about a minute on 2 cores.
 
-    A mirrored digit is no digit, and 12 epochs with a cosine schedule are enough.
+    A mirrored digit is no digit, and 12 epochs with a cosine schedule are enough. Two workers share a batch.
     """
     images = paper.images.model_copy(update={"flip": False, "pad": 2})
     schedule = Schedule(kind="cosine", warmup=0.1)
     optim = paper.optim.model_copy(update={"batch_size": 64})
     loss = paper.loss.model_copy(update={"label_smoothing": 0.1})
-    changes = {"images": images, "loss": loss, "schedule": schedule, "optim": optim, "epochs": 12.0, "steps": None}
+    changes = {"images": images, "loss": loss, "schedule": schedule, "optim": optim, "bn_batch": 32}
+    changes |= {"epochs": 12.0, "steps": None}
     return paper.model_copy(update=changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +15,22 @@ from pipelines.learner import Learner, copied
 from pipelines.progress import Line
 from pipelines.task import Task
 from resnet.checkpoint import Checkpoint, Progress
+from resnet.conditions import Conditions
 from resnet.finite import NotFinite, no_bad_step, see_
+from resnet.norms import LayerNorms
 
 PREEMPTION_EVERY = 15.0  # seconds between two questions of whether a node is about to be taken away
+
+
+class Epoch(NamedTuple):
+    """An epoch over all ranks. sums: loss, top-1 errors, examples; replaced: images that could not be decoded;
+    seconds, wait: wall time of the training and of waiting for data; cpu_seconds: of all ranks."""
+
+    sums: list[float]
+    replaced: float
+    seconds: float
+    wait: float
+    cpu_seconds: float
 
 
 class State:
@@ -26,23 +40,32 @@ class State:
         self.step, self.rows, self.lr = 0, (), 0.0
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.bad = no_bad_step(device)
-        self.seconds = self.wait = 0.0
+        self.seconds = self.wait = self.cpu_seconds = 0.0
+        self.conditions: tuple[Conditions, ...] = ()
+        self.norms: tuple[LayerNorms, ...] = ()
         self.replaced = 0  # training images of the epoch so far, of this rank, that could not be decoded
-        self._since = time.monotonic()
+        self._since, self._cpu_since = time.monotonic(), time.process_time()
         if saved is not None:
             self.step, self.rows, self.seconds, self.wait = saved.step, saved.rows, saved.seconds, saved.wait
+            self.conditions, self.norms = saved.conditions, saved.norms
             if rank == 0:  # sums of all ranks come back on one
                 self.sums += torch.tensor(saved.sums, dtype=torch.float64, device=device)
+                self.cpu_seconds = saved.cpu_seconds
 
     def add(self, sums: Tensor) -> None:
         """Count a step. Nothing here waits for the device."""
         self.sums += sums
         see_(self.bad, sums, self.step)
 
+    def start(self) -> None:
+        """Begin to take time: what was since the last mark, an evaluation or a start, is no training."""
+        self._since, self._cpu_since = time.monotonic(), time.process_time()
+
     def mark(self) -> None:
         """Take the time since the last mark as training."""
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         self.seconds, self._since = self.seconds + now - self._since, now
+        self.cpu_seconds, self._cpu_since = self.cpu_seconds + cpu - self._cpu_since, cpu
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -51,12 +74,14 @@ class State:
         yield
         self.wait += time.perf_counter() - began
 
-    def close(self) -> tuple[list[float], float, float, float]:
-        """End an epoch: sums and replaced images over all ranks, seconds of training and of waiting. All start anew."""
-        (replaced,) = all_reduce(torch.tensor([float(self.replaced)], device=self.sums.device))
-        ended = all_reduce(self.sums), replaced, self.seconds, self.wait
+    def close(self) -> Epoch:
+        """End an epoch: what it was, over all ranks. All starts anew."""
+        counts = torch.tensor([float(self.replaced), self.cpu_seconds], dtype=torch.float64, device=self.sums.device)
+        replaced, cpu_seconds = all_reduce(counts)
+        ended = Epoch(all_reduce(self.sums), replaced, self.seconds, self.wait, cpu_seconds)
         self.sums.zero_()
-        self.seconds, self.wait, self.replaced = 0.0, 0.0, 0
+        self.seconds = self.wait = self.cpu_seconds = 0.0
+        self.replaced = 0
         return ended
 
 
@@ -107,7 +132,7 @@ class Saver:
 
     def save(self, state: State) -> None:
         """Copy the state and hand it to the writer. Called by all ranks."""
-        sums = all_reduce(state.sums)
+        *sums, cpu_seconds = all_reduce(torch.cat([state.sums, state.sums.new_tensor([state.cpu_seconds])]))
         self.saved_step, self.saved_at = state.step, time.monotonic()
         if self.writer is None:
             return
@@ -117,7 +142,7 @@ class Saver:
                 model=model,
                 optimizer=rest,
                 pixels=copied({"mean": task.normalize.mean, "std": task.normalize.std}),
-                run=task.run.model_dump(mode="json"),
+                run=self.learner.run(),
                 progress=Progress(
                     step=state.step,
                     total_steps=task.total,
@@ -127,6 +152,9 @@ class Saver:
                     sums=tuple(sums),
                     seconds=state.seconds,
                     wait=state.wait,
+                    cpu_seconds=cpu_seconds,
+                    conditions=state.conditions,
+                    norms=state.norms,
                 ),
             )
         )

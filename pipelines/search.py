@@ -21,7 +21,7 @@ from pipelines.board import Board
 from pipelines.progress import say
 from pipelines.run import Run, home, standard
 from pipelines.train import Source, load_feed, open_source
-from pipelines.trials import Early, fit_in, judges
+from pipelines.trials import Early, fit_in, judges, require_errors
 from resnet.recipe import Frozen
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def base_run(network: str, overrides: Sequence[str], parse: Parse) -> Run:
 def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) -> Found:
     """Search, or go on with the search that an earlier call of the same command began."""
     base = base_run(network, overrides, parse)
+    require_errors(base, asked.scheduler)
     source, began = open_source(base), time.monotonic()
     say(f"{base.recipe.name}: {asked.count} settings, judged by {judges(source)}")
     study = open_study(asked, base, source)
@@ -116,7 +117,7 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     if left > 0:
         resources = cluster.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
         cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
-        scaling, slots = fit_in(base.scaling, asked.count, asked.concurrent, cpus, gpus)
+        scaling, slots = fit_in(base.scaling, base.recipe.passes, asked.count, asked.concurrent, cpus, gpus)
         base = base.model_copy(update={"scaling": scaling})
         say(f"{slots} at a time")
         tried = _tune(asked, base, source, study, left, slots)

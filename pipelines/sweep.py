@@ -17,7 +17,7 @@ from pipelines.place import Outcome
 from pipelines.progress import say
 from pipelines.run import Run, Scaling, standard
 from pipelines.train import Source, load_feed, open_source
-from pipelines.trials import Early, fit_in, judges, row_of
+from pipelines.trials import Early, fit_in, judges, require_errors, row_of
 from resnet import paper
 from resnet.recipe import Frozen
 
@@ -95,6 +95,7 @@ def trials(
     for network in sweep.networks or COMPARISONS[name]:
         for seed in sweep.seeds:
             run = parse(standard(network, data_is_given=data_is_given), [*overrides, "--seed", str(seed)])
+            require_errors(run, sweep.scheduler)
             # The comparison's own folder; one worker, so that small networks train side by side, not one after another.
             scaling = run.scaling.model_copy(update={"workers": run.scaling.workers or 1})
             place = run.storage or str(Path(run.storage_path) / name)
@@ -117,7 +118,9 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
     resources = cluster.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
     cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
     # For all trials, not for those that wait: the number of threads decides the last bit.
-    scaling, concurrent = fit_in(waiting[0].run.scaling, len(known), sweep.concurrent, cpus, gpus)
+    scaling, concurrent = fit_in(
+        waiting[0].run.scaling, waiting[0].run.recipe.passes, len(known), sweep.concurrent, cpus, gpus
+    )
     waiting = [_placed(t, scaling) for t in longest_first(waiting, source.train.examples)]
     say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
     board = Board(name, {t.run.name: _row(t, source) for t in known}, concurrent)

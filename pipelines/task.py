@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -54,13 +55,13 @@ class Task:
         where = "tasks" if self.run.data.decode == "tasks" else "worker"
         return stream.streamed_batches(self.feed.train, self.order, images, *place, self.room, where, self.threads)
 
-    def evaluation(self) -> Iterator[stream.Batch]:
-        """This rank's part of the validation split."""
+    def evaluation(self, split: Literal["train", "val"] = "val") -> Iterator[stream.Batch]:
+        """This rank's part of a split, without augmentation."""
         size = max(self.local, 128)
         if self.feed.resident is not None:
-            return stream.resident_evaluation(self.split("val"), size, self.rank, self.world_size)
-        images = self.run.recipe.images.for_evaluation()
-        return stream.streamed_evaluation(self.feed.val, images, size, self.rank, self.world_size, self.room)
+            return stream.resident_evaluation(self.split(split), size, self.rank, self.world_size)
+        images, source = self.run.recipe.images.for_evaluation(), getattr(self.feed, split)
+        return stream.streamed_evaluation(source, images, size, self.rank, self.world_size, self.room)
 
     def ids(self, epoch: int, step: int) -> list[int]:
         """Places in the training split of the global batch of a step of an epoch."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.run import Run, home
-from resnet.hardware import describe
 
 if TYPE_CHECKING:
     from pipelines.progress import Status
@@ -42,6 +41,7 @@ def client() -> Any:
     # An outage is to show soon: who calls tries again. MLflow's own patience is seven tries of two minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
 
@@ -67,8 +67,7 @@ def start(api: Any, run: Run, tags: dict[str, str], parent: str | None = None) -
     if found:
         run_id = found[0].info.run_id
         api.update_run(run_id, status="RUNNING")
-        for name, value in tags.items():  # what goes on may be another commit, on another machine
-            api.set_tag(run_id, name, value)
+        tag(api, run_id, tags)  # what goes on may be another commit, on another machine
         return run_id
     tags |= {"resnet.key": key, "mlflow.runName": run.name}
     if parent:
@@ -90,8 +89,8 @@ def git_commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """What a run's figures may depend on beside its code: hardware of the driver's machine, torch and Ray."""
-    return {"hardware": describe()} | {name: metadata.version(name) for name in ("torch", "ray")}
+    """Libraries that a run's figures may depend on. What its workers run on, they say themselves."""
+    return {name: metadata.version(name) for name in ("torch", "ray")}
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -105,15 +104,21 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def log_rows(api: Any, run_id: str, rows: Sequence[EpochRow]) -> None:
     """Send the figures of epochs that the store does not have yet: a restart doubles none."""
-    sent = {metric.step for metric in api.get_metric_history(run_id, "top1_error")}
+    sent = {metric.step for metric in api.get_metric_history(run_id, "train_error")}
     metrics = [
         (name, float(value), row.step)
         for row in rows
         if row.step not in sent
         for name, value in row.model_dump().items()
-        if name != "step"
+        if name != "step" and value is not None
     ]
     _log(api, run_id, metrics=metrics)
+
+
+def tag(api: Any, run_id: str, tags: dict[str, str]) -> None:
+    """Set tags of a run."""
+    for name, value in tags.items():
+        api.set_tag(run_id, name, value)
 
 
 def log_samples(api: Any, run_id: str, samples: Sequence[Status]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,14 @@ from pipelines import cluster, progress, report, stream, tracking
 from pipelines.feed import Feed
 from pipelines.manifest import Manifest
 from pipelines.pictures import shortage
-from pipelines.place import Outcome, Place
+from pipelines.place import FINAL_TEST, Outcome, Place
 from pipelines.recorder import Recorder
 from pipelines.run import Run, home
 from resnet import memory
-from resnet.hardware import describe
 from resnet.pixels import pixel_statistics
 
 if TYPE_CHECKING:
-    from resnet.checkpoint import EpochRow
+    from resnet.checkpoint import Progress
 
 
 SAVING = 15.0  # seconds that a stopped run waits for its workers to save
@@ -97,7 +96,7 @@ def fit(
         return finished
     began = time.monotonic()
     resources = cluster.connect()
-    scaling = run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0))
+    scaling = run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0), run.recipe.passes)
     data = run.data.resolve(cluster.spare_nodes(scaling.most, bool(scaling.gpu)))
     run = run.model_copy(update={"scaling": scaling, "data": data})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
@@ -107,9 +106,9 @@ def fit(
     recorder = Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
     try:
         with progress.Watch(run.name, recorder.see, show=show):
-            checkpoint, rows = _train(run, feed or load_feed(run, source), callbacks)
-        outcome = _outcome(run, source, checkpoint, rows, time.monotonic() - began)
-        gained = _recorded(recorder, source, outcome, rows)
+            checkpoint, ended = _train(run, feed or load_feed(run, source), callbacks)
+        outcome = _outcome(run, source, place, checkpoint, ended, time.monotonic() - began)
+        gained = _recorded(recorder, source, place, outcome, ended)
     except BaseException as error:
         recorder.fail("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -118,11 +117,15 @@ def fit(
     return outcome
 
 
-def _recorded(recorder: Recorder, source: Source, outcome: Outcome, rows: Sequence[EpochRow]) -> dict[str, str]:
+def _recorded(recorder: Recorder, source: Source, place: Place, outcome: Outcome, ended: Progress) -> dict[str, str]:
     """Record the end of a run in MLflow; what the outcome gains by it."""
-    recorder.rows(rows)
-    figure = report.curves(outcome.run, rows, home())
-    return recorder.finish(outcome, figure, source.sha256, source.sha256_before)
+    recorder.rows(ended.rows)
+    figure = report.curves(outcome.run, ended.rows, home())
+    kept = ended.model_dump(mode="json", include={"conditions", "norms"})
+    records = {f"{name}.json": {name: content} for name, content in kept.items()}
+    if (test := place.read(FINAL_TEST)) is not None:
+        records[FINAL_TEST] = test
+    return recorder.finish(outcome, figure, source.sha256, source.sha256_before, records)
 
 
 def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: str | None) -> Outcome:
@@ -133,29 +136,37 @@ def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: st
     if found is None:
         return outcome
     recorder = Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
-    outcome = outcome.model_copy(update=_recorded(recorder, source, outcome, found[1].progress.rows))
+    outcome = outcome.model_copy(update=_recorded(recorder, source, place, outcome, found[1].progress))
     place.write("outcome.json", outcome.model_dump(mode="json"))
     return outcome
 
 
-def _outcome(run: Run, source: Source, checkpoint: str, rows: Sequence[EpochRow], seconds: float) -> Outcome:
-    last = rows[-1]
+def _outcome(run: Run, source: Source, place: Place, checkpoint: str, ended: Progress, seconds: float) -> Outcome:
+    rows, last = ended.rows, ended.rows[-1]
+    assert last.top1_error is not None  # the end of a training is always evaluated
+    assert last.top5_error is not None
+    test = place.read(FINAL_TEST)
+    train_seconds = sum(row.seconds for row in rows)
     return Outcome(
         run=run.name,
         recipe=run.recipe.name,
         seed=run.seed,
         top1_error=last.top1_error,
         top5_error=last.top5_error,
-        train_error=last.train_error,
+        train_error=ended.train_error or last.train_error,
         examples=source.val.examples,
         epochs=last.step / run.recipe.steps_per_epoch(source.train.examples),
         steps=last.step,
         seconds=seconds,
-        images_per_second=sum(r.images_per_second * r.seconds for r in rows) / sum(r.seconds for r in rows),
+        train_seconds=train_seconds,
+        cpu_seconds=sum(row.cpu_seconds for row in rows),
+        images_per_second=sum(row.images_per_second * row.seconds for row in rows) / train_seconds,
         data=source.uri,
         checkpoint=checkpoint,
         commit=tracking.git_commit(),
-        hardware=describe(),
+        hardware=ended.conditions[-1].hardware if ended.conditions else "unknown",
+        final_train_error=test["train_error"] if test else None,
+        final_top1_error=test["top1_error"] if test else None,
     )
 
 
@@ -230,8 +241,8 @@ def saving_first(runs: Iterable[str]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, old)
 
 
-def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Sequence[EpochRow]]:
-    """Run the workers to the end; the last checkpoint's place and the rows of all epochs."""
+def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Progress]:
+    """Run the workers to the end; the last checkpoint's place and progress."""
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -259,7 +270,7 @@ def _train(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Seque
     if found is None:
         raise RuntimeError(f"{run.name} ended without a checkpoint in {run.folder}")
     name, checkpoint = found
-    return checkpoints.path(name), checkpoint.progress.rows
+    return checkpoints.path(name), checkpoint.progress
 
 
 def _free_places() -> bool:

@@ -29,8 +29,12 @@ class Early(Frozen):
         return max(1, round(self.grace * per_epoch))
 
 
-def fit_in(scaling: Scaling, count: int, wanted: int | None, cpus: float, gpus: float) -> tuple[Scaling, int]:
+def fit_in(
+    scaling: Scaling, passes: int, count: int, wanted: int | None, cpus: float, gpus: float
+) -> tuple[Scaling, int]:
     """The part of the cluster that each of `count` trainings has, and how many run at a time: `wanted`, or what fits.
+
+    passes: Recipe.passes.
 
     CPUs are always shared out; a GPU is shared only where more are wanted at a time than there are GPUs.
     """
@@ -42,7 +46,13 @@ def fit_in(scaling: Scaling, count: int, wanted: int | None, cpus: float, gpus: 
         part = int(100 * each / scaling.most) / 100
         scaling = scaling.model_copy(update={"gpu": True, "gpus_per_worker": part})
     # Half a CPU stays for the trials' own processes, which mostly wait.
-    return scaling.resolve(max(1.0, cpus - 0.5) / concurrent, each), concurrent
+    return scaling.resolve(max(1.0, cpus - 0.5) / concurrent, each, passes), concurrent
+
+
+def require_errors(run: Run, scheduler: str) -> None:
+    """ValueError: a scheduler would judge epochs that are not evaluated."""
+    if scheduler != "none" and run.evaluate_every > 1:
+        raise ValueError(f"evaluate_every must be 1 with scheduler {scheduler}, got {run.evaluate_every}")
 
 
 def row_of(run: Run, source: Source) -> Row:

@@ -133,7 +133,8 @@ class Halving(ASHAScheduler):
         self.total, self.stopped = total, stopped
         for run, rows in known.items():
             for row in rows:
-                self._judge(run, row.step, row.top1_error)
+                if row.top1_error is not None:
+                    self._judge(run, row.step, row.top1_error)
 
     @classmethod
     def of(

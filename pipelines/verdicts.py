@@ -56,12 +56,27 @@ class Setting:
         pairs = [row.errors(protocol) for row in self.of(network)]
         return [p[0] for p in pairs if p is not None], [p[1] for p in pairs if p is not None]
 
+    @property
+    def tests_are_final(self) -> bool:
+        """Whether the training error is that of finished networks, as it is where one training of these has it."""
+        return any(row.final is not None for row in self.rows)
+
+    def train_error(self, row: ResultRow) -> float | None:
+        """The training error that claims go by; None: this training lacks what others of its setting have."""
+        if self.tests_are_final:
+            return None if row.final is None else row.final.train_error
+        return row.train_error
+
     def results(self, protocol: str) -> dict[tuple[str, str], dict[int, float]]:
-        """(network, metric) -> {seed: value}; train_error and response_std belong to every protocol."""
+        """(network, metric) -> {seed: value}; train_error and response_std belong to every protocol.
+
+        train_error: of the finished network where this setting's trainings have it, else the running one.
+        """
         found: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         for row in self.rows:
             name = row.recipe.network
-            found[name, "train_error"][row.seed] = row.train_error
+            if (train_error := self.train_error(row)) is not None:
+                found[name, "train_error"][row.seed] = train_error
             if row.responses:
                 found[name, "response_std"][row.seed] = statistics.fmean(r.std for r in row.responses)
             if (errors := row.errors(protocol)) is not None:
@@ -157,7 +172,16 @@ def describe(setting: Setting) -> str:
         "torch": "benchmarks/plain_torch.py, torch's own loader and DDP without Ray",
     }[row.engine]
     machines = sorted({r.hardware for r in setting.rows})
-    return f"{_length(row)} on {data}, {schedule(row.recipe)}; made by {program} on {' and '.join(machines)}."
+    made = f"{_length(row)} on {data}, {schedule(row.recipe)}; made by {program} on {' and '.join(machines)}."
+    return f"{made} {_arithmetic(row)}"
+
+
+def _arithmetic(row: ResultRow) -> str:
+    """Precision and batch norm's group in words, or that nobody wrote them down."""
+    if row.precision is None:
+        return "Precision and the images over which batch norm normalised were not recorded."
+    test = ", the finished networks tested in float32" if row.final is not None else ""
+    return f"Trained in {row.precision} with batch norm over {row.bn_batch} images{test}."
 
 
 def _length(row: ResultRow) -> str:

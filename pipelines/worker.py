@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipelines import cluster, progress, room
 from pipelines.checkpoints import Checkpoints
 from pipelines.feed import Feed
+from pipelines.final import test_finished
 from pipelines.learner import Learner
 from pipelines.run import Run
-from pipelines.saving import Saver, State, all_reduce
+from pipelines.saving import Epoch, Saver, State, all_reduce
 from pipelines.task import Task
 from resnet import bn, scheduling
 from resnet.checkpoint import EpochRow
+from resnet.conditions import conditions
 from resnet.finite import NotFinite
+from resnet.norms import LayerNorms, is_watched, layer_norms
 from resnet.optim import EpochErrors, lr_at
 from resnet.steps import eval_step
 
@@ -81,19 +87,29 @@ def train(
     line = progress.Line(run.name) if task.rank == 0 else None
     saver = Saver(task, learner, checkpoints, state, line, is_preempted)
     spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
+    if state.step < task.total:
+        _note_conditions(task, learner, state)
 
     while state.step < task.total:
         epoch, first = divmod(state.step, spe)
         end = min(task.total, (epoch + 1) * spe)
-        history = [EpochErrors(row.step, row.train_error, row.top1_error) for row in state.rows]
-        state.mark()
+        history = [EpochErrors(row.step, row.train_error, _nan(row.top1_error)) for row in state.rows]
+        state.start()
         batches = task.training(epoch, first)
         while state.step < end:
             with state.waiting():
                 batch = next(batches)
             state.lr = lr_at(state.step, task.total, run.recipe.optim, run.recipe.schedule, history)
             state.replaced += batch.replaced
-            state.add(learner.step(*task.tensors(batch), epoch, state.step, state.lr))
+            watched = is_watched(state.step, task.total)
+            layers: dict[str, tuple[float, float]] = {}
+            sums = learner.step(
+                *task.tensors(batch), epoch, state.step, state.lr, partial(_look, layers) if watched else None
+            )
+            if watched:
+                loss, _, count = all_reduce(sums)
+                state.norms = (*state.norms, LayerNorms(step=state.step, loss=loss / count, layers=layers))
+            state.add(sums)
             state.step += 1
             clock.tick(state)
             if state.step % AGREE_EVERY == 0 and state.step < end:
@@ -105,37 +121,82 @@ def train(
         if last:
             learner.finish()
             _exact_statistics(task, learner, epoch + 1)
-        train, replaced, seconds, wait = state.close()
-        if replaced > run.data.max_replaced * train[2]:
-            raise ValueError(
-                f"{replaced:.0f} of {train[2]:.0f} training images of epoch {epoch} could not be decoded, more than "
-                f"data.max_replaced allows, {run.data.max_replaced:g}; jobs/write_shards.py --verify names them"
-            )
-        val = _evaluate(task, learner)
-        row = EpochRow(
-            epoch=epoch,
-            step=state.step,
-            lr=state.lr,
-            train_loss=train[0] / train[2],
-            train_error=100 * train[1] / train[2],
-            val_loss=val[0] / val[3],
-            top1_error=100 * val[1] / val[3],
-            top5_error=100 * val[2] / val[3],
-            seconds=seconds,
-            data_wait_fraction=wait / seconds,
-            images_per_second=train[2] / seconds,
-            replaced_images=int(replaced),
-        )
+        ended = state.close()
+        _require_images(run, ended, epoch)
+        due = last or (epoch + 1) % run.evaluate_every == 0
+        row = _row(epoch, state, ended, _evaluate(task, learner) if due else None)
         state.rows = (*state.rows, row)
         clock.post(state, "evaluated")
         if last or len(state.rows) % run.checkpoints.every_epochs == 0:
             saver.save(state)
-        if report is not None:
+        if report is not None and row.top1_error is not None:
             report(row)
-    saver.close()
+    saver.close()  # before the test: a run that is stopped in it has nothing to train again
+    clock.post(state, "final test")
+    test_finished(task, learner)
     clock.post(state, "done")
     if line is not None:
         line.close()
+
+
+def _note_conditions(task: Task, learner: Learner, state: State) -> None:
+    """Write down what the training runs on from here, where it is not as before. Rank 0 measures; the others wait."""
+    if task.rank != 0:
+        return
+    import ray
+
+    found = conditions(
+        task.device,
+        step=state.step,
+        world_size=task.world_size,
+        precision=learner.precision,
+        bn_batch=task.order.part,
+        versions={"ray": ray.__version__},
+    )
+    if not (state.conditions and found.is_as(state.conditions[-1])):
+        state.conditions = (*state.conditions, found)
+
+
+def _look(layers: dict[str, tuple[float, float]], network: nn.Module, scale: float) -> None:
+    layers.update(layer_norms(network, scale))
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _require_images(run: Run, ended: Epoch, epoch: int) -> None:
+    """ValueError: more of the epoch's images could not be decoded than the run allows."""
+    if ended.replaced > run.data.max_replaced * ended.sums[2]:
+        raise ValueError(
+            f"{ended.replaced:.0f} of {ended.sums[2]:.0f} training images of epoch {epoch} could not be decoded, more "
+            f"than data.max_replaced allows, {run.data.max_replaced:g}; jobs/write_shards.py --verify names them"
+        )
+
+
+def _row(epoch: int, state: State, ended: Epoch, val: list[float] | None) -> EpochRow:
+    """The figures of an epoch. val: of _evaluate, or None."""
+    loss, wrong, count = ended.sums
+    evaluated = {}
+    if val is not None:
+        evaluated = {
+            "val_loss": val[0] / val[3],
+            "top1_error": 100 * val[1] / val[3],
+            "top5_error": 100 * val[2] / val[3],
+        }
+    return EpochRow(
+        epoch=epoch,
+        step=state.step,
+        lr=state.lr,
+        train_loss=loss / count,
+        train_error=100 * wrong / count,
+        **evaluated,
+        seconds=ended.seconds,
+        cpu_seconds=ended.cpu_seconds,
+        data_wait_fraction=ended.wait / ended.seconds,
+        images_per_second=count / ended.seconds,
+        replaced_images=int(ended.replaced),
+    )
 
 
 def _report(row: EpochRow) -> None:
@@ -221,5 +282,6 @@ class _Clock:
                 saved=writer.written,
                 trouble=writer.trouble,
                 rows=tuple(row.model_dump() for row in state.rows),
+                conditions=state.conditions[-1].tags() if state.conditions else {},
             )
         )

@@ -27,7 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet.classes import ImageClass
+from resnet.conditions import Conditions
 from resnet.net import ResNet, build
+from resnet.norms import LayerNorms
 from resnet.recipe import Frozen, Recipe, sentence
 from resnet.steps import Normalize
 
@@ -36,17 +38,21 @@ EXAMPLES = "examples.safetensors"
 
 
 class EpochRow(Frozen):
-    """Global figures of one epoch, over all workers. Errors in percent, of the epoch's training steps and of val."""
+    """Global figures of one epoch, over all workers. Errors in percent, of the epoch's training steps and of val.
+
+    None: the epoch was not evaluated. seconds, cpu_seconds: of the training, wall time and CPU time of all workers.
+    """
 
     epoch: int
     step: int
     lr: float
     train_loss: float
     train_error: float
-    val_loss: float
-    top1_error: float
-    top5_error: float
+    val_loss: float | None = None
+    top1_error: float | None = None
+    top5_error: float | None = None
     seconds: float
+    cpu_seconds: float = 0.0
     data_wait_fraction: float = 0.0
     images_per_second: float
     replaced_images: int = 0
@@ -55,8 +61,9 @@ class EpochRow(Frozen):
 class Progress(Frozen):
     """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count.
 
-    sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait: its time of
-    training, and the part of it that was spent waiting for data.
+    sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait, cpu_seconds:
+    its time of training, the part of it that was spent waiting for data, and CPU time over all ranks. conditions: of
+    each start that differs from the one before; norms: of gradients and weights at a few steps.
     """
 
     step: int
@@ -67,6 +74,23 @@ class Progress(Frozen):
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
     seconds: float = 0.0
     wait: float = 0.0
+    cpu_seconds: float = 0.0
+    conditions: tuple[Conditions, ...] = ()
+    norms: tuple[LayerNorms, ...] = ()
+
+    @property
+    def top1_error(self) -> float | None:
+        """Of the newest evaluation."""
+        return next((row.top1_error for row in reversed(self.rows) if row.top1_error is not None), None)
+
+    @property
+    def train_error(self) -> float | None:
+        """Running error of the newest whole epoch; of an unfinished one where there is no other."""
+        if not self.rows:
+            return None
+        steps = [row.step - before for row, before in zip(self.rows, (0, *(r.step for r in self.rows)), strict=False)]
+        whole = [row for row, n in zip(self.rows, steps, strict=True) if n == max(steps)]
+        return whole[-1].train_error
 
 
 @dataclass

@@ -8,14 +8,16 @@ for much time. JSON is the wire format: `recipe.model_dump_json()`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from resnet import table
 from resnet.settings import Frozen, Images, Loss, Optim, Schedule, sentence
 
-__all__ = ["VARIANTS", "Frozen", "Images", "Loss", "Optim", "Recipe", "Schedule", "recipe", "sentence"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+__all__ = ["VARIANTS", "Frozen", "Images", "Loss", "Optim", "Precision", "Recipe", "Schedule", "recipe", "sentence"]
 
 
 class Recipe(Frozen):
@@ -34,6 +36,23 @@ class Recipe(Frozen):
         float | None,
         Field(gt=0, lt=1, description="decay a step of the moving average of the weights, which is what is evaluated"),
     ] = None
+    bn_batch: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="images of one pass through the network, over which batch norm normalises: the paper's 64 for "
+            "CIFAR and 32 for ImageNet, whatever the number of workers. A worker adds the gradients of as many passes "
+            "as its part of the batch needs. None: one pass with a worker's part, with 1:4 workers a quarter of the "
+            "batch",
+        ),
+    ] = None
+    precision: Annotated[
+        Precision,
+        Field(
+            description="of the matrix products in training. auto: bfloat16 where the hardware multiplies it natively, "
+            "and what a run began with where it goes on"
+        ),
+    ] = "auto"
     bn_examples: Annotated[
         int | None,
         Field(
@@ -70,11 +89,18 @@ class Recipe(Frozen):
     def _settings_have_an_effect(self) -> Self:
         if self.zero_init_last_bn and table.parse(self.network).shortcut == "none":
             raise ValueError(f"zero_init_last_bn must be False for {self.network}: without shortcuts its output is 0")
+        if self.optim.batch_size % (self.bn_batch or 1):
+            raise ValueError(f"bn_batch must divide optim.batch_size, {self.optim.batch_size}, got {self.bn_batch}")
         if self.bn_examples is not None and self.bn_examples < self.optim.batch_size:
             raise ValueError(
                 f"bn_examples must be at least optim.batch_size, {self.optim.batch_size}, got {self.bn_examples}"
             )
         return self
+
+    @property
+    def passes(self) -> int:
+        """Passes of a batch through the network that batch norm keeps apart: at most so many workers share it."""
+        return self.optim.batch_size // (self.bn_batch or 1)
 
     @property
     def name(self) -> str:
@@ -115,6 +141,7 @@ def imagenet_paper(network: str) -> Recipe:
         images=images,
         optim=Optim(batch_size=256),
         schedule=schedule,
+        bn_batch=32,  # 256 images on 8 GPUs: the authors' release
         bn_examples=51_200,
         steps=600_000,
     )
@@ -129,7 +156,9 @@ def cifar10_paper(network: str) -> Recipe:
     boundaries = (32_000 / 64_000, 48_000 / 64_000)
     schedule = Schedule(kind="step", milestones=boundaries, gamma=0.1, gentle_lr=lr, gentle_error=error)
     images = Images(size=32, policy="pad-crop", pad=4, flip=True)
-    return Recipe(network=network, images=images, optim=Optim(batch_size=128), schedule=schedule, steps=64_000)
+    # 128 images on two GPUs, whose batch norms know nothing of each other
+    optim = Optim(batch_size=128)
+    return Recipe(network=network, images=images, optim=optim, schedule=schedule, bn_batch=64, steps=64_000)
 
 
 def imagenet_90(network: str) -> Recipe:

@@ -7,9 +7,12 @@ A file *.json of the folder holds one row or a list of rows. pipelines/results.p
     {"recipe": {"network": "cifar10-resnet20-A", ...}, "seed": 0, "engine": "ray", "commit": "07c0fcd...",
      "hardware": "2 cores, ...", "data": {"name": "cifar10", "sha256": "...", "train": 50000, "val": 10000},
      "steps": 6400, "total": 6400, "seconds": 812.5, "protocol": "single", "top1_error": 9.1, "top5_error": 0.4,
-     "train_error": 2.0, "curve": [[390, 0.1, 1.62, 59.8, 51.3], ...], "evaluations": [], "responses": []}
+     "train_error": 2.0, "curve": [[390, 0.1, 1.62, 59.8, 51.3], ...], "evaluations": [], "responses": [],
+     "cpu_seconds": 1590.1, "conditions": [{"hardware": ..., "precision": "bfloat16", "bn_batch": 64, ...}],
+     "final": {"train_error": 1.2, "top1_error": 9.08, ...}, "norms": [{"step": 0, "loss": 2.34, "layers": {...}}, ...]}
 
-Errors are in percent. A row names no path of the machine that made it.
+Rows of before November 27, 2026 lack what the last two lines have: nothing is known of it. Errors are in percent. A row
+names no path of the machine that made it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from resnet.conditions import Conditions
+from resnet.final_test import FinalTest, Percent
+from resnet.norms import LayerNorms
 from resnet.recipe import Frozen, Recipe, recipe, sentence
 from resnet.table import parse
 from resnet.views import ViewProtocol
@@ -31,8 +37,6 @@ from resnet.views import ViewProtocol
 PAPERS_DATA = {"cifar10": (50_000, 10_000), "imagenet": (1_281_167, 50_000)}
 GENTLE = ("gentle_lr", "gentle_error")  # of the schedule: what section 4.2 changes for 110 layers and more
 GAINS = ("evaluations", "responses", "note")  # what a row may be given after its training has ended
-
-Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class DataSet(Frozen):
@@ -75,9 +79,11 @@ class Response(Frozen):
 class ResultRow(Frozen):
     """A finished training of a recipe with a seed.
 
-    steps, total: done, and of the whole schedule; seconds: of the training; protocol: of top1_error and top5_error, in
-    percent of all validation images after the last step; train_error: of the last epoch's steps; note: what a reader
-    must know.
+    steps, total: done, and of the whole schedule; seconds, cpu_seconds: of the training's steps, wall time and CPU time
+    of all workers; protocol: of top1_error and top5_error, in percent of all validation images after the last step, in
+    the training's precision; train_error: running error of the last whole epoch's augmented images; final: the finished
+    network on both splits, in float32; conditions: of each start; norms: of gradients and weights at a few steps;
+    note: what a reader must know.
     """
 
     recipe: Recipe
@@ -96,6 +102,10 @@ class ResultRow(Frozen):
     curve: tuple[CurveRow, ...] = ()
     evaluations: tuple[Evaluated, ...] = ()
     responses: tuple[Response, ...] = ()
+    cpu_seconds: float | None = None
+    conditions: tuple[Conditions, ...] = ()
+    final: FinalTest | None = None
+    norms: tuple[LayerNorms, ...] = ()
     note: str = ""
 
     @model_validator(mode="after")
@@ -110,9 +120,19 @@ class ResultRow(Frozen):
         return f"{self.recipe.name}.s{self.seed}"
 
     @property
+    def precision(self) -> str | None:
+        """Of the matrix products in training; None: not recorded."""
+        return self.conditions[-1].precision if self.conditions else None
+
+    @property
+    def bn_batch(self) -> int | None:
+        """Images over which batch norm normalised in training; None: not recorded."""
+        return self.conditions[-1].bn_batch if self.conditions else None
+
+    @property
     def is_papers_schedule(self) -> bool:
-        """Whether the recipe is the paper's to the last field, and so the schedule's length."""
-        return self.recipe == recipe(self.recipe.network)
+        """Whether the recipe is the paper's to the last field, and so the schedule's length; whatever the precision."""
+        return self.recipe.model_copy(update={"precision": "auto"}) == recipe(self.recipe.network)
 
     @property
     def is_papers_data(self) -> bool:
@@ -128,10 +148,17 @@ class ResultRow(Frozen):
 
     @property
     def setting(self) -> str:
-        """Two rows with the same setting differ in network and seed only: their figures can be compared."""
-        shared = self.recipe.model_dump(mode="json", exclude={"network": True, "schedule": set(GENTLE)})
-        family = parse(self.recipe.network).family
-        return json.dumps([family, shared, self.total, self.data.sha256, self.engine], sort_keys=True)
+        """Two rows with the same setting differ in network and seed only: their figures can be compared.
+
+        A gentle start that the paper has too, for 110 layers and more, makes no difference; any other does.
+        """
+        schedule, papers = self.recipe.schedule, recipe(self.recipe.network).schedule
+        gentle = [getattr(schedule, name) for name in GENTLE]
+        own = set(GENTLE) if gentle == [getattr(papers, name) for name in GENTLE] else set()
+        hidden = {"network": True, "precision": True, "bn_batch": True, "schedule": own}
+        shared = self.recipe.model_dump(mode="json", exclude=hidden)
+        decided = [self.total, self.data.sha256, self.engine, self.precision, self.bn_batch]
+        return json.dumps([parse(self.recipe.network).family, shared, *decided], sort_keys=True)
 
     @property
     def file_name(self) -> str:
@@ -139,10 +166,15 @@ class ResultRow(Frozen):
         return f"{self.name}-{hashlib.sha256(self.setting.encode()).hexdigest()[:8]}.json"
 
     def errors(self, protocol: str) -> tuple[float, float] | None:
-        """Top-1 and top-5 error by a protocol, or None if it was not evaluated so."""
+        """Top-1 and top-5 error by a protocol, in float32 where that is known; None if it was not evaluated so."""
+        found = [e for e in self.evaluations if e.protocol == protocol and not e.mirror]
+        found.sort(key=lambda evaluated: evaluated.precision == "float32")  # the last of them counts
+        if found and found[-1].precision == "float32":
+            return found[-1].top1_error, found[-1].top5_error
+        if protocol == self.protocol and self.final is not None:
+            return self.final.top1_error, self.final.top5_error
         if protocol == self.protocol:
             return self.top1_error, self.top5_error
-        found = [e for e in self.evaluations if e.protocol == protocol and not e.mirror]
         return (found[-1].top1_error, found[-1].top5_error) if found else None
 
 

@@ -114,7 +114,7 @@ class Classifier:
         self.recipe = checkpoint.recipe
         self.run: str = f"{self.recipe.name}.s{checkpoint.run.get('seed', 0)}"
         self.classes = checkpoint.progress.classes
-        self.top1_error = checkpoint.progress.rows[-1].top1_error if checkpoint.progress.rows else None
+        self.top1_error = checkpoint.progress.top1_error
         images = self.recipe.images.for_evaluation()
         self.size = images.size
         self.shorter_side = images.eval_side

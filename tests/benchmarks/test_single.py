@@ -31,7 +31,7 @@ def short(variant: str = "paper", **changes: object) -> Recipe:
     """ResNet-8 with batches of 32: 10 steps an epoch of 350 images."""
     base = recipe(f"cifar10-resnet8@{variant}")
     optim = {**base.optim.model_dump(), "batch_size": 32, "lr": 0.02}
-    return Recipe(**{**base.model_dump(), "optim": optim, "epochs": None, "steps": 15, **changes})
+    return Recipe(**{**base.model_dump(), "optim": optim, "bn_batch": None, "epochs": None, "steps": 15, **changes})
 
 
 @pytest.fixture(scope="module")

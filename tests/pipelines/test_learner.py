@@ -55,10 +55,10 @@ def data() -> tuple[Source, Feed]:
 def small(storage: Path, recipe: dict[str, Any] | None = None, **changes: Any) -> Run:
     """ResNet-8 on the digits for 24 steps, two more than an epoch holds; saved after 16, 22 and 24."""
     run = standard("cifar10-resnet8", data_is_given=False)
-    wanted = run.recipe.model_dump() | {"epochs": None, "steps": STEPS} | (recipe or {})
-    fields = {"scaling": {"workers": 1, "precision": "float32"}, "storage": str(storage)} | changes
+    wanted = run.recipe.model_dump() | {"epochs": None, "steps": STEPS, "precision": "float32", "bn_batch": None}
+    fields = {"scaling": {"workers": 1}, "storage": str(storage)} | changes
     checkpoints = {"every_steps": 1, "keep": 9}
-    return Run(**(run.model_dump() | {"recipe": wanted, "checkpoints": checkpoints} | fields))
+    return Run(**(run.model_dump() | {"recipe": wanted | (recipe or {}), "checkpoints": checkpoints} | fields))
 
 
 def trained(run: Run, data: tuple[Source, Feed]) -> Checkpoint:
@@ -78,13 +78,13 @@ def same(a: Checkpoint, b: Checkpoint) -> bool:
 GENTLE = {"kind": "step", "milestones": (0.5,), "gamma": 0.1, "gentle_lr": 1e-4, "gentle_error": 80}
 KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "averaged weights": ({"ema": 0.9}, {}),
-    "passes of 16 images": ({}, {"micro_batch": 16}),
+    "passes of 16 images": ({"bn_batch": 16}, {}),
     "mixed images": ({"loss": {"mixup": 0.2, "cutmix": 1.0}}, {}),
     "last batch norms at zero": ({"zero_init_last_bn": True}, {}),
-    "bfloat16": ({}, {"precision": "bfloat16"}),
-    "float16": ({}, {"precision": "float16"}),
+    "bfloat16": ({"precision": "bfloat16"}, {}),
+    "float16": ({"precision": "float16"}, {}),
 }
-FLOAT32 = {"workers": 1, "precision": "float32"}
+ALONE = {"workers": 1}
 EVERYTHING = {"ema": 0.9, "loss": {"mixup": 0.2, "cutmix": 1.0}, "bn_examples": 512, "schedule": GENTLE}
 
 
@@ -92,7 +92,7 @@ EVERYTHING = {"ema": 0.9, "loss": {"mixup": 0.2, "cutmix": 1.0}, "bn_examples": 
 def test_a_knob_changes_the_network_that_is_saved(knob: str, data: tuple[Source, Feed], tmp_path: Path) -> None:
     recipe, scaling = KNOBS[knob]
     saved = []
-    for run in (small(tmp_path), small(tmp_path, recipe, scaling=FLOAT32 | scaling)):
+    for run in (small(tmp_path), small(tmp_path, recipe, scaling=ALONE | scaling)):
         task = Task(run, data[1], 0, 1, CPU)
         learner = Learner(task, None)
         learner.step(*task.tensors(next(task.training(0, 0))), 0, 0, 0.1)
@@ -109,12 +109,12 @@ class Dying(Task):
         raise ConnectionError("the data are gone")
 
 
-@pytest.mark.parametrize(("recipe", "scaling"), [({}, {"precision": "auto"}), (EVERYTHING, {"micro_batch": 16})])
+@pytest.mark.parametrize(("recipe", "scaling"), [({"precision": "auto"}, {}), (EVERYTHING | {"bn_batch": 16}, {})])
 def test_a_stopped_run_goes_on_bit_for_bit(
     recipe: dict[str, Any], scaling: dict[str, Any], data: tuple[Source, Feed], tmp_path: Path
 ) -> None:
-    expected = trained(small(tmp_path / "whole", recipe, scaling=FLOAT32 | scaling), data)
-    stopped = small(tmp_path / "stopped", recipe, scaling=FLOAT32 | scaling)
+    expected = trained(small(tmp_path / "whole", recipe, scaling=ALONE | scaling), data)
+    stopped = small(tmp_path / "stopped", recipe, scaling=ALONE | scaling)
     with pytest.raises(ConnectionError):
         train(Dying(stopped, data[1], 0, 1, CPU))
     saved = Checkpoints(f"{stopped.storage_path}/{stopped.name}", 1)
@@ -148,7 +148,7 @@ def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
 
 
 def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[Source, Feed], tmp_path: Path) -> None:
-    run = small(tmp_path, scaling={"workers": 1, "precision": "float16"})
+    run = small(tmp_path, recipe={"precision": "float16"})
     task = Task(run, data[1], 0, 1, CPU)
     first = Learner(task, None)
     batch = next(task.training(0, 0))
@@ -169,7 +169,7 @@ def test_a_checkpoint_is_laid_out_before_it_is_handed_to_its_writer(data: tuple[
 
 
 def test_a_first_step_that_float16_skips_leaves_nothing_behind(data: tuple[Source, Feed], tmp_path: Path) -> None:
-    task = Task(small(tmp_path, scaling={"workers": 1, "precision": "float16"}), data[1], 0, 1, CPU)
+    task = Task(small(tmp_path, recipe={"precision": "float16"}), data[1], 0, 1, CPU)
     learner = Learner(task, None)
     before = learner.network.get_parameter("conv1.weight").detach().clone()
     pixels, labels = task.tensors(next(task.training(0, 0)))
@@ -201,7 +201,7 @@ def test_the_fused_optimiser_takes_the_step_of_the_paper(
     channels_last: bool, world_size: int, data: tuple[Source, Feed], tmp_path: Path
 ) -> None:
     """It trusts that gradients lie in memory as their parameters do, which DDP's buckets must not change."""
-    run = small(tmp_path, scaling=FLOAT32 | {"channels_last": channels_last})
+    run = small(tmp_path, scaling=ALONE | {"channels_last": channels_last})
     task = Task(run, data[1], 0, world_size, CPU)
     learner, expected = Learner(task, None), []
     parameters = [p for p in learner.network.parameters() if p.requires_grad]
@@ -219,7 +219,7 @@ def test_the_fused_optimiser_takes_the_step_of_the_paper(
 
 
 def test_a_worker_alone_computes_what_it_would_inside_ddp(data: tuple[Source, Feed], tmp_path: Path) -> None:
-    task = Task(small(tmp_path, scaling={"workers": "1:4", "precision": "float32"}), data[1], 0, 1, CPU)
+    task = Task(small(tmp_path, scaling={"workers": "1:4"}), data[1], 0, 1, CPU)
     alone, inside = Learner(task, None), Learner(task, None)
     inside.model = inside._distributed()
     batches = task.training(0, 0)
@@ -236,7 +236,7 @@ def test_the_step_of_a_batch_in_four_parts_is_the_same_at_any_number_of_workers(
     world_size: int, data: tuple[Source, Feed], tmp_path: Path
 ) -> None:
     """Ranks in turn in this process; DDP takes the mean of their gradients. Three workers have 2, 1 and 1 parts."""
-    run = small(tmp_path, scaling={"workers": "1:4", "precision": "float32"})
+    run = small(tmp_path, scaling={"workers": "1:4"})
     first = next(Task(run, data[1], 0, 1, CPU).training(0, 0))
     gradients, ids = [], []
     for rank in range(world_size):

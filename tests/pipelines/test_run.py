@@ -27,19 +27,43 @@ def test_workers_are_a_number_or_a_range(workers: int | str | None, least: int, 
 
 
 def test_a_range_needs_room_for_its_least() -> None:
-    resolved = Scaling(workers="1:4").resolve(2, 0)
+    resolved = Scaling(workers="1:4").resolve(2, 0, 64)
     assert (resolved.workers, resolved.cpus_per_worker, resolved.threads) == ("1:4", 0.25, 1)
-    assert Scaling(workers="1:4", gpu=True).resolve(8, 1).most == 4
+    assert Scaling(workers="1:4", gpu=True).resolve(8, 1, 64).most == 4
     with pytest.raises(ValueError, match=r"scaling.workers must be at most the cluster's 1 GPUs, got 2:4"):
-        Scaling(workers="2:4", gpu=True).resolve(8, 1)
+        Scaling(workers="2:4", gpu=True).resolve(8, 1, 64)
 
 
-def test_a_pass_is_a_workers_part_of_the_batch_unless_it_is_given() -> None:
-    assert [run(**s).part for s in ({"workers": 2}, {"workers": "1:4"}, {"workers": 2, "micro_batch": 8})] == [
-        32,
-        16,
-        8,
-    ]
+def test_batch_norms_group_is_the_recipes_whatever_the_number_of_workers() -> None:
+    """The paper's 64 for CIFAR and 32 for ImageNet; without one it is a worker's part of the batch."""
+    assert [standard(name).part for name in ("cifar10-resnet20", "imagenet-resnet50")] == [64, 32]
+    assert [run(workers=workers).part for workers in (1, 2)] == [32, 32]
+    with pytest.raises(
+        ValueError, match=r"recipe\.bn_batch must divide a worker's part of the batch, 16 .* keeps 2 pass"
+    ):
+        run(workers=4)
+    base = run().recipe
+    free = base.model_copy(update={"bn_batch": None})
+    parts = [Run(recipe=free, scaling=Scaling(workers=w)).part for w in (1, 2, "1:4")]
+    assert parts == [64, 32, 16]
+    with pytest.raises(ValueError, match=r"bn_batch must divide optim.batch_size, 64, got 24"):
+        Run(recipe=base.model_dump() | {"bn_batch": 24})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "passes", "workers"),
+    [(2, 0, 2, 2), (16, 0, 1, 1), (48, 6, 8, 4), (48, 7, 8, 4), (96, 12, 256, 8), (48, 3, 128, 2), (48, 5, 100, 5)],
+)
+def test_workers_that_nobody_named_share_the_batch_evenly(cpus: int, gpus: int, passes: int, workers: int) -> None:
+    assert Scaling().resolve(cpus, gpus, passes).workers == workers
+
+
+def test_a_run_of_before_is_read_with_its_precision_and_group() -> None:
+    before = run(workers=2).model_dump()
+    del before["recipe"]["precision"], before["recipe"]["bn_batch"]
+    before["scaling"] |= {"precision": "float32", "micro_batch": 16}
+    found = Run(**before)
+    assert (found.recipe.precision, found.recipe.bn_batch) == ("float32", 16)
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.data())

@@ -77,15 +77,15 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
 
 def test_trials_share_the_cpus_and_gpus_that_there_are(tmp_path: Path) -> None:
     asked = plan("table6", tmp_path)[0].run.scaling
-    scaling, concurrent = fit_in(asked, 8, None, 2, 0)
+    scaling, concurrent = fit_in(asked, 2, 8, None, 2, 0)
     assert (concurrent, scaling.workers, scaling.threads, scaling.gpu) == (2, 1, 1, False)
     assert 2 * ((scaling.cpus_per_worker or 0) + (scaling.data_cpus or 0)) <= 2
-    scaling, concurrent = fit_in(asked, 8, 3, 2, 0)
+    scaling, concurrent = fit_in(asked, 2, 8, 3, 2, 0)
     assert concurrent == 3, "parts of CPUs"
     assert 3 * ((scaling.cpus_per_worker or 0) + (scaling.data_cpus or 0)) <= 2
-    scaling, concurrent = fit_in(asked, 8, None, 16, 4)
+    scaling, concurrent = fit_in(asked, 2, 8, None, 16, 4)
     assert (concurrent, scaling.gpu, scaling.gpus_per_worker) == (4, True, None)
-    scaling, concurrent = fit_in(asked, 8, 6, 16, 2)
+    scaling, concurrent = fit_in(asked, 2, 8, 6, 16, 2)
     assert (concurrent, scaling.gpu, scaling.gpus_per_worker) == (6, True, 0.33)
 
 

@@ -42,12 +42,65 @@ def test_the_outcome_is_what_the_checkpoint_and_the_validation_split_say(finishe
     checkpoint = load(outcome.checkpoint)
     assert outcome.examples == 360, "every validation image counts once"
     assert checkpoint.progress.step == outcome.steps == 2 * (1437 // 64)
-    assert checkpoint.recipe == run.recipe
+    assert checkpoint.recipe.model_copy(update={"precision": "auto"}) == run.recipe
+    assert checkpoint.recipe.precision in ("float32", "bfloat16"), "what auto was"
     assert [row.epoch for row in checkpoint.progress.rows] == [0, 1]
     wrong, total = count_errors(run, outcome.checkpoint)
     assert total == 360
     # bfloat16 and another batch size may turn a borderline image
     assert abs(100 * wrong / total - outcome.top1_error) < 0.6
+
+
+def test_the_finished_network_is_tested_once_more_and_its_answers_kept(finished: tuple[Run, Outcome]) -> None:
+    """Both splits in float32, each image once over two workers; the row says what was trained on what."""
+    import hashlib
+
+    from pyarrow import parquet
+
+    from pipelines.results import row_of
+
+    run, outcome = finished
+    row = row_of(run.folder)
+    assert row.final is not None
+    wrong, _ = count_errors(run, outcome.checkpoint)
+    assert 100 * wrong / 360 == pytest.approx(row.final.top1_error, abs=0.3)
+    file = Path(run.folder, "predictions.parquet")
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == row.final.predictions_sha256
+    answers = parquet.read_table(file).to_pydict()
+    assert len(set(answers["key"])) == 360
+    right = [top[0] == label for top, label in zip(answers["top"], answers["label"], strict=True)]
+    assert row.final.are_right().tolist() == right
+    assert row.final.train_examples == 1437
+    assert row.final.train_error < row.train_error + 5, "without augmentation it is not worse"
+    (conditions,) = row.conditions
+    assert (conditions.world_size, conditions.bn_batch, conditions.threads) == (2, 32, 1)
+    assert conditions.precision == load(outcome.checkpoint).recipe.precision
+    assert [norms.step for norms in row.norms] == [0, 43]
+    assert row.norms[0].layers["conv1"][0] > 0
+    assert 1.5 < row.norms[0].loss < 4
+    assert row.cpu_seconds > 0.5 * row.seconds
+
+
+def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(finished: tuple[Run, Outcome]) -> None:
+    run, outcome = finished
+    began = load(outcome.checkpoint).recipe.precision
+    other = "float32" if began == "bfloat16" else "bfloat16"
+    for precision in (began, "auto"):
+        recipe = run.recipe.model_copy(update={"precision": precision})
+        assert fit(run.model_copy(update={"recipe": recipe}), show=False) == outcome
+    recipe = run.recipe.model_copy(update={"precision": other})
+    with pytest.raises(ValueError, match=rf"recipe\.precision must be {began} as in the run .*, got {other}"):
+        fit(run.model_copy(update={"recipe": recipe}), show=False)
+
+
+def test_a_run_may_be_evaluated_rarely_and_its_end_always_is(ray_local: Any, tmp_path: Path) -> None:
+    run = small(tmp_path, epochs=3, evaluate_every=2)
+    outcome = fit(run, show=False)
+    errors = [row.top1_error for row in load(outcome.checkpoint).progress.rows]
+    assert [error is None for error in errors] == [True, False, False]
+    assert outcome.top1_error == errors[-1]
+    steps = [metric.step for metric in tracking.client().get_metric_history(outcome.mlflow_run, "top1_error")]
+    assert steps == [44, 66]
 
 
 def count_errors(run: Run, path: str) -> tuple[int, int]:
@@ -179,7 +232,7 @@ def test_no_autoscaler_is_asked_on_one_machine(ray_local: Any, tmp_path: Path) -
         ({"scaling": {"workers": 3}}, "multiple of scaling.workers, got 64 and 3"),
         ({"scaling": {"workers": 0}}, "scaling.workers must be a number of at least 1, or LEAST:MOST .*, got 0"),
         ({"scaling": {"workers": "4:2"}}, "scaling.workers must be a number of at least 1, or LEAST:MOST .*, got 4:2"),
-        ({"scaling": {"workers": 2, "micro_batch": 12}}, "must divide a worker's part of the batch, 32 images, got 12"),
+        ({"scaling": {"workers": 4}}, "recipe.bn_batch must divide a worker's part of the batch, 16 images, got 32"),
         ({"data": {"holdout": 1437}}, "data.holdout must leave training images, got 1437 of 1437"),
         ({"resume": "/nowhere/step-1"}, "resume must be never, auto or a checkpoint, got /nowhere/step-1"),
     ],

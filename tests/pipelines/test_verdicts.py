@@ -108,5 +108,6 @@ def test_a_setting_is_described_in_words(row):
     (setting,) = settings([row("cifar10-resnet20")])
     assert describe(setting) == (
         "64,000 steps of 128 images on CIFAR-10 (50,000 training and 10,000 validation images), lr 0.1, times 0.1 at "
-        "50 % and 75 % of the training; made by the pipeline on Ray on a machine of the tests."
+        "50 % and 75 % of the training; made by the pipeline on Ray on a machine of the tests. "
+        "Precision and the images over which batch norm normalised were not recorded."
     )

@@ -1,7 +1,10 @@
 import json
 
+import numpy as np
 import pytest
 
+from resnet.conditions import Conditions
+from resnet.final_test import FinalTest, packed, unpacked
 from resnet.recipe import Recipe, recipe
 from resnet.results import CurveRow, DataSet, Evaluated, Response, ResultRow, read_results, write_results
 
@@ -98,6 +101,61 @@ def test_rows_share_a_setting_if_they_differ_in_network_and_seed_only():
     }
     assert len(others | same) == 5
     assert len({found.file_name for found in (row(), row(seed=5), row("cifar10-plain56"), row(engine="single"))}) == 4
+
+
+CONDITIONS = Conditions(
+    hardware="1 core of the tests",
+    gflops={"float32": 90.0, "bfloat16": 200.0},
+    world_size=1,
+    threads=1,
+    precision="bfloat16",
+    bn_batch=64,
+    jpeg_engine="libjpeg",
+    versions={"torch": "2.15.0"},
+)
+FINAL = FinalTest(
+    train_error=1.5,
+    train_examples=50_000,
+    top1_error=9.01,
+    top5_error=0.4,
+    examples=3,
+    predictions_sha256="0" * 64,
+    right=packed(np.array([True, False, True])),
+)
+
+
+def test_what_decides_the_network_decides_the_setting():
+    """Precision, batch norm's group and a gentle start that the paper does not have; not the speed or the step."""
+    found = row(conditions=(CONDITIONS,))
+    fast = CONDITIONS.model_copy(update={"gflops": {"float32": 1.0}, "step": 7})
+    assert row(conditions=(CONDITIONS, fast)).setting == found.setting
+    schedule = recipe("cifar10-resnet20").schedule.model_copy(update={"gentle_lr": 0.01, "gentle_error": 80.0})
+    gentle = recipe("cifar10-resnet20").model_copy(update={"schedule": schedule})
+    others = [
+        row(),
+        row(conditions=(CONDITIONS.model_copy(update={"precision": "float32"}),)),
+        row(conditions=(CONDITIONS.model_copy(update={"bn_batch": 128}),)),
+        row(conditions=(CONDITIONS,), recipe=gentle),
+    ]
+    assert len({other.setting for other in others} | {found.setting}) == 5
+    assert row("cifar10-resnet110", conditions=(CONDITIONS,)).setting == found.setting, "section 4.2 starts it gently"
+    assert not row(recipe=gentle).is_papers_schedule
+    chosen = recipe("cifar10-resnet20").model_copy(update={"precision": "bfloat16"})
+    assert row(recipe=chosen, conditions=(CONDITIONS,)).is_papers_setting
+
+
+def test_the_finished_network_in_float32_is_what_tables_show(tmp_path):
+    whole = row(final=FINAL, conditions=(CONDITIONS,), cpu_seconds=60.0)
+    assert whole.errors("single") == (9.01, 0.4)
+    half = Evaluated(protocol="single", top1_error=9.5, top5_error=0.5, examples=3, precision="bfloat16")
+    full = Evaluated(protocol="single", top1_error=9.02, top5_error=0.5, examples=3, precision="float32")
+    assert row(evaluations=(half,)).errors("single") == (50.0, 5.0)
+    assert row(evaluations=(full, half), final=FINAL).errors("single") == (9.02, 0.5)
+    assert whole.final.are_right().tolist() == [True, False, True]
+    write_results(tmp_path, [whole])
+    assert read_results(tmp_path) == (whole,)
+    with pytest.raises(ValueError, match="right must hold 30 images, got 8 bits"):
+        unpacked(FINAL.right, 30)
 
 
 def test_errors_are_found_by_protocol():
