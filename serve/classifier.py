@@ -135,7 +135,7 @@ class Classifier:
 
     def crop(self, data: bytes) -> np.ndarray:
         """The evaluation's crop of an encoded image, upright: (size, size, 3) uint8. ValueError if it is none."""
-        return center_crop(data, self.size, self.shorter_side, exif=True)
+        return center_crop(data, self.size, self.shorter_side)
 
     @torch.inference_mode()
     def run_batch(self, images: Sequence[np.ndarray]) -> list[Answer]:
