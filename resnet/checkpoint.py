@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet.classes import ImageClass
+from resnet.grey_range import GreyRange
 from resnet.net import ResNet, build
 from resnet.recipe import Frozen, Recipe, sentence
 from resnet.steps import Normalize
@@ -55,6 +56,7 @@ class EpochRow(Frozen):
 class Progress(Frozen):
     """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count.
 
+    grey_range: levels (low, high) of the data's grey images of more than 8 bits that became 0 and 255, None: all.
     sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait: its time of
     training, and the part of it that was spent waiting for data.
     """
@@ -64,6 +66,7 @@ class Progress(Frozen):
     examples: int
     classes: tuple[ImageClass, ...]
     rows: tuple[EpochRow, ...] = ()
+    grey_range: tuple[int, int] | None = None
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
     seconds: float = 0.0
     wait: float = 0.0
@@ -87,6 +90,11 @@ class Checkpoint:
     def recipe(self) -> Recipe:
         """The recipe of the run that wrote it."""
         return Recipe(**self.run["recipe"])
+
+    @property
+    def grey_range(self) -> GreyRange | None:
+        """The range of grey levels that images of more than 8 bits must be decoded with."""
+        return None if self.progress.grey_range is None else GreyRange(*self.progress.grey_range)
 
     def network(self) -> ResNet:
         """The trained network in evaluation mode."""

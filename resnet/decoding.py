@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -23,18 +24,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CorruptImage",
+    "Decoded",
     "RefusedKind",
     "TooLarge",
     "TooMuchWork",
     "decode",
+    "decode_noting",
     "decode_reduced",
     "grey_levels",
-    "orientation_of",
+    "open_by_pillow",
     "size_of",
 ]
 
 MAX_PIXELS = LIMITS.pixels
 Made = TypeVar("Made")
+
+
+class Decoded(NamedTuple):
+    """pixels: (H, W, 3) uint8; orientation: EXIF's, 1 to 8."""
+
+    pixels: np.ndarray
+    orientation: int
 
 
 def decode(
@@ -43,23 +53,40 @@ def decode(
     """Bytes of an image file -> (H, W, 3) uint8 RGB, equal to Pillow's.
 
     grey_range: of levels that becomes 0 to 255, for grey images of more than 8 bits. None: all levels of the type.
-    as_stored: leave out the EXIF orientation, for boxes in coordinates of the file.
+    as_stored: leave out the EXIF orientation, for boxes in coordinates of a JPEG.
     Raises RefusedKind, TooLarge or TooMuchWork before decoding, CorruptImage if there is no picture.
     """
+    stored = _decode_stored(data, grey_range, limits)
+    return stored.pixels if as_stored else image_orientation.upright(*stored)
+
+
+def decode_noting(data: region.Data, grey_range: GreyRange | None = None, limits: Limits = LIMITS) -> Decoded:
+    """As decode, with the orientation that was applied."""
+    pixels, orientation = _decode_stored(data, grey_range, limits)
+    if data[:2] in (b"II", b"MM"):  # a TIFF
+        orientation = image_headers.tiff_orientation(bytes(data))
+        return Decoded(pixels, orientation)
+    return Decoded(image_orientation.upright(pixels, orientation), orientation)
+
+
+def _decode_stored(data: region.Data, grey_range: GreyRange | None, limits: Limits) -> Decoded:
+    """Pixels as stored, and the orientation that is to be applied. TIFF's are upright: Pillow turns them itself."""
     data = bytes(data)  # a copy of what is none yet: Pillow's readers keep it
     header = region.read_header(data, limits)
-    image = None
     if header is not None:
         limits.check_bytes(len(data))
-        try:
-            image = simplejpeg.decode_jpeg(data, strict=False)  # as libjpeg does for Pillow: its warnings are no errors
-        except ValueError:
-            image = None
-    if header is None or image is None:
-        image, orientation = _decode_any(data, grey_range, limits)
-    else:
-        orientation = header.orientation
-    return image if as_stored else image_orientation.upright(image, orientation)
+        with suppress(ValueError):  # Pillow says what is wrong
+            # as libjpeg does for Pillow: its warnings are no errors
+            return Decoded(simplejpeg.decode_jpeg(data, strict=False), header.orientation)
+    kind = image_headers.check(data, limits)
+    if kind.name == "PNM":
+        return Decoded(_decode_pnm(data, grey_range, limits), 1)
+    image = open_by_pillow(data, limits)
+    pixels = _loaded(image, lambda: _to_rgb(image, grey_range))
+    if kind.name == "JPEG":
+        frame = jpeg_scans.read_frame(data, limits)
+        return Decoded(pixels, frame.orientation if frame else 1)
+    return Decoded(pixels, 1 if kind.name == "TIFF" else _noted_orientation(image))
 
 
 def decode_reduced(data: bytes, shorter_side: int, limits: Limits = LIMITS) -> np.ndarray:
@@ -125,20 +152,6 @@ def size_of(data: bytes, limits: Limits = LIMITS) -> tuple[int, int]:
     return height, width
 
 
-def orientation_of(data: bytes) -> int:
-    """EXIF orientation of an image that decodes, 1 to 8; 1, upright, if it is absent or damaged."""
-    kind = image_headers.check(data)
-    if kind.name == "JPEG":
-        frame = jpeg_scans.read_frame(data)
-        return frame.orientation if frame else 1
-    if kind.name == "TIFF":
-        return image_headers.tiff_orientation(data)
-    if kind.name == "PNM":
-        return 1
-    image = open_by_pillow(data)
-    return _loaded(image, lambda: _noted_orientation(image))
-
-
 def open_by_pillow(data: bytes, limits: Limits = LIMITS) -> Image.Image:
     """Pillow's image, its pixels not yet read. Raises as decode."""
     from PIL import Image
@@ -159,19 +172,6 @@ def open_by_pillow(data: bytes, limits: Limits = LIMITS) -> Image.Image:
         raise CorruptImage(f"an image must have a readable header, that of this {kind.name} is not: {error}") from None
     limits.check_pixels(image.height, image.width)
     return image
-
-
-def _decode_any(data: bytes, grey_range: GreyRange | None, limits: Limits) -> tuple[np.ndarray, int]:
-    """Pixels as stored, and their orientation. TIFF's are upright: Pillow turns them itself."""
-    kind = image_headers.check(data, limits)
-    if kind.name == "PNM":
-        return _decode_pnm(data, grey_range, limits), 1
-    image = open_by_pillow(data, limits)
-    pixels = _loaded(image, lambda: _to_rgb(image, grey_range))
-    if kind.name == "JPEG":
-        frame = jpeg_scans.read_frame(data, limits)
-        return pixels, frame.orientation if frame else 1
-    return pixels, 1 if kind.name == "TIFF" else _noted_orientation(image)
 
 
 def _decode_pnm(data: bytes, grey_range: GreyRange | None, limits: Limits) -> np.ndarray:

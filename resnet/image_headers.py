@@ -42,7 +42,7 @@ def _nothing(data: bytes, limits: Limits) -> None:
 def _jpeg(data: bytes, limits: Limits) -> None:
     frame = jpeg_scans.read_frame(data, limits)
     if frame is None:
-        raise CorruptImage("a JPEG must have a frame and a scan, got none: it is damaged or cut short")
+        raise CorruptImage("an image must have a readable header, this JPEG has no frame or no scan")
     if frame.marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
         raise image_kinds.refuse("JPEG", "lossless or hierarchical")
     if frame.precision == 12:

@@ -84,6 +84,14 @@ KINDS: tuple[Kind, ...] = (
     Kind("PostScript", "", (), ((0, b"%!PS"),), hint="draw its pages as PNG"),
     Kind("HTML", "", (), ((0, b"<!DOCTYPE"), (0, b"<!doctype"), (0, b"<html")), hint="a web page came instead"),
     Kind("Git LFS pointer", "", (), ((0, b"version https://git-lfs"),), hint="`git lfs pull` fetches the image"),
+    Kind("JSON", "", (), ((0, b"{"), (0, b"[")), hint="send the bytes of the file itself"),
+    Kind(
+        "base64 text",
+        "",
+        (),
+        ((0, b"data:image/"), (0, b"/9j/"), (0, b"iVBORw0KGgo"), (0, b"UklGR")),
+        hint="send the bytes that it stands for",
+    ),
     Kind("MP4 or QuickTime", "", (), ((4, b"ftyp"),), hint="write its frames as JPEG or PNG"),
     Kind("gzip", "", (), ((0, b"\x1f\x8b"),), hint="unpack it"),
     Kind("ZIP", "", (), ((0, b"PK\x03\x04"),), hint="unpack it"),
@@ -132,6 +140,7 @@ DECODED: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind.reader)
 NAMES = ", ".join(kind.name for kind in DECODED[:-1]) + f" or {DECODED[-1].name}"
 MEDIA_TYPES: tuple[str, ...] = tuple(kind.media_type for kind in DECODED)
 SUFFIXES: tuple[str, ...] = tuple(suffix for kind in DECODED for suffix in kind.suffixes)
+REFUSED_SUFFIXES: tuple[str, ...] = tuple(s for kind in KINDS if not kind.reader for s in kind.suffixes)
 
 
 def kind_of(data: bytes) -> Kind:
@@ -172,7 +181,7 @@ def refuse(kind: str, variant: str) -> RefusedKind:
 
 def _brands(data: bytes) -> set[bytes]:
     """Brands of an ISO media file (MP4, HEIC, AVIF), without a mark of which it is none."""
-    if data[4:8] != b"ftyp" or len(data) < 16:
+    if data[4:8] != b"ftyp" or len(data) < 12:
         return set()
     (size,) = struct.unpack_from(">I", data)
     listed = data[16 : min(size, 256)]

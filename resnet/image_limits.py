@@ -57,7 +57,7 @@ class Limits:
     def check_bytes(self, size: int) -> None:
         """Raises TooLarge if a file of this size must not be decoded, CorruptImage if it is empty."""
         if size < 1:
-            raise CorruptImage("an image must have bytes, got none")
+            raise CorruptImage("an image must have bytes, got no bytes")
         if size > self.bytes:
             raise TooLarge(f"an image must have at most {self.bytes:,} bytes, got {size:,}")
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from resnet.decoding import MAX_PIXELS, CorruptImage, TooLarge, decode, orientation_of, size_of
+from resnet.decoding import MAX_PIXELS, CorruptImage, TooLarge, decode, decode_noting, size_of
 
 Encode = Callable[..., bytes]
 
@@ -93,7 +93,7 @@ def test_exif_turns_upright_everywhere_but_in_coordinates_of_the_file(
     data = encode(photograph(3, 20, 30), kind, exif=exif)
     assert np.array_equal(decode(data), by_pillow(data))
     assert np.array_equal(decode(data, as_stored=True), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-    assert orientation_of(data) == orientation
+    assert decode_noting(data).orientation == orientation
 
 
 def test_broken_exif_means_upright(photograph: Callable[..., np.ndarray], encode: Encode):
