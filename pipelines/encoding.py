@@ -114,4 +114,12 @@ def _mode(data: bytes, kind: str) -> tuple[str, bool]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes of cameras are often out of order
         image = open_by_pillow(data)
-        return image.mode, bool(getattr(image, "is_animated", False))
+        return image.mode, _is_animated(image)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Pillow looks for a second frame; what is damaged behind the first is no reason to refuse the image."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # nearly any class, as of all its readers
+        return False
