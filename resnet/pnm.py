@@ -98,7 +98,7 @@ def _numbers(data: bytes, header: Portable, count: int) -> np.ndarray:
             raise CorruptImage("a PBM must have 0 and 1 for its pixels, got other digits")
         values = 1 - digits
     else:
-        values = np.fromstring(text, np.int64, count, sep=" ")
+        values = np.fromstring(text, np.int64, sep=" ")[:count]  # a count that is not there would be left unset
     if len(values) < count:
         raise CorruptImage(f"a PNM must be complete, got {header.width} x {header.height}: it is truncated")
     return values
