@@ -30,31 +30,43 @@ class Admitted(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Upright pixels, (H, W, 3) uint8, and what is unusual in them."""
+    """Upright pixels, (H, W, 3) uint8, and what is unusual of the image.
+
+    is_deep: it is grey of more than 8 bits; is_reduced: it is over the limit of pixels, and was shrunk while decoded.
+    """
 
     pixels: np.ndarray
     unusual: tuple[str, ...] = ()
+    is_deep: bool = False
+    is_reduced: bool = False
 
 
 def admit(data: bytes, key: str, encoding: Encoding) -> Admitted:
     """Decode an image and encode it as asked. Raises CorruptImage, with the reason, if it cannot be decoded."""
     side, quality = encoding.shorter_side, encoding.quality
+    seen = _seen(data, key, encoding)
+    if side is not None and quality is not None and (min(seen.pixels.shape[:2]) > side or seen.is_reduced):
+        small = np.ascontiguousarray(shrink(seen.pixels, side))
+        return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), seen.unusual, True)
+    if seen.is_deep and encoding.grey_range is not None:
+        return Admitted(_png(seen.pixels[..., 0]), seen.unusual, True)
+    return Admitted(data, seen.unusual, False)
+
+
+def _seen(data: bytes, key: str, encoding: Encoding) -> Seen:
+    """Decoded, a JPEG above the limit of pixels too if it is to be scaled down. Raises CorruptImage."""
     try:
-        pixels, unusual = _pixels(data, encoding.grey_range)
-        found, deep = _header(data, key)
+        seen = _pixels(data, encoding.grey_range)
     except TooLarge as error:
-        if side is None or quality is None:
-            hint = "; with --shorter-side a larger JPEG is scaled down while it is decoded"
-            raise TooLarge(f"{error}{hint if image_kinds.kind_of(data).name == 'JPEG' else ''}") from None
-        pixels, unusual = decode_reduced(data, side), (f"more than {LIMITS.pixels:,} pixels, scaled down",)
-        found, deep = (), False
-    unusual = (*unusual, *found, *([LOST] if deep and encoding.grey_range is None else []))
-    if side is not None and quality is not None and min(pixels.shape[:2]) > side:
-        small = np.ascontiguousarray(shrink(pixels, side))
-        return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), unusual, True)
-    if deep and encoding.grey_range is not None:
-        return Admitted(_png(pixels[..., 0]), unusual, True)
-    return Admitted(data, unusual, False)
+        if encoding.shorter_side is not None:
+            pixels = decode_reduced(data, encoding.shorter_side)
+            return Seen(pixels, (f"more than {LIMITS.pixels:,} pixels, scaled down",), is_reduced=True)
+        if len(data) <= LIMITS.bytes and image_kinds.kind_of(data).name == "JPEG":
+            raise TooLarge(f"{error}; with --shorter-side a larger JPEG is scaled down while it is decoded") from None
+        raise
+    found, deep = _header(data, key)
+    lost = (LOST,) if deep and encoding.grey_range is None else ()
+    return Seen(seen.pixels, (*seen.unusual, *found, *lost), deep)
 
 
 def shrink(pixels: np.ndarray, shorter_side: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -70,6 +70,12 @@ class Progress(Frozen):
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
     seconds: float = 0.0
     wait: float = 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_an_absent_range(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a range a checkpoint is written as before there was one, and read by those who know of none."""
+        fields = serialize(self)
+        return {name: value for name, value in fields.items() if name != "grey_range" or value is not None}
 
 
 @dataclass

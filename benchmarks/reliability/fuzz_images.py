@@ -30,7 +30,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -380,7 +380,7 @@ class Worker:
         self.log = self.folder / f"log-{self.started}"  # libtiff says a line for each damaged file
         with Listener(address, "AF_UNIX") as listener, self.log.open("wb") as log:
             self.process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-            self.connection: Connection[Any, Any] = listener.accept()
+            self.connection: Any = listener.accept()
         self.connection.recv()
 
     def ask(self, number: int) -> Outcome | str:

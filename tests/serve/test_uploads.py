@@ -2,7 +2,10 @@
 
 import io
 import struct
+import time
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from resnet import image_kinds
+from resnet.images import center_crop
 from serve import uploads
 from serve.classifier import Classifier
 from serve.problems import Problem
@@ -87,3 +92,48 @@ def test_a_turned_photograph_is_answered_upright(classifier: Classifier):
     exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
     turned = encoded(upright.rotate(90, expand=True), "PNG", exif=exif)
     assert (classifier.crop(turned) == classifier.crop(encoded(upright, "PNG"))).all()
+
+
+def test_repeated_scans_are_answered_413_at_once(with_scans: Callable[[bytes, int], bytes]):
+    bomb = with_scans(encoded(GRADIENT, "JPEG", progressive=True), 20_000)
+    began = time.process_time()
+    with pytest.raises(Problem, match="at most 100 scans") as caught:
+        uploads.check(bomb, 50_000_000, 256)
+    assert time.process_time() - began < 0.1
+    assert caught.value.status == 413
+
+
+def test_the_limit_that_is_told_is_the_limit():
+    for most, told in ((1199, "1,199"), (10**9, "89,478,485")):
+        with pytest.raises(Problem, match=f"at most {told} pixels, got") as caught:
+            uploads.check(png_of(40, 30) if most < 10**6 else png_of(30_000, 30_000), most, 32)
+        assert caught.value.status == 413
+    uploads.check(PNG, 40 * 30, 30)
+
+
+def test_a_variant_that_is_not_decoded_is_answered_415_and_damage_400():
+    frame = JPEG.index(b"\xff\xc0")
+    for data, status, words in (
+        (JPEG[: frame + 4] + b"\x0c" + JPEG[frame + 5 :], 415, "12 bits a sample"),
+        (JPEG[:frame] + JPEG[JPEG.index(b"\xff\xda") :], 400, "this JPEG has no frame or no scan"),
+        (b'{"image": "..."}', 415, "got JSON: send the bytes of the file itself"),
+    ):
+        with pytest.raises(Problem, match=words) as caught:
+            uploads.check(data, 10**6, 32)
+        assert caught.value.status == status
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_the_endpoint_sees_what_evaluation_sees(kind: str, orientation: int, classifier: Classifier):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(GRADIENT, kind, exif=exif)
+    uploads.check(data, 40 * 30, 30)
+    assert (classifier.crop(data) == center_crop(data, classifier.size, classifier.shorter_side)).all()
+
+
+def test_the_page_offers_what_is_decoded():
+    page = (Path(uploads.__file__).parent / "page.html").read_text()
+    assert f'accept="{",".join(image_kinds.MEDIA_TYPES)}"' in page
+    assert f"<small>{image_kinds.NAMES}. They go to this server only.</small>" in page
