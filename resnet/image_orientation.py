@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 def of_exif(note: bytes) -> int:
     """Orientation, 1 to 8, of an EXIF block with or without its "Exif" mark; 1 if it has none or is damaged.
 
-    Only the first directory is read: Pillow reads the values of all tags, which a forged note makes large.
+    Only this tag of the first directory is read: some microseconds, where Pillow reads the values of all.
     """
     note = note.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(note[:2])

@@ -72,7 +72,7 @@ def read_frame(data: Data, limits: Limits = LIMITS) -> Frame | None:
 def without_notes(data: bytes) -> bytes:
     """The JPEG without comments and the notes of cameras and editors, but JFIF's and Adobe's, which tell its colours.
 
-    Pillow reads the values of all tags of a note while it opens a file: forged ones take it hundreds of MiB.
+    Pillow parses them while it opens a file, and makes a multi-picture file of one that has such a note.
     """
     kept = [data[:2]]
     for marker, begin, end in segments(data):

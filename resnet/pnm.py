@@ -1,6 +1,6 @@
 """Portable bitmaps, greymaps and pixmaps (PBM, PGM, PPM), plain and binary, by numpy.
 
-Pillow reads them too, but those with another maximum than 255, and all plain ones, in Python: a second a megapixel.
+Pillow reads them too, but those with another maximum than 255, and all plain ones, in Python: 0.3 to 0.6 s a megapixel.
 """
 
 from __future__ import annotations
