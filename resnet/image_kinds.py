@@ -98,7 +98,7 @@ KINDS: tuple[Kind, ...] = (
 )
 
 FIRST = "the first frame counts"
-EIGHT = "by the range of grey levels (below)"
+EIGHT = "by the range of grey levels (above)"
 VARIANTS: tuple[Variant, ...] = (
     Variant("JPEG", "baseline, extended, progressive; grey, YCbCr, RGB", True, "by libjpeg-turbo, as Pillow's pixels"),
     Variant("JPEG", "CMYK, YCCK", True, "Pillow's conversion: (255 - C)(255 - K) / 255"),
@@ -130,7 +130,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("TIFF", "32-bit floats", False, "levels have no bound: write 16-bit grey"),
     Variant("TIFF", "several pages", True, "the first page counts"),
     Variant("PNM", "PBM, PGM, PPM; plain or binary, 8 bits", True, "levels 0 to the declared maximum become 0 to 255"),
-    Variant("PNM", "PGM, PPM of more than 8 bits", True, EIGHT + ", by default up to the declared maximum"),
+    Variant("PNM", "PGM of more than 8 bits", True, EIGHT + ", by default up to the declared maximum"),
+    Variant("PNM", "PPM of more than 8 bits", True, "levels 0 to the declared maximum become 0 to 255"),
     Variant("JPEG 2000", "grey, RGB, alpha", True, "as Pillow's pixels, alpha laid over white"),
     Variant("JPEG 2000", "16 bits, grey", True, EIGHT),
     Variant("ICO", "BMP or PNG inside", True, "the image that Pillow chooses, the largest; laid over white"),
@@ -244,7 +245,8 @@ Rules for all kinds:
 """
 LIMITS_HEAD = """
 They hold before anything is decoded (resnet/image_limits.py). The endpoint has lower ones for bytes and pixels, its
-settings `max_bytes` and `max_pixels`; `predict_images` has the endpoint's default for pixels.
+settings `max_bytes` and `max_pixels` (16 MiB and 50 million by default); `predict_images` has the endpoint's default
+for pixels.
 """
 TAIL = """
 An image above the limit of pixels has a way in at preparation: a JPEG with `--shorter-side` is scaled down by 2, 4 or 8

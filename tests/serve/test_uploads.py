@@ -137,3 +137,26 @@ def test_the_page_offers_what_is_decoded():
     page = (Path(uploads.__file__).parent / "page.html").read_text()
     assert f'accept="{",".join(image_kinds.MEDIA_TYPES)}"' in page
     assert f"<small>{image_kinds.NAMES}. They go to this server only.</small>" in page
+
+
+def test_the_endpoint_and_the_offline_prediction_refuse_alike(
+    clients: Callable[..., Any], cifar: Path, with_scans: Callable[[bytes, int], bytes]
+):
+    from serve.offline import Offline
+
+    client, offline = clients(), Offline(str(cifar), precision="float32")
+    frame = JPEG.index(b"\xff\xc0")
+    for data, status in (
+        (with_scans(encoded(GRADIENT, "JPEG", progressive=True), 500), 413),
+        (png_of(60_000, 60_000), 413),
+        (JPEG[: frame + 4] + b"\x0c" + JPEG[frame + 5 :], 415),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415),
+        (JPEG[:300], 400),
+        (b"hello", 400),
+    ):
+        answer = client.post("/v1/predict", content=data)
+        assert answer.status_code == status
+        with pytest.raises(ValueError, match=r"must|decoded") as caught:
+            offline.crop(data)
+        assert answer.json()["detail"] == str(caught.value)
+    assert client.post("/v1/predict", content=encoded(GRADIENT, "TIFF")).status_code == 200
