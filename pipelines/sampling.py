@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 
 from pipelines.manifest import MANIFEST
 from pipelines.storage import Folder
+from resnet import image_kinds
 from resnet.recipe import Frozen
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+SUFFIXES = tuple(f".{suffix}" for suffix in image_kinds.SUFFIXES)
 
 
 class Export(Frozen):

@@ -212,7 +212,9 @@ def load_feed(run: Run, source: Source) -> Feed:
     else:
         sample = stream.sample(train, images)
     mean, std = pixel_statistics(sample, images.mean == "per-pixel")
-    return Feed(train, val, source.manifest.classes, {"mean": mean, "std": std}, resident)
+    return Feed(
+        train, val, source.manifest.classes, {"mean": mean, "std": std}, resident, source.manifest.encoding.grey_range
+    )
 
 
 @contextlib.contextmanager

@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet.classes import ImageClass
 from resnet.conditions import Conditions
+from resnet.grey_range import GreyRange
 from resnet.net import ResNet, build
 from resnet.norms import LayerNorms
 from resnet.recipe import Frozen, Recipe, sentence
@@ -61,6 +62,7 @@ class EpochRow(Frozen):
 class Progress(Frozen):
     """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count.
 
+    grey_range: levels (low, high) of the data's grey images of more than 8 bits that became 0 and 255, None: all.
     sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait, cpu_seconds:
     its time of training, the part of it that was spent waiting for data, and CPU time over all ranks. conditions: of
     each start that differs from the one before; norms: of gradients and weights at a few steps.
@@ -71,6 +73,7 @@ class Progress(Frozen):
     examples: int
     classes: tuple[ImageClass, ...]
     rows: tuple[EpochRow, ...] = ()
+    grey_range: tuple[int, int] | None = None
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
     seconds: float = 0.0
     wait: float = 0.0
@@ -92,6 +95,12 @@ class Progress(Frozen):
         whole = [row for row, n in zip(self.rows, steps, strict=True) if n == max(steps)]
         return whole[-1].train_error
 
+    @model_serializer(mode="wrap")
+    def _without_an_absent_range(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a range a checkpoint is written as before there was one, and read by those who know of none."""
+        fields = serialize(self)
+        return {name: value for name, value in fields.items() if name != "grey_range" or value is not None}
+
 
 @dataclass
 class Checkpoint:
@@ -111,6 +120,11 @@ class Checkpoint:
     def recipe(self) -> Recipe:
         """The recipe of the run that wrote it."""
         return Recipe(**self.run["recipe"])
+
+    @property
+    def grey_range(self) -> GreyRange | None:
+        """The range of grey levels that images of more than 8 bits must be decoded with."""
+        return None if self.progress.grey_range is None else GreyRange(*self.progress.grey_range)
 
     def network(self) -> ResNet:
         """The trained network in evaluation mode."""

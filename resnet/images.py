@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resnet import region
+from resnet import image_orientation, region
 from resnet.decoding import MAX_PIXELS, CorruptImage, TooLarge, decode, size_of
+from resnet.grey_range import GreyRange
 
 __all__ = [
     "CorruptImage",
@@ -60,30 +61,31 @@ def scaled_size(height: int, width: int, shorter_side: int) -> tuple[int, int]:
     return (shorter_side, longer) if height <= width else (longer, shorter_side)
 
 
-def resize_shorter(data: bytes, shorter_side: int, exif: bool = False) -> np.ndarray:
+def resize_shorter(data: bytes, shorter_side: int) -> np.ndarray:
     """The whole image with its shorter side as given, (H, W, 3): for 10-crop and fully convolutional evaluation."""
-    image, height, width = _decoded(data, shorter_side, exif)
+    image, height, width = _decoded(data, shorter_side, None)
     if (height, width) == image.shape[:2]:
         return image
     return region.best().resize_window(image, height, width, 0, 0, height, width)
 
 
-def center_crop(data: bytes, size: int, shorter_side: int, exif: bool = False) -> np.ndarray:
-    """The middle size x size of the image with its shorter side as given. (size, size, 3).
+def center_crop(data: bytes, size: int, shorter_side: int, grey_range: GreyRange | None = None) -> np.ndarray:
+    """The middle size x size of the upright image with its shorter side as given. (size, size, 3).
 
-    Equal to torchvision's Resize(shorter_side) and CenterCrop(size) of a Pillow image, bit for bit.
+    Equal to torchvision's Resize(shorter_side) and CenterCrop(size) of a Pillow image, bit for bit. grey_range: of grey
+    images of more than 8 bits, as in decode.
     """
     _check_crop(size, shorter_side)
-    image, height, width = _decoded(data, shorter_side, exif)
+    image, height, width = _decoded(data, shorter_side, grey_range)
     top, left = (round((length - size) / 2) for length in (height, width))
     if (height, width) == image.shape[:2]:
         return np.ascontiguousarray(image[top : top + size, left : left + size])
     return region.best().resize_window(image, height, width, top, left, size, size)
 
 
-def _decoded(data: bytes, shorter_side: int, exif: bool) -> tuple[np.ndarray, int, int]:
-    """The image as stored, and the (height, width) that it has with its shorter side as given."""
-    image = decode(data, exif)
+def _decoded(data: bytes, shorter_side: int, grey_range: GreyRange | None) -> tuple[np.ndarray, int, int]:
+    """The upright image, and the (height, width) that it has with its shorter side as given."""
+    image = decode(data, grey_range)
     height, width = scaled_size(image.shape[0], image.shape[1], shorter_side)
     if height * width > MAX_PIXELS:  # a hair, one pixel wide, would grow to gigabytes
         raise TooLarge(f"a resized image must have at most {MAX_PIXELS} pixels, got {width} x {height}: it is narrow")
@@ -140,7 +142,18 @@ class Pixels(NamedTuple):
     mirrored: bool
 
 
-Cut = region.Cut | Pixels
+class Turned(NamedTuple):
+    """A crop of a JPEG that is stored sideways or mirrored: cut is made of it as stored, then turned upright.
+
+    mirrored: of the upright crop; cut itself is not.
+    """
+
+    cut: region.Cut
+    orientation: int
+    mirrored: bool
+
+
+Cut = region.Cut | Pixels | Turned
 
 
 def cut_resized(
@@ -170,14 +183,25 @@ def cut_jittered(
 
 
 def _cut(data: region.Data, source: region.Header | np.ndarray, box: region.Box, bleed: bool, mirrored: bool) -> Cut:
-    if isinstance(source, region.Header):
+    if not isinstance(source, region.Header):
+        return Pixels(source, box, bleed, mirrored)
+    if source.orientation == 1:
         return region.Cut(data, source, box, bleed, mirrored)
-    return Pixels(source, box, bleed, mirrored)
+    height, width = image_orientation.upright_size(source.height, source.width, source.orientation)
+    stored = image_orientation.stored_box(box, height, width, source.orientation)
+    return Turned(region.Cut(data, source, stored, bleed), source.orientation, mirrored)
 
 
 def make(cut: Cut, size: int, engine: region.Engine | None = None, out: np.ndarray | None = None) -> np.ndarray:
     """(size, size, 3): into out, which is contiguous, or a new array. engine: region.best(). CorruptImage if it is."""
     engine = engine or region.best()
+    if isinstance(cut, Turned):
+        pixels = image_orientation.upright(make(cut.cut, size, engine), cut.orientation)
+        pixels = _mirror(pixels) if cut.mirrored else pixels
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
     if isinstance(cut, region.Cut):
         try:
             return region.crop_and_resize(cut, size, engine, out)
@@ -198,14 +222,22 @@ def make_all(
     corrupt = []
     for i in sorted(left):
         try:
-            _make_of_pixels(cuts[i], size, engine, outs[i])
+            _make_slowly(cuts[i], size, engine, outs[i])
         except CorruptImage:
             corrupt.append(i)
     return corrupt
 
 
-def _make_of_pixels(cut: Cut, size: int, engine: region.Engine, out: np.ndarray | None) -> np.ndarray:
-    pixels, box = cut.pixels if isinstance(cut, Pixels) else decode(cut.data), cut.box
+def _make_slowly(cut: Cut, size: int, engine: region.Engine, out: np.ndarray) -> None:
+    """What make_all's one call of C has not made."""
+    if isinstance(cut, Turned):
+        make(cut, size, engine, out)
+    else:
+        _make_of_pixels(cut, size, engine, out)
+
+
+def _make_of_pixels(cut: region.Cut | Pixels, size: int, engine: region.Engine, out: np.ndarray | None) -> np.ndarray:
+    pixels, box = cut.pixels if isinstance(cut, Pixels) else decode(cut.data, as_stored=True), cut.box
     if not cut.bleed:
         top, left, height, width = (int(length) for length in box)
         pixels, box = pixels[top : top + height, left : left + width], (0, 0, height, width)
@@ -247,10 +279,10 @@ def draw_scale_jitter(
 
 
 def _header_or_pixels(data: region.Data) -> tuple[region.Header | np.ndarray, int, int]:
-    """A JPEG's header, or the pixels of anything else; and height and width."""
+    """A JPEG's header, or the upright pixels of anything else; and the height and width of the upright image."""
     header = region.read_header(data)
     if header is not None:
-        return header, header.height, header.width
+        return header, *image_orientation.upright_size(header.height, header.width, header.orientation)
     pixels = decode(data)
     return pixels, *pixels.shape[:2]
 

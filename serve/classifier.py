@@ -101,9 +101,9 @@ class Classifier:
     """Batched inference of one checkpoint. ValueError where the folder holds none.
 
     `size`: side of the network's square input; `shorter_side`: of the image before that is cut out, in pixels;
-    `classes`; `precision`: float32, bfloat16 or int8; `engine`: what computes it; `deviation`: largest difference of a
-    probability from the untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured
-    at export.
+    `grey_range`: of grey images of more than 8 bits, as in training; `classes`; `precision`: float32, bfloat16 or int8;
+    `engine`: what computes it; `deviation`: largest difference of a probability from the untouched float32 network's,
+    on generated images; `agreement`: of int8 with float32, measured at export.
     """
 
     def __init__(self, path: str, *, precision: str = "auto", threads: int = 1, device: str = "auto") -> None:
@@ -116,6 +116,7 @@ class Classifier:
         self.classes = checkpoint.progress.classes
         self.top1_error = checkpoint.progress.top1_error
         images = self.recipe.images.for_evaluation()
+        self.grey_range = checkpoint.grey_range
         self.size = images.size
         self.shorter_side = images.eval_side
         self.precision = native_precision(self.device) if precision == "auto" else precision
@@ -135,7 +136,7 @@ class Classifier:
 
     def crop(self, data: bytes) -> np.ndarray:
         """The evaluation's crop of an encoded image, upright: (size, size, 3) uint8. ValueError if it is none."""
-        return center_crop(data, self.size, self.shorter_side, exif=True)
+        return center_crop(data, self.size, self.shorter_side, self.grey_range)
 
     @torch.inference_mode()
     def run_batch(self, images: Sequence[np.ndarray]) -> list[Answer]:

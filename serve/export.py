@@ -112,7 +112,7 @@ def _pixels(checkpoint: Checkpoint, images: Sequence[bytes]) -> np.ndarray:
     crops = []
     for data in images:
         try:
-            crops.append(center_crop(data, policy.size, policy.eval_side, exif=True))
+            crops.append(center_crop(data, policy.size, policy.eval_side, checkpoint.grey_range))
         except CorruptImage as error:
             logging.getLogger("serve").warning("an image is left out: %s", error)
     if len(crops) < 2:

@@ -29,7 +29,9 @@ class Settings(Frozen):
     max_waiting: Annotated[int, Field(ge=1, description="images in progress; more requests are answered by 503")] = 128
     max_images: Annotated[int, Field(ge=1, description="images of one request")] = 32
     max_bytes: Annotated[int, Field(ge=1, description="bytes of one request's body")] = 16 * 2**20
-    max_pixels: Annotated[int, Field(ge=1, description="pixels of one image, before it is decoded")] = 50_000_000
+    max_pixels: Annotated[
+        int, Field(ge=1, description="pixels of one image, before it is decoded; at most 89,478,485")
+    ] = 50_000_000
     timeout: Annotated[float, Field(gt=0, description="seconds for a request's body, and again for its answer")] = 30.0
     api_key_file: Annotated[
         str | None, Field(description="file with a line `NAME KEY` for each client; read again when it changes")

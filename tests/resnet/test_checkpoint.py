@@ -8,6 +8,7 @@ import torch
 from resnet import build
 from resnet.checkpoint import Checkpoint, Progress, load, optimizer_tensors, restore_optimizer, save
 from resnet.classes import ImageClass
+from resnet.grey_range import GreyRange
 from resnet.optim import optimizer
 from resnet.recipe import Optim, recipe
 from resnet.steps import train_step
@@ -78,3 +79,13 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "c" / name).unlink()
     with pytest.raises(ValueError, match=f"must hold {name}"):
         load(tmp_path / "c")
+
+
+def test_a_range_of_grey_levels_travels_with_the_weights(tmp_path: Path) -> None:
+    _, _, checkpoint = small()
+    save(tmp_path / "plain", checkpoint)
+    assert load(tmp_path / "plain").grey_range is None
+    assert "grey_range" not in (tmp_path / "plain" / "progress.json").read_text()
+    checkpoint.progress = checkpoint.progress.model_copy(update={"grey_range": (100, 4095)})
+    save(tmp_path / "deep", checkpoint)
+    assert load(tmp_path / "deep").grey_range == GreyRange(100, 4095)

@@ -82,13 +82,13 @@ def test_sizes_and_offsets_round_as_torchvision_does(
     assert np.array_equal(images.center_crop(data, size, shorter), np.asarray(transforms.CenterCrop(size)(resized)))
 
 
-def test_the_centre_crop_is_upright_where_asked(photograph: Photograph, encode: Encode):
+def test_the_centre_crop_is_upright(photograph: Photograph, encode: Encode):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture = photograph(2, 60, 90)
     turned = encode(picture, "PNG", exif=exif)
     upright = encode(np.rot90(picture, -1), "PNG")
-    assert np.array_equal(images.center_crop(turned, 32, 40, exif=True), images.center_crop(upright, 32, 40))
+    assert np.array_equal(images.center_crop(turned, 32, 40), images.center_crop(upright, 32, 40))
 
 
 def test_impossible_crops_are_refused(files: list[bytes], encode: Encode):
