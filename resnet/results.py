@@ -156,8 +156,9 @@ class ResultRow(Frozen):
         schedule, papers = self.recipe.schedule, recipe(self.recipe.network).schedule
         gentle = [getattr(schedule, name) for name in GENTLE]
         own = gentle == [getattr(papers, name) for name in GENTLE]
-        apart = {"network": True, "precision": True, "bn_batch": True, "images": {"border", "color"}}
-        shared = self.recipe.model_dump(mode="json", exclude=apart | {"schedule": set(GENTLE)}, exclude_defaults=True)
+        apart: dict[str, Any] = {"network": True, "precision": True, "bn_batch": True}
+        apart |= {"images": {"border", "color"}, "schedule": set(GENTLE)}
+        shared = self.recipe.model_dump(mode="json", exclude=apart, exclude_defaults=True)
         return {
             "family": parse(self.recipe.network).family,
             "recipe": shared,
