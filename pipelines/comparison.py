@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipelines import figures
 from pipelines.page import Table
-from pipelines.result_settings import FAMILIES, Setting, data_name, spread
+from pipelines.result_settings import FAMILIES, Setting, data_name, particulars, spread
 from pipelines.significance import LEVEL, equivalence_p, half_width, seeds_needed
 from pipelines.verdicts import HALF, VERDICTS, Decision, Evidence, TrendEvidence, TwoNetworks, counts
 from resnet import paper
@@ -32,7 +32,7 @@ FINE = ("response_median", "response_mean", "gradient_imbalance")  # shown with 
 def claims(found: Sequence[Decision], caption: str, data: str = "CIFAR-10") -> Table:
     """Claims with their verdicts and evidence. data: what the claims on CIFAR-10 are judged on."""
     rows = [
-        (d.claim.sentence.replace("CIFAR-10", data), d.claim.source, d.verdict, "<br>".join(reasons(d)) or "-")
+        (_sentence(d).replace("CIFAR-10", data), d.claim.source, d.verdict, "<br>".join(reasons(d)) or "-")
         for d in found
     ]
     counts = {v: sum(d.verdict == v for d in found) for v in VERDICTS}
@@ -40,14 +40,19 @@ def claims(found: Sequence[Decision], caption: str, data: str = "CIFAR-10") -> T
     return Table(f"{caption} ({tally})", "llll", ("claim", "source", "verdict", "difference [95 % interval]"), rows)
 
 
+def _sentence(found: Decision) -> str:
+    """The claim, and on a line of its own what a reader must know of a verdict that there is or cannot be."""
+    noted = found.claim.note and (found.verdict != "not run" or found.claim.judged_in == "nowhere")
+    return f"{found.claim.sentence}<br>{found.claim.note}" if noted else found.claim.sentence
+
+
 def reasons(found: Decision) -> list[str]:
-    """What a verdict rests on, a line each, and what a reader must know of it."""
+    """What a verdict rests on, a line each."""
     lines = [line for line in map(evidence, found.evidence) if line]
     lines += [f"beside, not judged: {line}" for line in map(evidence, found.beside) if line]
     if found.trend is not None and (line := trend(found.trend)):
         lines.append(line)
-    noted = found.claim.note and (lines or found.claim.judged_in == "nowhere")
-    return [*lines, found.claim.note] if noted else lines
+    return lines
 
 
 def glance(found: Sequence[tuple[Setting, Sequence[Decision]]]) -> Table:
@@ -56,7 +61,7 @@ def glance(found: Sequence[tuple[Setting, Sequence[Decision]]]) -> Table:
     for setting, decided in found:
         first = setting.rows[0]
         number += not setting.is_papers
-        name = f"{number}: {data_name(first.data)}, {first.total:,} steps"
+        name = f"{number}: {data_name(first.data)}, {first.total:,} steps{particulars(setting)}"
         if setting.is_papers:
             name = f"the paper's, {FAMILIES[setting.family]}"
         seeds = len({row.seed for row in setting.rows})
@@ -91,6 +96,8 @@ def evidence(found: Evidence) -> str:
         return ""
     if c.metric in COUNTED:
         return f"{comparison_name(c)}: {found.mean:+.3g}, counted"
+    if c.metric == "gradient_imbalance":
+        return _gradients(found)
     if c.metric == "smaller_responses":
         left, right = figures.short_name(c.left), figures.short_name(str(c.right))
         shares = ", ".join(f"{value + HALF:.0f}" for value in found.differences)
@@ -103,6 +110,16 @@ def evidence(found: Evidence) -> str:
         p = equivalence_p(found.differences, c.margin)
         text += f"; within ± {c.margin:g}: p = {p:.2g}" if p == p else ""
     return text
+
+
+def _gradients(found: Evidence) -> str:
+    """`plain-56: the gradients differ by a factor of 2,780 [2,100, 3,700], bound 10, 2 seeds`: means of logarithms."""
+    bound = float(found.comparison.right)
+    low, high = (10 ** (end + bound) for end in found.interval)
+    interval = "" if math.isnan(low) else f" [{low:,.3g}, {high:,.3g}]"
+    factor = 10 ** ((found.mean or 0.0) + bound)
+    text = f"{figures.short_name(found.comparison.left)}: first and last gradient differ by a factor of {factor:,.3g}"
+    return f"{text}{interval}, bound {10**bound:g}, {counted(len(found.differences), 'seed')}"
 
 
 def trend(found: TrendEvidence) -> str:
@@ -127,15 +144,15 @@ def arithmetic(found: Sequence[Decision], caption: str) -> Table | None:
         for e in (*decided.evidence, *decided.beside):
             if len(e.differences) > 1 and e.comparison.metric not in (*COUNTED, "smaller_responses"):
                 rows[e.comparison] = _arithmetic(e, max(1, len(decided.evidence)))
-    header = ("comparison", "seeds", "difference", "paired", "Welch", "level of fails", "half-width", "of 3 seeds",
-              "of 5", "of 10", "seeds needed")  # fmt: skip
-    return Table(caption, "lrrrrrrrrrr", header, list(rows.values())) if rows else None
+    header = ("comparison", "seeds", "difference", "paired 95 %", "Welch's 95 %", "level of fails", "half-width",
+              "of 3, 5, 10 seeds", "seeds needed")  # fmt: skip
+    return Table(caption, "lrrrrrrrr", header, list(rows.values())) if rows else None
 
 
 def _arithmetic(e: Evidence, comparisons: int) -> tuple[str, ...]:
     digits = 3 if e.comparison.metric in FINE else 2
     std = statistics.stdev(e.differences)
-    widths = [half_width(std, n) for n in (len(e.differences), 3, 5, 10)]
+    now, *other = (f"{half_width(std, n):.{digits}f}" for n in (len(e.differences), 3, 5, 10))
     return (
         comparison_name(e.comparison),
         str(len(e.differences)),
@@ -143,7 +160,8 @@ def _arithmetic(e: Evidence, comparisons: int) -> tuple[str, ...]:
         bounds(e.interval, digits) or "-",
         bounds(e.welch, digits) or "-",
         f"{100 * LEVEL / comparisons:.3g} %",
-        *(f"{width:.{digits}f}" for width in widths),
+        now,
+        ", ".join(other),
         str(seeds_needed(e.differences) or "> 1,000") if std > 0 else "-",
     )
 

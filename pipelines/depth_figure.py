@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWEST = 3  # depths of a kind that make a line
+OUTSIDE = 3.0  # times the median of all errors: beyond it a network has hardly trained, and is left out of the picture
 PANELS = {"top1_error": "test error (%)", "train_error": "training error (%)"}
 PUBLISHED = {  # family -> tables of the paper that have depths of a kind; Figure 6 prints no numbers for plain nets
     "cifar10": {"ResNets, the paper": paper.TABLE6},
@@ -121,6 +122,8 @@ def _draw(ax: Axes, line: Line) -> None:
     above = [high - mean for (_, high), mean in zip(ends, means, strict=True)]
     look: dict[str, Any] = {"color": line.colour, "linewidth": 1.4, "markersize": 4, "capsize": 2, "label": line.label}
     look |= {"fmt": "o--", "markerfacecolor": "none"} if line.plain else {"fmt": "o-"}
+    if line.colour == INK:  # the paper's, under ours
+        look |= {"linewidth": 4, "alpha": 0.35, "zorder": 1}
     ax.errorbar(depths, means, yerr=[below, above], **look)
 
 
@@ -130,15 +133,17 @@ def _scales(ax: Axes, panel: Panel) -> None:
     ax.set_xscale("log", base=2)
     ax.set_xticks(_apart(depths), [str(depth) for depth in _apart(depths)])
     ax.minorticks_off()
-    ax.set_ylim(bottom=0)
+    means = [statistics.fmean(errors) for line in panel.lines for errors in line.points.values()]
+    inside = [mean for mean in means if mean <= OUTSIDE * statistics.median(means)]
+    ax.set_ylim(0, None if len(inside) == len(means) else 1.15 * max(inside))
     ax.set_xlabel("layers")
     ax.set_ylabel(panel.label)
 
 
 def _apart(depths: Sequence[int]) -> list[int]:
-    """The depths whose labels do not overlap: each a sixth more than the one before."""
+    """The depths whose labels do not overlap: each a third more than the one before."""
     kept: list[int] = []
     for depth in depths:
-        if not kept or depth >= 1.17 * kept[-1]:
+        if not kept or depth >= 1.34 * kept[-1]:
             kept.append(depth)
     return kept

@@ -126,7 +126,7 @@ def report(rows: Sequence[ResultRow]) -> Iterator[Part]:
     found = settings(rows)
     papers = [s for s in found if s.is_papers]
     others = [s for s in found if not s.is_papers]
-    numbers = {s.rows[0].setting: "the paper's" for s in papers}
+    numbers = {s.rows[0].setting: f"the paper's, {FAMILIES[s.family]}" for s in papers}
     numbers |= {s.rows[0].setting: str(number) for number, s in enumerate(others, start=1)}
     yield Heading(1, "Deep residual learning: the paper's results beside ours")
     yield Paragraph(_summary(rows, papers, others))
@@ -137,7 +137,9 @@ def report(rows: Sequence[ResultRow]) -> Iterator[Part]:
         yield comparison.glance([(s, decisions(s, s.family)) for s in found])
     yield from _depths(found, numbers)
     yield Heading(2, "How claims are judged")
-    yield from map(Paragraph, (report_text.HOW, report_text.VERDICTS_IN_WORDS, report_text.MCNEMAR, report_text.POWER))
+    yield Paragraph(report_text.HOW)
+    yield Table("Verdicts", "ll", ("verdict", "of a claim"), report_text.VERDICT_ROWS)
+    yield from map(Paragraph, (report_text.TRENDS, report_text.MCNEMAR, report_text.POWER))
     yield comparison.power()
     if papers:
         yield Heading(2, "The paper's setting")
@@ -176,8 +178,7 @@ def _lacking(rows: Sequence[ResultRow]) -> str:
 def _depths(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[Part]:
     """Error against depth, a figure a family of networks."""
     names = {
-        s.rows[0].setting: "the paper's setting" if s.is_papers else f"setting {numbers[s.rows[0].setting]}"
-        for s in found
+        s.rows[0].setting: "trained here" if s.is_papers else f"setting {numbers[s.rows[0].setting]}" for s in found
     }
     for family, drawn in depth_figure.panels(found, names).items():
         caption = f"{FAMILIES[family]} networks. {report_text.DEPTHS}"

@@ -14,14 +14,25 @@ HOW = (
     "paired t interval: networks with the same seed see the same batches. Welch's interval, without pairs, stands "
     "beside it."
 )
-VERDICTS_IN_WORDS = (
-    "holds: every comparison of the claim has its 95 % interval on the claimed side of zero. fails: one comparison "
-    "has an interval on the other side, at the level of 5 % divided by the number of the claim's comparisons "
-    "(Bonferroni; the table of comparisons names it). alike: two one-sided t-tests (TOST) at 5 % put the mean "
-    "difference within the margin that the claim states. not decided: the seeds at hand leave it open; one seed always "
-    "does. A trend goes by Page's test over the seeds that trained all depths, one-sided at 2.5 %; the slope of the "
-    "error on log2 of the depth, by linear regression over all trainings, stands beside it. Each claim is judged by "
-    "itself: among forty claims on networks that do not differ, about one would be said to hold by chance."
+VERDICT_ROWS = (
+    ("holds", "every comparison has its 95 % interval on the claimed side of zero"),
+    (
+        "alike",
+        "the claim is that networks differ little, and two one-sided t-tests (TOST) at 5 % put the mean difference "
+        "within the margin that it states",
+    ),
+    (
+        "fails",
+        "one comparison has its interval on the other side, at the level of 5 % divided by the number of the claim's "
+        "comparisons (Bonferroni); of an alike claim, outside the margin",
+    ),
+    ("not decided", "the seeds at hand leave it open; one seed always does"),
+    ("not run", "a network that it names was not trained here, or the setting cannot speak of it"),
+)
+TRENDS = (
+    "A trend goes by Page's test over the seeds that trained all depths, one-sided at 2.5 %; the slope of the error on "
+    "log2 of the depth, by linear regression over all trainings, stands beside it. Each claim is judged by itself: "
+    "among forty claims on networks that do not differ, about one would be said to hold by chance."
 )
 MCNEMAR = (
     "Where the finished networks' predictions are kept, McNemar's exact test says of two trained networks, also of a "
@@ -62,7 +73,8 @@ DEPARTURE_ROWS = (
     (
         "initialisation of the last layer",
         "He et al. 2015, for all layers as far as is said",
-        "He et al. for fc too, fan-in: the first loss of ResNet-56 is 5.5 to 5.8; the authors' Caffe logs 4.1",
+        "He et al. for fc too, fan-in: the first loss of ResNet-56 is 5.5 to 5.8; a public Caffe log of the recipe "
+        "has 4.1",
         "none",
     ),
     (
@@ -143,7 +155,7 @@ PLATEAU = (
 DEPTHS = (
     "Error against depth: plain nets dashed, ResNets solid, a colour a setting; bars are 95 % intervals of the mean "
     "over seeds, none with one seed. The paper's are of its own schedule, and only the paper's setting may be compared "
-    "with them; they are drawn for the shape."
+    "with them; they are drawn for the shape. Lines that leave the picture go to networks that hardly train."
 )
 GRADIENTS = (
     "the gradient norm of the first convolution over that of the last one, before the update of a step, and in "

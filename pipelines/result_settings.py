@@ -230,6 +230,17 @@ def describe(setting: Setting) -> str:
     return f"{made}; made by {program} on {' and '.join(machines)}. {_arithmetic(row)}"
 
 
+def particulars(setting: Setting) -> str:
+    """`, bfloat16, batch norm over 64, gentle start`: what settings of one length differ in, as far as recorded."""
+    row = setting.rows[0]
+    found = [] if row.precision is None else [row.precision, f"batch norm over {row.bn_batch}"]
+    if setting.aspects["gentle_start"] != "the paper's":
+        found.append("gentle start" if any(_gentle(setting)) else "no gentle start")
+    found += [f"{row.recipe.images.border} border"] if row.recipe.images.border != "black" else []
+    found += [row.recipe.images.color] if row.recipe.images.color == "pca-std" else []
+    return "".join(f", {part}" for part in found)
+
+
 def gentle(setting: Setting) -> str:
     """`, after a gentle start with lr 0.01 until ...`; empty where it is the paper's."""
     value = setting.aspects["gentle_start"]

@@ -67,7 +67,7 @@ def ablations(settings: Sequence[Setting], numbers: Numbers) -> Table | None:
             names = " and ".join(numbers[s.rows[0].setting] for s in (one, other))
             rows += [(ABLATED[changed[0]], *values, names, *cells) for cells in _ablation(one, other)]
     header = ("aspect", "from", "to", "settings", "network", "seeds", "training error", "top-1 error")
-    caption = "Ablations: what one change does, second less first in points, paired by seed [95 % interval]"
+    caption = "What one change does: errors after it less those before, in points, paired by seed [95 % interval]"
     return Table(caption, "llllllrr", header, rows) if rows else None
 
 
