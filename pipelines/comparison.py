@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pipelines import figures
 from pipelines.page import Table
 from pipelines.result_settings import FAMILIES, Setting, data_name, particulars, spread
-from pipelines.significance import LEVEL, equivalence_p, half_width, seeds_needed
+from pipelines.significance import LEVEL, ImageByImage, equivalence_p, half_width, seeds_needed
 from pipelines.verdicts import HALF, VERDICTS, Decision, Evidence, TrendEvidence, TwoNetworks, counts
 from resnet import paper
 from resnet.claim_forms import COUNTED, Comparison
@@ -167,17 +167,28 @@ def _arithmetic(e: Evidence, comparisons: int) -> tuple[str, ...]:
 
 
 def by_image(found: Sequence[TwoNetworks], caption: str) -> Table:
-    """McNemar's test, two trained networks a row. The level is divided by the number of rows (Bonferroni)."""
+    """McNemar's test, two networks a row, over the seeds of both. The level is divided by the number of tests."""
     level = LEVEL / max(1, len(found))
-    rows = []
+    pairs: dict[tuple[str, str], list[ImageByImage]] = {}
     for two in found:
-        left, right = figures.short_name(two.left), figures.short_name(two.right)
-        better = left if two.found.only_left > two.found.only_right else right
-        said = f"{better} is right more often" if two.found.p < level else "not told apart"
-        numbers = (f"{two.found.only_left:,}", f"{two.found.only_right:,}", f"{two.found.p:.2g}")
-        rows.append((f"{left} and {right}", str(two.seed), *numbers, said))
-    header = ("two trained networks", "seed", "only the first right", "only the second", "p", f"at {100 * level:.2g} %")
-    return Table(caption, "lrrrrl", header, rows)
+        pairs.setdefault((two.left, two.right), []).append(two.found)
+    rows = [_by_image(*map(figures.short_name, pair), tests, level) for pair, tests in pairs.items()]
+    header = ("trained networks", "seeds", "only the first right", "only the second", "p", "which is right more often")
+    return Table(f"{caption}, at {100 * level:.2g} % each", "lrrrrl", header, rows)
+
+
+def _by_image(left: str, right: str, tests: Sequence[ImageByImage], level: float) -> tuple[str, ...]:
+    apart = [test for test in tests if test.p < level]
+    wins = {left: sum(t.only_left > t.only_right for t in apart), right: sum(t.only_right > t.only_left for t in apart)}
+    said = [name if len(tests) == 1 else f"{name} in {n} of {len(tests)}" for name, n in wins.items() if n]
+    counts = (_range([getattr(t, side) for t in tests], ",") for side in ("only_left", "only_right"))
+    p = _range([test.p for test in tests], ".2g")
+    return f"{left} and {right}", str(len(tests)), *counts, p, ", ".join(said) or "not told apart"
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 def power() -> Table:

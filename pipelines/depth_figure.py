@@ -21,8 +21,8 @@ FEWEST = 3  # depths of a kind that make a line
 OUTSIDE = 3.0  # times the median of all errors: beyond it a network has hardly trained, and is left out of the picture
 PANELS = {"top1_error": "test error (%)", "train_error": "training error (%)"}
 PUBLISHED = {  # family -> tables of the paper that have depths of a kind; Figure 6 prints no numbers for plain nets
-    "cifar10": {"ResNets, the paper": paper.TABLE6},
-    "imagenet": {"ResNets, the paper": paper.TABLE3},
+    "cifar10": {"ResNets, the paper's": paper.TABLE6},
+    "imagenet": {"ResNets, the paper's": paper.TABLE3},
 }
 
 

@@ -178,7 +178,8 @@ def _lacking(rows: Sequence[ResultRow]) -> str:
 def _depths(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[Part]:
     """Error against depth, a figure a family of networks."""
     names = {
-        s.rows[0].setting: "trained here" if s.is_papers else f"setting {numbers[s.rows[0].setting]}" for s in found
+        s.rows[0].setting: "ours in the paper's setting" if s.is_papers else f"setting {numbers[s.rows[0].setting]}"
+        for s in found
     }
     for family, drawn in depth_figure.panels(found, names).items():
         caption = f"{FAMILIES[family]} networks. {report_text.DEPTHS}"

@@ -105,22 +105,34 @@ def _change(before: Any, after: Any, key: tuple[str, str]) -> str:
 def gradients(setting: Setting, caption: str) -> Table | None:
     """Ratio of the gradient norms of first and last convolution, and the first one's weights, step by step.
 
-    None: nothing was recorded. The mean over seeds of the ratio would hide an explosion: a row a training.
+    A range over seeds: a mean would hide an explosion. None: nothing was recorded.
     """
-    rows = [row for name in setting.networks for row in setting.of(name) if row.norms]
-    steps = sorted({norms.step for row in rows for norms in row.norms})
-    cells = [(figures.short_name(r.recipe.network), str(r.seed), *(_norms(r, step) for step in steps)) for r in rows]
-    header = ("network", "seed", *(f"step {step:,}" for step in steps))
-    return Table(caption, "l" + "r" * (len(steps) + 1), header, cells) if rows else None
+    rows = {name: [row for row in setting.of(name) if row.norms] for name in setting.networks}
+    steps = sorted({norms.step for found in rows.values() for row in found for norms in row.norms})
+    cells = [
+        (figures.short_name(name), str(len(found)), *(_norms(found, step) for step in steps))
+        for name, found in rows.items()
+        if found
+    ]
+    header = ("network", "seeds", *(f"step {step:,}" for step in steps))
+    return Table(caption, "l" + "r" * (len(steps) + 1), header, cells) if cells else None
 
 
-def _norms(row: ResultRow, step: int) -> str:
-    ratio = gradient_ratios(row).get(step)
-    found = next((norms for norms in row.norms if norms.step == step), None)
-    if ratio is None or found is None:
-        return "-"
-    weights = next(weight for name, (_, weight) in found.layers.items() if "conv" in name)
-    return f"{ratio:.3g} ({weights:.3g})"
+def _norms(rows: Sequence[ResultRow], step: int) -> str:
+    """`1.9-5.5 (5.7-5.8)`: ratio of gradients, norm of weights."""
+    ratios = [ratio for row in rows if (ratio := gradient_ratios(row).get(step)) is not None]
+    weights = [
+        next(weight for name, (_, weight) in norms.layers.items() if "conv" in name)
+        for row in rows
+        for norms in row.norms
+        if norms.step == step
+    ]
+    return f"{_range(ratios)} ({_range(weights)})" if ratios else "-"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):,.3g}", f"{max(values):,.3g}"
+    return low if low == high else f"{low}-{high}"
 
 
 def compute(settings: Sequence[Setting], numbers: Numbers) -> Table:
