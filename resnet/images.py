@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -308,12 +308,15 @@ def _mirror(image: np.ndarray) -> np.ndarray:
     return mirror
 
 
-def pca_shift(rng: np.random.Generator, std: float = 0.1) -> np.ndarray:
+def pca_shift(rng: np.random.Generator, std: float = 0.1, color: Literal["pca", "pca-std"] = "pca") -> np.ndarray:
     """AlexNet's PCA colour: (3,) float32 to add to R, G and B in [0, 255], one draw an image.
 
     Adding it commutes with subtracting a mean, so the device may do it after normalising (divide it by the same std).
+    color: `pca` multiplies the draws by the eigenvalues (standard deviations of 5.5, 0.5 and 0.1 grey levels along the
+    eigenvectors), `pca-std` by their square roots (11.9, 3.5 and 1.7). The draws are the same.
     """
-    return (255 * EIGENVECTORS @ (rng.normal(0, std, 3) * EIGENVALUES)).astype(np.float32)
+    lengths = EIGENVALUES if color == "pca" else np.sqrt(EIGENVALUES)
+    return (255 * EIGENVECTORS @ (rng.normal(0, std, 3) * lengths)).astype(np.float32)
 
 
 def pca_color(image: np.ndarray, rng: np.random.Generator, std: float = 0.1) -> np.ndarray:
@@ -331,10 +334,18 @@ def draw_pad_crop(rng: np.random.Generator, n: int, pad: int) -> tuple[np.ndarra
     return rng.integers(0, 2 * pad, (n, 2), endpoint=True), rng.random(n) < 0.5
 
 
-def pad_crop_flip(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, pad: int = 4) -> np.ndarray:
-    """Pad with zeros, crop back to the same size, mirror some (section 4.2). (N, H, W, 3) uint8 -> the same, new.
+def border_color(border: Literal["black", "mean"], mean: np.ndarray) -> np.ndarray:
+    """(3,) uint8, the colour of the padding. mean: (3, H, W) or (3, 1, 1) of the training set, in [0, 255]."""
+    return np.rint(mean.mean((1, 2))).astype(np.uint8) if border == "mean" else np.zeros(3, np.uint8)
 
-    offsets: (N, 2) top and left of the crop in the padded image, pad is the middle; flips: (N,) bool.
+
+def pad_crop_flip(
+    images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, pad: int = 4, border: np.ndarray | None = None
+) -> np.ndarray:
+    """Pad, crop back to the same size, mirror some (section 4.2). (N, H, W, 3) uint8 -> the same, new.
+
+    offsets: (N, 2) top and left of the crop in the padded image, pad is the middle; flips: (N,) bool; border: (3,)
+    uint8, the colour of the padding, black without one.
     """
     n, height, width, channels = images.shape
     if offsets.shape != (n, 2) or flips.shape != (n,):
@@ -342,6 +353,8 @@ def pad_crop_flip(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, pa
     if n and (offsets.min() < 0 or offsets.max() > 2 * pad):
         raise ValueError(f"offsets must lie in [0, {2 * pad}], got {offsets.min()} to {offsets.max()}")
     padded = np.zeros((n, height + 2 * pad, width + 2 * pad, channels), np.uint8)
+    if border is not None and border.any():
+        padded[:] = border
     padded[:, pad : pad + height, pad : pad + width] = images
     crops = np.empty_like(images)
     for crop, whole, (top, left) in zip(crops, padded, offsets.tolist(), strict=True):

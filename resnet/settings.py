@@ -58,9 +58,24 @@ class Images(Frozen):
     area: Annotated[
         tuple[float, float] | None, Field(description="random-resized-crop: range of the crop's share of the image")
     ] = None
-    pad: Annotated[int | None, Field(description="pad-crop: pixels of zeros on every side before the crop")] = None
+    pad: Annotated[int | None, Field(description="pad-crop: pixels added on every side before the crop")] = None
     flip: Annotated[bool, Field(description="mirror half of the training images")] = True
-    color: Annotated[Literal["none", "pca"], Field(description="pca: AlexNet's colour augmentation")] = "none"
+    border: Annotated[
+        Literal["black", "mean"],
+        Field(
+            description="pad-crop: colour of the padding. black: zeros before the mean is subtracted, as most "
+            "re-implementations have it; mean: the training set's mean colour, rounded, which is zeros after the mean "
+            "is subtracted. The paper does not say; the work whose augmentation it follows padded preprocessed images"
+        ),
+    ] = "black"
+    color: Annotated[
+        Literal["none", "pca", "pca-std"],
+        Field(
+            description="AlexNet's colour augmentation. pca: by the eigenvalues, the letter of Krizhevsky et al. 2012 "
+            "that the paper cites; pca-std: by their square roots, as Krizhevsky's own code does, twice as strong and "
+            "more"
+        ),
+    ] = "none"
     eval_shorter_side: Annotated[
         int | None, Field(description="shorter side before the centre crop in evaluation, given for size 224")
     ] = None
@@ -91,6 +106,8 @@ class Images(Frozen):
             raise ValueError("eval_shorter_side is for scale-jitter and random-resized-crop, and needed there")
         if self.policy == "pad-crop" and self.color != "none":
             raise ValueError(f"color has an effect with streamed policies only, got {self.color} with pad-crop")
+        if self.border != "black" and not self.pad:
+            raise ValueError(f"border has an effect with a pad above 0 only, got {self.border} with pad {self.pad}")
         return self
 
     @model_validator(mode="after")
