@@ -125,9 +125,11 @@ def keep_examples(where: str, shards: str, count: int = 8) -> None:
     from pipelines.split import open_split
     from resnet.checkpoint import EXAMPLES, answered
 
-    checkpoint, val = read_checkpoint(where), open_split(shards, "val")[1]
+    checkpoint, split = read_checkpoint(where), open_split(shards, "val")[1]
+    if not split.examples:  # judged by a part of train that is held out
+        split = open_split(shards, "train")[1]
     seen = checkpoint.recipe.images.for_evaluation()
-    crops = np.stack([center(data, seen) for data in val.read(0, ("image",))["image"][:count]])
+    crops = np.stack([center(data, seen) for data in split.read(0, ("image",))["image"][:count]])
     with Folder(where).writing(EXAMPLES) as stream:
         stream.write(save(answered(checkpoint, crops)))
 

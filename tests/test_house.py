@@ -53,7 +53,7 @@ def test_pipelines_never_import_serve_or_jobs() -> None:
 
 
 def test_only_tracking_imports_mlflow() -> None:
-    assert importers("mlflow") == {"pipelines/tracking.py"}
+    assert importers("mlflow") == {"pipelines/tracking.py", "pipelines/mlflow_model.py"}
 
 
 def test_only_the_application_and_its_rollout_import_ray_serve() -> None:
