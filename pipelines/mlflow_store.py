@@ -148,7 +148,8 @@ def reason(error: BaseException) -> str:
         return f"{at} cannot answer now ({status})"
     if UNREACHABLE.search(text) or isinstance(error, ConnectionError | TimeoutError):
         found = [match[0].lower() for match in UNREACHABLE.finditer(text)] or [_first_line(text)]
-        return f"{at} cannot be reached: {next((f for f in found if f != 'max retries exceeded'), found[0])}"
+        # MLflow's text goes from "max retries exceeded" to the cause
+        return f"{at} cannot be reached: {found[-1]}"
     return f"{at}: {_first_line(text) or type(error).__name__}"
 
 

@@ -19,17 +19,21 @@ CANARY = "canary"
 PERCENT, VERDICT = "canary_percent", "canary_verdict"
 
 
-def traffic(model: str, checkpoint: str | None = None, network: str | None = None) -> dict[str, Any]:
+def traffic(
+    model: str, checkpoint: str | None = None, network: str | None = None, preprocess: str | None = None
+) -> dict[str, Any]:
     """`resnet@champion` or `resnet/3` -> {"stable": {"version", "checkpoint"}, "canary": None or with "percent"}.
 
     checkpoint: a folder or URI in place of a registered model, or a file of weights of this network.
     """
+    asked = {"network": network, "preprocess": preprocess}
     if checkpoint is not None:
-        weights = checkpoint.endswith(models.WEIGHTS) or network is not None
-        place, version = models.checkpoint_of(checkpoint, network) if weights else (checkpoint, "unregistered")
+        weights = models.is_weights(checkpoint) or any(asked.values())
+        place, version = models.checkpoint_of(checkpoint, **asked) if weights else (checkpoint, "unregistered")
         return {"stable": {"version": version, "checkpoint": place}, "canary": None}
-    if network is not None:
-        raise ValueError(f"network is for checkpoint, a file of weights ({', '.join(models.WEIGHTS)})")
+    for option, value in asked.items():
+        if value is not None:
+            raise ValueError(f"{option} is for checkpoint, a file of weights ({', '.join(models.WEIGHTS)})")
     with told(model):
         return _registered(model)
 

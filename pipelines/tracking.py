@@ -62,9 +62,9 @@ def look() -> str | None:
     def ask() -> None:
         api = client()
         experiment(api)
-        if run_id := os.environ.get("MLFLOW_RUN_ID"):
-            if api.get_run(run_id).info.lifecycle_stage != "active":
-                raise ValueError(f"MLFLOW_RUN_ID must be a run that is not deleted, got {run_id}")
+        run_id = os.environ.get("MLFLOW_RUN_ID")
+        if run_id and api.get_run(run_id).info.lifecycle_stage != "active":
+            raise ValueError(f"MLFLOW_RUN_ID must be a run that is not deleted, got {run_id}")
 
     return mlflow_store.look(ask)
 
@@ -100,7 +100,7 @@ def find_run(api: Any, where: str, key: str) -> Any | None:
 def start(
     api: Any, run: Run, tags: dict[str, str], parent: str | None = None, began: float | None = None, dataset: Any = None
 ) -> str:
-    """The id of this training run's MLflow run: the one that an earlier start made, that of MLFLOW_RUN_ID, or a new one.
+    """The id of this training run's MLflow run: the one that an earlier start made, MLFLOW_RUN_ID's, or a new one.
 
     began: seconds since 1970, of the training. parent: that of a sweep; else RESNET_MLFLOW_PARENT may name one.
     """
@@ -434,7 +434,7 @@ def _found(api: Any, model: str) -> Any:
 
 
 def place_of(api: Any, version: Any) -> str:
-    """Folder or URI of a registered version's checkpoint. What only MLflow can read is copied into $RESNET_HOME once."""
+    """Folder or URI of a registered version's checkpoint. What only MLflow reads is copied into $RESNET_HOME once."""
     from pipelines.mlflow_model import local_copy
 
     source = version.source

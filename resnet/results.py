@@ -157,6 +157,8 @@ class ResultRow(Frozen):
         own = set(GENTLE) if gentle == [getattr(papers, name) for name in GENTLE] else set()
         hidden = {"network": True, "precision": True, "bn_batch": True, "schedule": own}
         shared = self.recipe.model_dump(mode="json", exclude=hidden)
+        if self.recipe.images.eval_interpolation == "bilinear":  # as it always was, before the field was there
+            del shared["images"]["eval_interpolation"]
         decided = [self.total, self.data.sha256, self.engine, self.precision, self.bn_batch]
         return json.dumps([parse(self.recipe.network).family, shared, *decided], sort_keys=True)
 

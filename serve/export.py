@@ -112,7 +112,8 @@ def _pixels(checkpoint: Checkpoint, images: Sequence[bytes]) -> np.ndarray:
     crops = []
     for data in images:
         try:
-            crops.append(center_crop(data, policy.size, policy.eval_side, exif=True))
+            by = policy.eval_interpolation
+            crops.append(center_crop(data, policy.size, policy.eval_side, exif=True, interpolation=by))
         except CorruptImage as error:
             logging.getLogger("serve").warning("an image is left out: %s", error)
     if len(crops) < 2:

@@ -23,8 +23,8 @@ class ImageClassifier:
         self.classifier = Offline(path)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """A table with a row an image. model_input: a table with column `image`, or a list, of encoded images: bytes, or
-        base64 in JSON. ValueError: there is no such column, or an image cannot be decoded."""
+        """A table with a row an image. model_input: a table with column `image`, or a list, of encoded images: bytes,
+        or base64 in JSON. ValueError: there is no such column, or an image cannot be decoded."""
         import pandas as pd
 
         images = [encoded(value) for value in column(model_input)]
