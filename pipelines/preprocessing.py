@@ -176,7 +176,7 @@ def network_of(file: WeightFile) -> str | None:
 
 
 def settle_network(asked: str | None, file: WeightFile, place: str) -> str:
-    """The network of weights: as asked, or as they say. ValueError: neither says it, or they differ in the stride alone.
+    """The network of weights: as asked, or as they say. ValueError: neither says it, or only their strides differ.
     v1 and v1.5 have the same shapes: the wrong one would answer, and wrongly."""
     known = network_of(file)
     if asked is None:
