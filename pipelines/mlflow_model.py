@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.mlflow_store import store_uri
 from pipelines.run import home
 from pipelines.storage import Folder
 
@@ -104,12 +105,13 @@ def local_copy(source: str, name: str) -> str:
     """Download what only MLflow can read into $RESNET_HOME/models, once; the folder there."""
     import mlflow
 
+    uri = store_uri()
     tag = uuid.uuid5(uuid.NAMESPACE_URL, source).hex[:12]
     target = Path(home(), "models", f"{name}-{tag}")
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="download-", dir=target.parent) as temporary:
-            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary))
+            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri))
             if not target.exists():
                 found.rename(target)
     return str(target)

@@ -312,6 +312,9 @@ def register(
         source, model_id = publish()
         tags = judged.tags | {"checkpoint": checkpoint}
         version = str(api.create_model_version(name, source, run_id, tags=tags, model_id=model_id).version)
+        if model_id is not None:  # by which MLflow's page leads from the model to the version
+            versions = json.dumps([{"name": name, "version": int(version)}])
+            api.set_logged_model_tags(model_id, {"mlflow.modelVersions": versions})
     champion = by_alias(api, name, CHAMPION)
     if champion is not None and str(champion.version) != version:
         other = judged.other(champion.tags)
