@@ -129,4 +129,4 @@ def cut(data: Data, policy: Images, rng: np.random.Generator) -> images.Cut:
 
 def center(data: bytes, policy: Images) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
-    return images.center_crop(data, policy.size, policy.eval_side)
+    return images.center_crop(data, policy.size, policy.eval_side, interpolation=policy.eval_interpolation)

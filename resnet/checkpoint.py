@@ -33,9 +33,13 @@ from resnet.net import ResNet, build
 from resnet.norms import LayerNorms
 from resnet.recipe import Frozen, Recipe, sentence
 from resnet.steps import Normalize
+from resnet.weight_keys import misfit
 
 TENSORS = ("model", "optimizer", "pixels")
 EXAMPLES = "examples.safetensors"
+# What a checkpoint must hold, and all that it may hold: where a folder cannot be listed, these are asked for by name.
+REQUIRED = (*(f"{name}.safetensors" for name in TENSORS), "run.json", "progress.json")
+FILES = (*REQUIRED, EXAMPLES)
 
 
 class EpochRow(Frozen):
@@ -129,6 +133,8 @@ class Checkpoint:
     def network(self) -> ResNet:
         """The trained network in evaluation mode."""
         model = build(self.recipe.network, len(self.progress.classes))
+        if (why := misfit(model, self.model)) is not None:
+            raise ValueError(f"a checkpoint of {self.recipe.network} must hold its weights: {why}")
         model.load_state_dict(self.model)
         return model.eval()
 
@@ -150,6 +156,9 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
             save_file(checkpoint.examples, part / EXAMPLES)
         (part / "run.json").write_text(json.dumps(checkpoint.run, indent=2))
         (part / "progress.json").write_text(checkpoint.progress.model_dump_json(indent=2))
+        mode = (part / "run.json").stat().st_mode & 0o777  # as the umask says; safetensors writes 0600 whatever it is
+        for file in part.iterdir():
+            file.chmod(mode)
         part.replace(target)
     except BaseException:
         shutil.rmtree(part)
@@ -159,9 +168,8 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint directory. ValueError names what is missing or damaged."""
     folder = Path(path)
-    for name in [f"{name}.safetensors" for name in TENSORS] + ["run.json", "progress.json"]:
-        if not (folder / name).is_file():
-            raise ValueError(f"a checkpoint must hold {name}, got {folder}")
+    for name in REQUIRED:
+        _require_readable(folder, name)
     try:
         tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
         examples = load_file(folder / EXAMPLES) if (folder / EXAMPLES).is_file() else None
@@ -172,6 +180,18 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"checkpoint {folder} is damaged: {error}") from None
     return Checkpoint(**tensors, run=run, progress=progress, examples=examples)
+
+
+def _require_readable(folder: Path, name: str) -> None:
+    """ValueError: a checkpoint lacks a file, or another user's file cannot be read, which safetensors calls absent."""
+    try:
+        missing = not (folder / name).is_file()
+    except PermissionError:
+        missing = False
+    if missing:
+        raise ValueError(f"a checkpoint must hold {name}, got {folder}")
+    if not os.access(folder / name, os.R_OK):
+        raise ValueError(f"a checkpoint must be readable by who loads it, got {folder / name}: permission denied")
 
 
 @torch.inference_mode()

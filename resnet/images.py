@@ -20,6 +20,7 @@ import numpy as np
 from resnet import image_orientation, region
 from resnet.decoding import MAX_PIXELS, CorruptImage, TooLarge, decode, size_of
 from resnet.grey_range import GreyRange
+from resnet.settings import Interpolation
 
 __all__ = [
     "CorruptImage",
@@ -41,6 +42,7 @@ __all__ = [
     "pca_shift",
     "random_resized_crop",
     "resize_shorter",
+    "resized",
     "scale_jitter_crop",
     "scaled_size",
     "size_of",
@@ -69,18 +71,34 @@ def resize_shorter(data: bytes, shorter_side: int) -> np.ndarray:
     return region.best().resize_window(image, height, width, 0, 0, height, width)
 
 
-def center_crop(data: bytes, size: int, shorter_side: int, grey_range: GreyRange | None = None) -> np.ndarray:
+def center_crop(
+    data: bytes,
+    size: int,
+    shorter_side: int,
+    grey_range: GreyRange | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> np.ndarray:
     """The middle size x size of the upright image with its shorter side as given. (size, size, 3).
 
-    Equal to torchvision's Resize(shorter_side) and CenterCrop(size) of a Pillow image, bit for bit. grey_range: of grey
-    images of more than 8 bits, as in decode.
+    Equal to torchvision's Resize(shorter_side, interpolation) and CenterCrop(size) of a Pillow image, bit for bit.
+    grey_range: of grey images of more than 8 bits, as in decode.
     """
     _check_crop(size, shorter_side)
     image, height, width = _decoded(data, shorter_side, grey_range)
     top, left = (round((length - size) / 2) for length in (height, width))
     if (height, width) == image.shape[:2]:
         return np.ascontiguousarray(image[top : top + size, left : left + size])
+    if interpolation == "bicubic":
+        return np.ascontiguousarray(resized(image, height, width, "bicubic")[top : top + size, left : left + size])
     return region.best().resize_window(image, height, width, top, left, size, size)
+
+
+def resized(image: np.ndarray, height: int, width: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
+    """The whole image (H, W, 3) at another size, by Pillow."""
+    from PIL import Image
+
+    by = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((width, height), by))
 
 
 def _decoded(data: bytes, shorter_side: int, grey_range: GreyRange | None) -> tuple[np.ndarray, int, int]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+Interpolation = Literal["bilinear", "bicubic"]
 RESIZE_STEP = 16  # pixels; progressive resizing changes the size in such steps, so that few shapes are compiled
 
 
@@ -93,6 +94,10 @@ class Images(Frozen):
         int | None, Field(ge=8, le=1024, description="side in evaluation, where it is not size (Touvron et al. 2019)")
     ] = None
 
+    eval_interpolation: Annotated[
+        Interpolation, Field(description="filter that resizes an image in evaluation; weights of others say bicubic")
+    ] = "bilinear"
+
     @model_validator(mode="after")
     def _policy_has_its_own_fields(self) -> Self:
         owner = {"shorter_side": "scale-jitter", "area": "random-resized-crop", "pad": "pad-crop"}
@@ -104,6 +109,8 @@ class Images(Frozen):
                 raise ValueError(f"policy {policy} needs {field}")
         if (self.eval_shorter_side is None) != (self.policy == "pad-crop"):
             raise ValueError("eval_shorter_side is for scale-jitter and random-resized-crop, and needed there")
+        if self.policy == "pad-crop" and self.eval_interpolation != "bilinear":
+            raise ValueError(f"eval_interpolation has an effect with streamed policies only, got policy {self.policy}")
         if self.policy == "pad-crop" and self.color != "none":
             raise ValueError(f"color has an effect with streamed policies only, got {self.color} with pad-crop")
         if self.border != "black" and not self.pad:

@@ -99,6 +99,19 @@ class Embeddings(BaseModel):
     images: list[EmbeddedImage]
 
 
+class Preprocessing(BaseModel):
+    """How an image becomes the network's input: resized, the middle cut out, (pixels - mean) / std in [0, 255].
+
+    mean: of each channel; a mean of each pixel is averaged.
+    """
+
+    shorter_side: int
+    crop: int
+    interpolation: str
+    mean: list[float]
+    std: list[float]
+
+
 class ModelCard(BaseModel):
     """Which model this is. top1_error: percent on the validation split at training time.
 
@@ -115,6 +128,7 @@ class ModelCard(BaseModel):
     network: str
     run: str
     size: int
+    preprocessing: Preprocessing
     precision: str
     engine: str
     deviation: float
@@ -234,6 +248,7 @@ def about(models: Models, args: Args) -> APIRouter:
             network=model.recipe.network,
             run=model.run,
             size=model.size,
+            preprocessing=Preprocessing(**model.preprocessing),
             precision=model.precision,
             engine=model.engine,
             deviation=model.deviation,
