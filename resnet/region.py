@@ -137,7 +137,7 @@ def read_header(data: Data, limits: Limits = LIMITS) -> Header | None:
 
 def _header(data: Data, frame: int, scan: int, orientation: int, limits: Limits) -> Header | None:
     """data[frame + 4:] is precision, height, width, components, then (id, sampling, table) of each component."""
-    if scan < frame + 10:
+    if scan < frame + 10 or scan + 5 > len(data):
         return None
     precision, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
     sampling = [data[frame + 11 + 3 * i] & 15 for i in range(components) if frame + 11 + 3 * i < scan]
