@@ -117,7 +117,9 @@ def read_header(data: Data, limits: Limits = LIMITS) -> Header | None:
     if data[:2] != b"\xff\xd8":
         return None
     at, frame, orientation = 2, 0, 0
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    for _ in range(limits.parts):
+        if at + 4 > len(data) or data[at] != 0xFF:
+            return None
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte before the marker
             at += 1
