@@ -18,6 +18,7 @@ from resnet.image_limits import LIMITS
 from resnet.region import read_header
 
 JPEG_MODES = {1: "L", 3: "RGB"}  # by components
+LONGEST = 65_500  # side that libjpeg encodes
 LOST = "more than 8 bits of grey, the lower ones are lost without --grey-range"
 
 
@@ -47,6 +48,8 @@ def admit(data: bytes, key: str, encoding: Encoding) -> Admitted:
     seen = _seen(data, key, encoding)
     if side is not None and quality is not None and (min(seen.pixels.shape[:2]) > side or seen.is_reduced):
         small = np.ascontiguousarray(shrink(seen.pixels, side))
+        if max(small.shape) > LONGEST:
+            raise TooLarge(f"an image must have sides of at most {LONGEST} once scaled down, got {max(small.shape)}")
         return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), seen.unusual, True)
     if seen.is_deep and encoding.grey_range is not None:
         return Admitted(_png(seen.pixels[..., 0]), seen.unusual, True)

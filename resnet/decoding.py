@@ -81,7 +81,7 @@ def _decode_stored(data: region.Data, grey_range: GreyRange | None, limits: Limi
     kind = image_headers.check(data, limits)
     if kind.name == "PNM":
         return Decoded(_decode_pnm(data, grey_range, limits), 1)
-    image = open_by_pillow(data, limits)
+    image = _opened(data, kind, limits)
     pixels = _loaded(image, lambda: _to_rgb(image, grey_range))
     if kind.name == "JPEG":
         frame = jpeg_scans.read_frame(data, limits)
@@ -93,7 +93,7 @@ def decode_reduced(data: bytes, shorter_side: int, limits: Limits = LIMITS) -> n
     """A JPEG of more than limits.pixels -> upright pixels of at least this shorter side.
 
     It is shrunk by 2, 4 or 8 while it is decoded, so that memory is that of the result and a band of rows.
-    Raises TooLarge if it is over the limits for reduced images too, RefusedKind for other kinds.
+    Raises TooLarge if it is over the limits for reduced images too, or no such JPEG; CorruptImage if it is damaged.
     """
     limits.check_bytes(len(data))
     kind = image_kinds.kind_of(data)
@@ -130,7 +130,7 @@ def grey_levels(data: bytes, limits: Limits = LIMITS) -> np.ndarray | None:
     if kind.name == "PNM":
         levels, maximum = pnm.levels(data, limits)
         return levels if maximum > 255 and levels.ndim == 2 else None
-    image = open_by_pillow(data, limits)
+    image = _opened(data, kind, limits)
     if not image.mode.startswith("I"):
         return None
     return _loaded(image, lambda: _deep(image))
@@ -148,15 +148,19 @@ def size_of(data: bytes, limits: Limits = LIMITS) -> tuple[int, int]:
     if kind.name == "PNM":
         found = pnm.read_header(data)
         return found.height, found.width
-    width, height = open_by_pillow(data, limits).size
+    width, height = _opened(data, kind, limits).size
     return height, width
 
 
 def open_by_pillow(data: bytes, limits: Limits = LIMITS) -> Image.Image:
     """Pillow's image, its pixels not yet read. Raises as decode."""
+    return _opened(data, image_headers.check(data, limits), limits)
+
+
+def _opened(data: bytes, kind: image_kinds.Kind, limits: Limits) -> Image.Image:
+    """Pillow's image of a file that was checked."""
     from PIL import Image
 
-    kind = image_headers.check(data, limits)
     data = jpeg_scans.without_notes(data) if kind.name == "JPEG" else data
     try:
         image = Image.open(io.BytesIO(data), formats=[str(kind.reader)])

@@ -137,6 +137,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("ICO", "BMP or PNG inside", True, "the image that Pillow chooses, the largest; laid over white"),
 )
 
+MARKS = tuple((at, mark, kind) for kind in KINDS for at, mark in kind.marks)
 DECODED: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind.reader)
 NAMES = ", ".join(kind.name for kind in DECODED[:-1]) + f" or {DECODED[-1].name}"
 MEDIA_TYPES: tuple[str, ...] = tuple(kind.media_type for kind in DECODED)
@@ -162,8 +163,7 @@ def find_kind(data: bytes) -> Kind | None:
         by_brand = next((kind for kind in KINDS if brands & set(kind.brands)), None)
         if by_brand is not None:
             return by_brand
-    fits = (k for k in KINDS if any(data.startswith(mark, at) for at, mark in k.marks))
-    first = next(fits, None)
+    first = next((kind for at, mark, kind in MARKS if data.startswith(mark, at)), None)
     if first is not None and first.name == "TIFF" and data[8:11] == b"CR\x02":
         return by_name("Canon raw")  # a TIFF whose first page is a thumbnail
     return first

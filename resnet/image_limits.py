@@ -41,7 +41,7 @@ class Limits:
     """
 
     bytes: int = 2**29
-    pixels: int = 89_478_485  # Pillow's own bound of what is no decompression bomb: a GiB for RGBA and three copies
+    pixels: int = 89_478_485  # Pillow's own bound of what is no decompression bomb; 1.6 GiB for a transparent GIF
     reduced_pixels: int = 1_000_000_000
     reduced_buffered_pixels: int = 178_956_970
     scans: int = 100

@@ -117,7 +117,9 @@ def read_header(data: Data, limits: Limits = LIMITS) -> Header | None:
     if data[:2] != b"\xff\xd8":
         return None
     at, frame, orientation = 2, 0, 0
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    for _ in range(limits.parts):
+        if at + 4 > len(data) or data[at] != 0xFF:
+            return None
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte before the marker
             at += 1
@@ -137,7 +139,7 @@ def read_header(data: Data, limits: Limits = LIMITS) -> Header | None:
 
 def _header(data: Data, frame: int, scan: int, orientation: int, limits: Limits) -> Header | None:
     """data[frame + 4:] is precision, height, width, components, then (id, sampling, table) of each component."""
-    if scan < frame + 10:
+    if scan < frame + 10 or scan + 5 > len(data):
         return None
     precision, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
     sampling = [data[frame + 11 + 3 * i] & 15 for i in range(components) if frame + 11 + 3 * i < scan]

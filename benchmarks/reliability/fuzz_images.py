@@ -509,7 +509,8 @@ def main() -> int:
     from pipelines.tracking import git_commit
     from resnet.hardware import describe
 
-    words = ["--images DIR" if w == "--images" else w for w in sys.argv[1:] if w != str(options.images)]
+    places = {str(options.images), str(options.out)}
+    words = [f"{w} PLACE" if w in ("--images", "--out") else w for w in sys.argv[1:] if w not in places]
     found |= {"command": f"python benchmarks/reliability/fuzz_images.py {' '.join(words)}"}
     found |= {"commit": git_commit(), "hardware": describe()}
     if options.out:

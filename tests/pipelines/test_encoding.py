@@ -204,3 +204,11 @@ def test_what_sources_list_by_their_names_agrees_with_the_table_of_kinds() -> No
     assert {f".{suffix}" for suffix in image_kinds.SUFFIXES} == set(sampling.SUFFIXES)
     assert set(image_kinds.SUFFIXES) <= tars.IMAGE_SUFFIXES, "a member of a tar"
     assert {"heic", "jxl"} <= tars.IMAGE_SUFFIXES, "rejected by name, not passed over"
+
+
+def test_an_image_too_long_for_a_jpeg_is_told_so() -> None:
+    """Case 110023 of benchmarks/reliability/fuzz_images.py."""
+    hair = encoded(Image.new("L", (70_000, 33)), "PNG")
+    assert admit(hair, "a/b.png", Encoding()).data == hair
+    with pytest.raises(TooLarge, match=r"sides of at most 65500 once scaled down, got 67879"):
+        admit(hair, "a/b.png", SMALL)
