@@ -14,11 +14,22 @@ from contextlib import closing
 from typing import Annotated, Any, Self
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from pipelines import ledger
+from pipelines import duplicates, free_space, ledger, preparation_summary, repair
+from pipelines.drawn_splits import Drawing, Share
+from pipelines.groups import GroupBy
 from pipelines.listing import Listing, some
-from pipelines.manifest import SPLITS, Encoding, Manifest, Origin, Rejected, Shard, Unusual, read_manifest
+from pipelines.manifest import (
+    ALL_SPLITS,
+    Encoding,
+    Manifest,
+    Origin,
+    Rejected,
+    Shard,
+    Unusual,
+    read_manifest,
+)
 from pipelines.meter import meter
 from pipelines.plan import SHARD_BYTES, ShardPlan, default_row_group_size, fingerprint, plan
 from pipelines.progress import say
@@ -26,7 +37,7 @@ from pipelines.shard_file import Finished, Work, problem_of, write_shard
 from pipelines.sources import Source, list_source
 from pipelines.storage import READERS, Folder, filesystem
 from resnet.classes import ImageClass
-from resnet.recipe import Frozen
+from resnet.recipe import Frozen, sentence
 
 __all__ = [
     "Encoding",
@@ -67,12 +78,54 @@ class Preparation(Frozen):
     workers: Annotated[
         int | None, Field(ge=0, description="shards written at a time; 0: one, without Ray. None: as many as CPUs")
     ] = None
+    val_share: Annotated[Share, Field(description="share of each class that is drawn for val, where there is none")] = (
+        None
+    )
+    test_share: Annotated[
+        Share, Field(description="share of each class for a split test, which no decision looks at")
+    ] = None
+    split_seed: Annotated[int, Field(ge=0, description="of the drawing of val and test")] = 0
+    group_csv: Annotated[
+        str | None, Field(description="file with a line for each image, whose groups are never on two sides")
+    ] = None
+    group_column: Annotated[str | None, Field(description="column of group_csv, e.g. patient")] = None
+    group_part: Annotated[
+        int | None,
+        Field(description="folder of CLASS/.../FILE that is the group: 2 is the first in CLASS, -1 the last"),
+    ] = None
+    group_pattern: Annotated[
+        str | None, Field(description="regular expression on CLASS/.../FILE whose match, or bracket, is the group")
+    ] = None
+    keep_test: Annotated[bool, Field(description="keep the source's own split test beside val")] = False
+    allow_empty: Annotated[bool, Field(description="keep classes without images")] = False
+    allow_missing: Annotated[bool, Field(description="go on where parts of a numbered set are missing")] = False
+    repair: Annotated[
+        bool, Field(description="compare all shards of a finished folder, and write those again that are damaged")
+    ] = False
 
     @model_validator(mode="after")
     def _verify_reads_out_alone(self) -> Self:
         if self.verify and self.source != Source():
             raise ValueError(f"source must be left out with verify, which reads out alone, got {self.source.path}")
         return self
+
+    @property
+    def drawing(self) -> Drawing:
+        """How the source is taken. ValueError: options that do not fit each other."""
+        try:
+            return Drawing(
+                val_share=self.val_share,
+                test_share=self.test_share,
+                seed=self.split_seed,
+                group=GroupBy(
+                    csv=self.group_csv, column=self.group_column, part=self.group_part, pattern=self.group_pattern
+                ),
+                keep_test=self.keep_test,
+                allow_empty=self.allow_empty,
+                allow_missing=self.allow_missing,
+            )
+        except ValidationError as error:
+            raise ValueError(sentence(error)) from None
 
     @property
     def encoding(self) -> Encoding:
@@ -87,7 +140,8 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
     if preparation.verify:
         problems = verify(preparation.out)
         if problems:
-            raise ValueError(f"{len(problems)} problems in {preparation.out}: {'; '.join(problems)}")
+            hint = "the command that wrote them, with --repair, writes damaged shards again"
+            raise ValueError(f"{len(problems)} problems in {preparation.out}: {'; '.join(problems)}; {hint}")
         manifest = read_manifest(preparation.out)
     else:
         side = preparation.encoding.shorter_side
@@ -103,16 +157,22 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
             seed=preparation.seed,
             max_rejected=preparation.max_rejected,
             workers=preparation.workers,
+            drawing=preparation.drawing,
+            repair_all=preparation.repair,
         )
+        for line in preparation_summary.lines(manifest):
+            say(line)
     return {
         "out": preparation.out,
-        "examples": {split: manifest.examples(split) for split in SPLITS},
+        "examples": {s: manifest.examples(s) for s in ALL_SPLITS if s != "test" or manifest.of_split(s)},
         "classes": len(manifest.classes),
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "reencoded": manifest.reencoded,
         "rejected": len(manifest.rejected),
         "unusual": {unusual.what: unusual.count for unusual in manifest.unusual},
+        "passed_over": {passed.what: passed.count for passed in manifest.passed_over},
+        "duplicates": manifest.duplicates.model_dump(exclude={"pairs"}) if manifest.duplicates else None,
         "seconds": round(time.monotonic() - start, 2),
     }
 
@@ -127,33 +187,56 @@ def write_shards(
     max_rejected: float = 0.01,
     workers: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    drawing: Drawing | None = None,
+    repair_all: bool = False,
 ) -> Manifest:
     """Write a source as shards to a folder or URI, or finish what was begun there; a finished folder stays as it is.
 
     workers: Ray tasks at a time; 0: in this process, without Ray; None: Ray on all CPUs, if there is enough to do.
     max_rejected: share of the images that may fail to decode. shard_bytes: of the source's images in one shard, about.
+    drawing: splits that are drawn from train. repair_all: compare the content of all shards of a finished folder;
+    those that are damaged are written again, alone.
     ValueError: one sentence, before anything is written where that is possible; what is finished is kept.
     """
     try:
         folder = Folder(out)
         ledger.refuse_other_use(folder)
-        listing = list_source(source)
+        drawing, encoding = drawing or Drawing(), encoding or Encoding()
+        listing = list_source(source, drawing)
         if listing.kind != "digits" and (listing.source.holds(folder) or folder.holds(listing.source)):
             raise ValueError(f"out must lie apart from source.path, got {out} and {listing.source.uri}")
         rows = row_group_size or default_row_group_size(listing)
         plans = plan(listing, rows, shard_bytes, seed)
-        wanted = _wanted(listing, plans, rows, seed, encoding or Encoding())
+        wanted = _wanted(listing, plans, rows, seed, encoding, drawing)
         done = ledger.begin(folder, wanted)
         if done is None:
-            say(f"{out} is complete: nothing to do")
-            return read_manifest(out)
+            return _finished(listing, folder, plans, workers, repair_all)
+        for note in listing.notes:
+            say(note)
         _write_all(listing, folder, wanted, plans, done, workers)
-        return ledger.finish(folder, wanted, [done[p.file] for p in plans], max_rejected)
+        counted = wanted.model_copy(update={"duplicates": duplicates.count(listing, plans, done)})
+        return ledger.finish(folder, counted, [done[p.file] for p in plans], max_rejected)
     except OSError as error:
         raise ValueError(f"{error}; the same command goes on from the shards that are finished") from error
 
 
-def _wanted(listing: Listing, plans: list[ShardPlan], rows: int, seed: int, encoding: Encoding) -> Manifest:
+def _finished(listing: Listing, out: Folder, plans: list[ShardPlan], workers: int | None, repair_all: bool) -> Manifest:
+    """The manifest of a folder that was finished before, after damaged shards are written again."""
+    manifest = read_manifest(out.uri)
+    again = repair.damaged(out, manifest, repair_all)
+    if not again:
+        ledger.clear(out)  # a kill may have come between the manifest and this
+        say(f"{out.uri} is complete: nothing to do")
+        return manifest
+    say(f"{out.uri} is damaged: {some(again)} of {len(plans)} shards is written again")
+    done = repair.kept(manifest, again)
+    _write_all(listing, out, manifest, plans, done, workers)
+    return repair.mended(out, manifest, done, again)
+
+
+def _wanted(
+    listing: Listing, plans: list[ShardPlan], rows: int, seed: int, encoding: Encoding, drawing: Drawing
+) -> Manifest:
     """The manifest that is to be, without shards."""
     origin = Origin(
         kind=listing.kind,
@@ -162,7 +245,16 @@ def _wanted(listing: Listing, plans: list[ShardPlan], rows: int, seed: int, enco
         fingerprint=fingerprint(listing, plans),
     )
     return Manifest(
-        classes=listing.classes, shards=(), row_group_size=rows, shuffle_seed=seed, encoding=encoding, source=origin
+        classes=listing.classes,
+        shards=(),
+        row_group_size=rows,
+        shuffle_seed=seed,
+        encoding=encoding,
+        source=origin,
+        unusual=listing.converted,
+        passed_over=listing.passed_over,
+        only_in_train=listing.only_in_train(),
+        splitting=drawing.record,
     )
 
 
@@ -177,6 +269,8 @@ def _write_all(
     """Write the shards that are not in `done`, and put them there."""
     left = [p for p in plans if p.file not in done]
     before = listing.images - sum(len(p.rows) for p in left)
+    if wanted.encoding.shorter_side is None:
+        free_space.refuse_too_little(out, sum(_bytes(listing, p) for p in left))
     if workers is None and listing.bytes * len(left) < IN_PROCESS * len(plans):
         workers = 0
     works = _works(listing, out, wanted, left)
@@ -189,6 +283,11 @@ def _write_all(
     except KeyboardInterrupt:
         say(f"{len(done)} of {len(plans)} shards are finished; the same command goes on with the rest")
         raise
+
+
+def _bytes(listing: Listing, plan: ShardPlan) -> int:
+    """Bytes of the images of a shard in the source."""
+    return int(listing.splits[plan.split]["size"].to_numpy()[plan.rows].sum())
 
 
 def _works(listing: Listing, out: Folder, wanted: Manifest, plans: list[ShardPlan]) -> Iterator[Work]:
@@ -258,6 +357,9 @@ def verify(uri: str) -> list[str]:
     extra = [e.name for e in folder.entries() if e.name.endswith(".parquet") and e.name not in known]
     problems = [f"{some(extra)} is not in the manifest"] if extra else []
     total = sum(shard.examples for shard in manifest.shards)
+    if total + len(manifest.rejected) != manifest.source.images:
+        told = f"{total} images and {len(manifest.rejected)} rejected ones"
+        problems.append(f"the manifest was edited: it counts {told}, of {manifest.source.images} in the source")
     with ThreadPoolExecutor(READERS[folder.is_local]) as pool, meter("verified", total) as shown:
         found = pool.map(lambda shard: problem_of(folder, shard, len(manifest.classes)), manifest.shards)
         for shard, problem in zip(manifest.shards, found, strict=True):
