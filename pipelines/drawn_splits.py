@@ -68,7 +68,8 @@ def draw(listing: Listing, drawing: Drawing) -> Listing:
             "--val-share 0.2 draws one"
         )
     shares: dict[Split, float] = {}
-    for split, share in (("test", drawing.test_share), ("val", drawing.val_share)):
+    wanted: tuple[tuple[Split, float | None], ...] = (("test", drawing.test_share), ("val", drawing.val_share))
+    for split, share in wanted:
         if share is not None and split in there:
             raise ValueError(f"{split}_share must be left out where there is a split {split}, {uri} has one")
         if share is not None:

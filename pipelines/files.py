@@ -58,7 +58,7 @@ def class_folders(source: Folder, asked: Asked, above: str = "", names: Mapping[
     listing = Listing(
         "folders", source, classes, tables, passed_over=passing.told(), converted=_odd_names(tables.values())
     )
-    return listing.with_distinct_keys(_paths)
+    return listing.with_distinct_keys(_paths, lambda table: table["path"])
 
 
 def _ids(names: Sequence[str]) -> dict[str, int]:

@@ -36,7 +36,8 @@ def refuse_too_little(out: Folder, needed: int) -> None:
     there = free(out)
     if there is not None and there < needed:
         raise ValueError(
-            f"out {out.shown} needs about {amount(needed)} for the shards that are left, {amount(there)} are free on its disk"
+            f"out {out.shown} needs about {amount(needed)} for the shards that are left, "
+            f"{amount(there)} are free on its disk"
         )
 
 

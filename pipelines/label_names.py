@@ -36,11 +36,15 @@ def with_ids(
     """
     ids, names = read_class_list(class_list) if class_list else ([], [])
     if not (_are_names(tables) if named is None else named):
-        numbered = {split: _labelled(table, pc.cast(table["text"], pa.int32())) for split, table in tables.items()}
+        numbered: dict[Split, pa.Table] = {
+            split: _labelled(table, pc.cast(table["text"], pa.int32())) for split, table in tables.items()
+        }
         return Listing(kind, source, classes_by_keys(numbered["train"], names or number_names), numbered)
     found = sorted(pc.unique(tables["train"]["text"]).to_pylist())
     order = _order(found, ids, names)
-    labelled = {split: _by_order(table, order, split, bool(ids)) for split, table in tables.items()}
+    labelled: dict[Split, pa.Table] = {
+        split: _by_order(table, order, split, bool(ids)) for split, table in tables.items()
+    }
     return Listing(kind, source, _classes(order, ids, names), labelled)
 
 

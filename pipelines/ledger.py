@@ -39,7 +39,7 @@ def refuse_other_use(out: Folder) -> None:
 
 
 def begin(out: Folder, wanted: Manifest) -> dict[str, Finished] | None:
-    """What is finished already, by shard; None: the manifest is there. ValueError: it is another preparation's folder."""
+    """What is finished already, by shard; None: the manifest is there. ValueError: another preparation's folder."""
     sizes = {entry.name: entry.size for entry in out.entries(hidden=True)}
     if MANIFEST in sizes:
         _refuse_difference(read_manifest(out.uri), wanted, out)

@@ -181,15 +181,19 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-TRAIN_WORDS, VAL_WORDS, TEST_WORDS = {"train", "training"}, {"val", "valid", "validation"}, {"test", "testing"}
+SPLIT_WORDS: dict[Split, set[str]] = {
+    "train": {"train", "training"},
+    "val": {"val", "valid", "validation"},
+    "test": {"test", "testing"},
+}
 
 
 def split_of(name: str) -> Split | None:
     """The split that a path tells, by its first part that tells one: train; val, valid, validation; test."""
     for part in name.lower().split("/"):
         words = set(re.split(r"[^a-z]+", part))
-        for split, names in (("train", TRAIN_WORDS), ("val", VAL_WORDS), ("test", TEST_WORDS)):
-            if words & names:
+        for split in ALL_SPLITS:
+            if words & SPLIT_WORDS[split]:
                 return split
     return None
 

@@ -27,14 +27,17 @@ def refuse_missing_parts(paths: Sequence[str], allowed: bool) -> None:
 def _missing_of_total(paths: Iterable[str]) -> list[str]:
     """Missing parts of sets such as train-00000-of-00003-<hash>.parquet. Numbers begin with 0 or 1."""
     sets: dict[tuple[str, str], set[int]] = {}
+    tails: set[str] = set()
     for path in paths:
         if match := OF.fullmatch(path):
             sets.setdefault((match["head"], match["total"]), set()).add(int(match["number"]))
+            tails.add(match["tail"])
+    tail = tails.pop() if len(tails) == 1 else ""  # the hub has a hash there, another one in each name
     missing = []
     for (head, total), found in sets.items():
         count, width = int(total), len(total)
         first = 1 if count in found and 0 not in found else 0
-        missing += [f"{head}{n:0{width}}-of-{total}" for n in range(first, first + count) if n not in found]
+        missing += [f"{head}{n:0{width}}-of-{total}{tail}" for n in range(first, first + count) if n not in found]
     return missing
 
 
@@ -67,10 +70,10 @@ def refuse_missing_tars(
         raise ValueError(f"{TABLE} must be JSON with splits and their filenames, it is not; {HINT} it") from None
     here = {path.rpartition("/")[2] for path in tars}
     kept = [f for s in images for f in by_split(files).get(s, [])]
-    missing = sorted(set(f.rpartition("/")[2] for f in kept) - here)
+    missing = sorted({f.rpartition("/")[2] for f in kept} - here)
     if missing:
         raise ValueError(f"all tars of {TABLE} must be there, {some(missing)} is missing; {HINT}")
     for name, count in counts.items():
         split = split_of(name)
-        if split in images and count and images[split] != count:
+        if split is not None and split in images and count and images[split] != count:
             raise ValueError(f"split {name} must have {count} images by {TABLE}, it has {images[split]}; {HINT}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -64,7 +65,7 @@ def _names(schema: pa.Schema, label: str) -> list[str] | None:
 
 
 def label_texts(labels: pa.ChunkedArray, file: str, column: str) -> tuple[pa.ChunkedArray, bool]:
-    """Labels as text, -1 for those that are absent; and whether they are names. ValueError: neither numbers nor names."""
+    """Labels as text, -1 for absent ones; and whether they are names. ValueError: neither numbers nor names."""
     kind = labels.type
     if pa.types.is_dictionary(kind):
         labels = pc.cast(labels, kind.value_type)
@@ -94,3 +95,18 @@ def refuse_paths_only(file: pq.ParquetFile, columns: Columns, path: str) -> None
     raise ValueError(
         f"{path} must hold the images, its {columns.image} is empty and it names files: {some([columns.path])}"
     )
+
+
+def refuse_mixed(named: Mapping[str, bool]) -> None:
+    """ValueError: some files have numbers for labels, others names."""
+    if len(set(named.values())) > 1:
+        numbers, names = (next(f for f, is_name in named.items() if is_name is kind) for kind in (False, True))
+        raise ValueError(f"labels must be all numbers or all names, {numbers} has numbers and {names} has names")
+
+
+class FileRows(NamedTuple):
+    """Rows of one file. named: whether labels are names; names: of its ClassLabel."""
+
+    table: pa.Table
+    named: bool
+    names: list[str] | None

@@ -11,14 +11,12 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Annotated, Any, Self
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, ValidationError, model_validator
 
 from pipelines import duplicates, free_space, ledger, preparation_summary, repair
-from pipelines.drawn_splits import Drawing, Share
-from pipelines.groups import GroupBy
+from pipelines.drawn_splits import Drawing
 from pipelines.listing import Listing, some
 from pipelines.manifest import (
     ALL_SPLITS,
@@ -32,12 +30,12 @@ from pipelines.manifest import (
 )
 from pipelines.meter import meter
 from pipelines.plan import SHARD_BYTES, ShardPlan, default_row_group_size, fingerprint, plan
+from pipelines.preparation_options import Preparation
 from pipelines.progress import say
 from pipelines.shard_file import Finished, Work, problem_of, write_shard
 from pipelines.sources import Source, list_source
 from pipelines.storage import READERS, Folder, filesystem
 from resnet.classes import ImageClass
-from resnet.recipe import Frozen, sentence
 
 __all__ = [
     "Encoding",
@@ -54,84 +52,9 @@ __all__ = [
 ]
 
 IN_PROCESS = 64 * 2**20  # bytes of images below which starting Ray takes longer than the work
-QUALITY = 90
 # benchmarks/ingest.py, the "grey_levels_from_pillow" of its result, 125 full-size images of ImageNet.
 FIDELITY = "re-encoding changes a training crop by 4.0 grey levels on average at a shorter side of 256, 2.9 at 320"
 JITTER = 480  # the largest shorter side of the paper's scale jitter (section 3.4)
-
-
-class Preparation(Frozen):
-    """One call of jobs/write_shards.py."""
-
-    out: Annotated[str, Field(description="folder or URI of the shards: empty, absent, or begun by the same command")]
-    source: Source = Source()
-    verify: Annotated[bool, Field(description="re-read all shards in out and compare them with the manifest")] = False
-    shorter_side: Annotated[
-        int | None, Field(description="re-encode images with more pixels on the shorter side. None: bytes as they are")
-    ] = None
-    quality: Annotated[int | None, Field(description=f"of the re-encoded JPEGs. None: {QUALITY}")] = None
-    row_group_size: Annotated[
-        int | None, Field(ge=1, description="images that are read at once. None: 128, or 512 for many small images")
-    ] = None
-    seed: Annotated[int, Field(ge=0, description="of the one shuffle")] = 0
-    max_rejected: Annotated[float, Field(ge=0, le=1, description="share of the images that may fail to decode")] = 0.01
-    workers: Annotated[
-        int | None, Field(ge=0, description="shards written at a time; 0: one, without Ray. None: as many as CPUs")
-    ] = None
-    val_share: Annotated[Share, Field(description="share of each class that is drawn for val, where there is none")] = (
-        None
-    )
-    test_share: Annotated[
-        Share, Field(description="share of each class for a split test, which no decision looks at")
-    ] = None
-    split_seed: Annotated[int, Field(ge=0, description="of the drawing of val and test")] = 0
-    group_csv: Annotated[
-        str | None, Field(description="file with a line for each image, whose groups are never on two sides")
-    ] = None
-    group_column: Annotated[str | None, Field(description="column of group_csv, e.g. patient")] = None
-    group_part: Annotated[
-        int | None,
-        Field(description="folder of CLASS/.../FILE that is the group: 2 is the first in CLASS, -1 the last"),
-    ] = None
-    group_pattern: Annotated[
-        str | None, Field(description="regular expression on CLASS/.../FILE whose match, or bracket, is the group")
-    ] = None
-    keep_test: Annotated[bool, Field(description="keep the source's own split test beside val")] = False
-    allow_empty: Annotated[bool, Field(description="keep classes without images")] = False
-    allow_missing: Annotated[bool, Field(description="go on where parts of a numbered set are missing")] = False
-    repair: Annotated[
-        bool, Field(description="compare all shards of a finished folder, and write those again that are damaged")
-    ] = False
-
-    @model_validator(mode="after")
-    def _verify_reads_out_alone(self) -> Self:
-        if self.verify and self.source != Source():
-            raise ValueError(f"source must be left out with verify, which reads out alone, got {self.source.path}")
-        return self
-
-    @property
-    def drawing(self) -> Drawing:
-        """How the source is taken. ValueError: options that do not fit each other."""
-        try:
-            return Drawing(
-                val_share=self.val_share,
-                test_share=self.test_share,
-                seed=self.split_seed,
-                group=GroupBy(
-                    csv=self.group_csv, column=self.group_column, part=self.group_part, pattern=self.group_pattern
-                ),
-                keep_test=self.keep_test,
-                allow_empty=self.allow_empty,
-                allow_missing=self.allow_missing,
-            )
-        except ValidationError as error:
-            raise ValueError(sentence(error)) from None
-
-    @property
-    def encoding(self) -> Encoding:
-        """How images are stored."""
-        quality = QUALITY if self.shorter_side is not None and self.quality is None else self.quality
-        return Encoding(shorter_side=self.shorter_side, quality=quality)
 
 
 def prepare(preparation: Preparation) -> dict[str, Any]:
@@ -231,7 +154,12 @@ def _finished(listing: Listing, out: Folder, plans: list[ShardPlan], workers: in
     say(f"{out.uri} is damaged: {some(again)} of {len(plans)} shards is written again")
     done = repair.kept(manifest, again)
     _write_all(listing, out, manifest, plans, done, workers)
-    return repair.mended(out, manifest, done, again)
+    mended = repair.mended(out, manifest, done, again)
+    if mended != manifest:
+        say(
+            "warning: their bytes are others than before, by changed images or another version of Arrow: other data now"
+        )
+    return mended
 
 
 def _wanted(

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet as pq
-from pyarrow.fs import FileType
 from pydantic import Field
 
-from pipelines import file_names, files, flat_validation, pixels, tars
+from pipelines import files, flat_validation, pixels, tars
 from pipelines.drawn_splits import Drawing, draw
 from pipelines.label_names import TEXTS, with_ids
 from pipelines.listing import (
     Asked,
     Listing,
-    by_split,
     chosen_splits,
     container_and_key,
     container_row_and_key,
@@ -28,9 +25,10 @@ from pipelines.listing import (
 )
 from pipelines.manifest import Split
 from pipelines.numbered_parts import refuse_missing_parts
-from pipelines.parquet_columns import columns_of, image_column, label_texts, refuse_paths_only
-from pipelines.passing_over import Passing, kind_of
-from pipelines.split_folders import ALL_NAMES, by_name
+from pipelines.parquet_columns import FileRows, columns_of, image_column, label_texts, refuse_mixed, refuse_paths_only
+from pipelines.passing_over import Passing
+from pipelines.source_contents import COMPRESSED, Contents, contents_of, has_class_folders, has_splits, inside_alone
+from pipelines.split_folders import by_name
 from pipelines.storage import Folder, side_by_side
 from resnet.recipe import Frozen
 
@@ -38,10 +36,6 @@ Kind = Literal[
     "ilsvrc2012", "kaggle", "tiny-imagenet", "folders", "webdataset", "parquet", "cifar10", "cifar100", "digits"
 ]
 Read = Callable[[Folder, pa.Table], Iterator[bytes]]
-
-# Folders in which Parquet files and tars are looked for, beside the one that is named.
-INSIDE = {"data", "default", *ALL_NAMES}
-COMPRESSED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst")
 
 
 class Source(Frozen):
@@ -65,9 +59,7 @@ class Source(Frozen):
     ] = None
     label_column: Annotated[
         str | None,
-        Field(
-            description="parquet: column of the labels; webdataset: field of the .json, or `folder`, or `tar` for its name"
-        ),
+        Field(description="parquet: column of the labels; webdataset: field of the .json, or `folder`, or `tar`"),
     ] = None
 
 
@@ -89,24 +81,9 @@ def parquet(source: Folder, paths: Sequence[str], asked: Asked) -> Listing:
         named |= dict(zip(mine, (rows.named for rows in found), strict=True))
         names = names or next((rows.names for rows in found if rows.names), None)
         tables[split] = pa.concat_tables([rows.table for rows in found])
-    _refuse_mixed(named)
+    refuse_mixed(named)
     listing = with_ids("parquet", source, tables, asked.classes, any(named.values()), names)
     return replace(listing, passed_over=passing.told()).with_distinct_keys(container_and_key, container_row_and_key)
-
-
-def _refuse_mixed(named: Mapping[str, bool]) -> None:
-    """ValueError: some files have numbers for labels, others names."""
-    if len(set(named.values())) > 1:
-        numbers, names = (next(f for f, is_name in named.items() if is_name is kind) for kind in (False, True))
-        raise ValueError(f"labels must be all numbers or all names, {numbers} has numbers and {names} has names")
-
-
-class FileRows(NamedTuple):
-    """Rows of one file. named: whether labels are names; names: of its ClassLabel."""
-
-    table: pa.Table
-    named: bool
-    names: list[str] | None
 
 
 def _rows(source: Folder, path: str, number: int, asked: Asked) -> FileRows:
@@ -176,27 +153,6 @@ def _read_rows(source: Folder, path: str, wanted: dict[int, int], image: str | N
 # --- Which kind it is ---
 
 
-class Contents(NamedTuple):
-    """What a source's folder holds. names: of its entries; chosen: whether a file matches the glob that was given."""
-
-    folder: Folder
-    names: set[str]
-    chosen: Callable[[str], bool]
-
-    def files(self, suffix: str) -> list[str]:
-        """Files with a suffix, here or in one of the folders INSIDE."""
-        return [path for path in _walk(self.folder, suffix, "", 2) if self.chosen(path)]
-
-
-def _walk(folder: Folder, suffix: str, inside: str, depth: int) -> Iterator[str]:
-    for entry in folder.entries(inside):
-        path = f"{inside}/{entry.name}" if inside else entry.name
-        if entry.is_folder and depth and entry.name.lower() in INSIDE:
-            yield from _walk(folder, suffix, path, depth - 1)
-        elif not entry.is_folder and entry.name.endswith(suffix):
-            yield path
-
-
 class Layout(NamedTuple):
     """A kind of source. text: what its folder holds; there: whether it is this kind; read: images of rows, in order.
 
@@ -233,19 +189,6 @@ def _tiny_imagenet(contents: Contents, asked: Asked) -> Listing:
     return files.class_folders(contents.folder, asked, names=flat_validation.names_of(contents.folder, "words.txt"))
 
 
-def _has_splits(contents: Contents, suffix: str) -> bool:
-    return {"train", "val"} <= set(by_split(contents.files(suffix)))
-
-
-def _has_class_folders(contents: Contents) -> bool:
-    """Whether one of the folders holds a file that may be an image, or such a folder."""
-    for name in sorted(contents.names):
-        entries = contents.folder.entries(name) if kind_of(name, True) is None else []
-        if any(not e.is_folder and kind_of(e.name, False) is None for e in entries):
-            return True
-    return False
-
-
 # In the order in which they are looked for.
 KINDS: dict[str, Layout] = {
     "ilsvrc2012": Layout(
@@ -270,14 +213,14 @@ KINDS: dict[str, Layout] = {
     ),
     "webdataset": Layout(
         "train-*.tar and val-*.tar",
-        lambda c: _has_splits(c, ".tar"),
+        lambda c: has_splits(c, ".tar"),
         lambda c, asked: tars.webdataset(c.folder, c.files(".tar"), asked),
         files.read_ranges,
         lambda c: bool(c.files(".tar")),
     ),
     "parquet": Layout(
         "train-*.parquet and val-*.parquet with columns image and label",
-        lambda c: _has_splits(c, ".parquet"),
+        lambda c: has_splits(c, ".parquet"),
         lambda c, asked: parquet(c.folder, c.files(".parquet"), asked),
         read_parquet,
         lambda c: bool(c.files(".parquet")),
@@ -287,7 +230,7 @@ KINDS: dict[str, Layout] = {
         lambda c: {"train", "val"} <= set(by_name(c.names)),
         lambda c, asked: files.class_folders(c.folder, asked),
         files.read_files,
-        lambda c: "train" in by_name(c.names) or _has_class_folders(c),
+        lambda c: "train" in by_name(c.names) or has_class_folders(c),
     ),
     "digits": Layout("nothing", lambda c: False, lambda c, asked: pixels.digits(), pixels.read_digits),
 }
@@ -323,27 +266,27 @@ def list_source(source: Source, drawing: Drawing | None = None) -> Listing:
         drawing.draws,
     )
     listing = KINDS[kind].make(contents, asked)
+    if contents.folder.shown != contents_of(source.path).folder.shown:
+        listing = replace(listing, notes=(*listing.notes, f"{contents.folder.shown} is read, which lies there alone"))
     return draw(listing, drawing).checked(drawing.allow_empty)
 
 
 def _kind_at(source: Source) -> tuple[Contents, str]:
     """What is prepared, and its kind. Where one folder alone lies there, as archives unpack, it is looked into."""
     assert source.path is not None
-    contents = _contents(source.path)
-    kind = source.kind or _kind_of(contents)
-    if kind is not None:
-        return contents, kind
-    path: str = source.path
-    inside = contents
-    for _ in range(3):
-        folders = [e.name for e in inside.folder.entries() if e.is_folder and kind_of(e.name, True) is None]
-        if len(folders) != 1:
-            break
-        head, mark, options = path.partition("?") if "://" in path else (path, "", "")
-        path = f"{head.rstrip('/')}/{folders[0]}{mark}{options}"
-        inside = _contents(path)
-        if (kind := _kind_of(inside)) is not None:
-            return inside, kind
+    contents = contents_of(source.path)
+    if source.kind is not None:
+        return contents, source.kind
+    chain = [contents, *inside_alone(source.path, contents)]
+    for inside in chain:
+        for name, layout in KINDS.items():
+            if layout.there(inside):
+                return inside, name
+    for inside in reversed(chain):
+        for name in UNSPLIT:
+            there = KINDS[name].unsplit
+            if there is not None and there(inside):
+                return inside, name
     layouts = "; ".join(f"{name}: {layout.text}" for name, layout in KINDS.items() if name != "digits")
     holds = some(sorted(contents.names)) or "nothing"
     packed = [name for name in sorted(contents.names) if name.endswith(COMPRESSED)]
@@ -351,41 +294,9 @@ def _kind_at(source: Source) -> tuple[Contents, str]:
     raise ValueError(f"source.path {source.path} must hold one of ({layouts}), it holds {holds}{hint}")
 
 
-def _kind_of(contents: Contents) -> str | None:
-    """The kind of a source: one with train and val, else one without val."""
-    split = next((name for name, layout in KINDS.items() if layout.there(contents)), None)
-    if split is not None:
-        return split
-    alone = [(name, KINDS[name].unsplit) for name in UNSPLIT]
-    return next((name for name, there in alone if there is not None and there(contents)), None)
-
-
 def read_images(listing_kind: str, folder: Folder, rows: pa.Table) -> Iterator[bytes]:
     """The encoded images of some rows of a listing, in the rows' order."""
     return KINDS[listing_kind].read(folder, rows)
-
-
-def _contents(path: str) -> Contents:
-    """What lies at a source's path, whose last part may be a glob. CIFAR's folder may lie in the one named."""
-    if not file_names.is_utf8(path):
-        raise ValueError(
-            f"source.path must be UTF-8, got {file_names.shown(file_names.as_text(path))}; rename the folder"
-        )
-    head, mark, options = path.partition("?") if "://" in path else (path, "", "")
-    parent, _, last = head.rstrip("/").rpartition("/")
-    pattern = last if set("*[") & set(last) else None
-    folder = Folder((parent or "." if pattern else head) + mark + options)
-    found = folder.kind()
-    if found == FileType.NotFound:
-        raise ValueError(f"source.path must exist, {path} does not")
-    if found == FileType.File:
-        hint = "a compressed archive, unpack it first" if path.endswith(COMPRESSED) else "a file"
-        raise ValueError(f"source.path must be a folder that holds train and val, {path} is {hint}")
-    names = {entry.name for entry in folder.entries()}
-    for form in pixels.FORMS:
-        if form.folder in names:
-            return _contents(f"{head.rstrip('/')}/{form.folder}{mark}{options}")
-    return Contents(folder, names, lambda file: pattern is None or fnmatch(file.rpartition("/")[2], pattern))
 
 
 def _class_list(path: str | None) -> str | None:

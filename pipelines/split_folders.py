@@ -22,7 +22,7 @@ def by_name(folders: Collection[str]) -> dict[Split, str]:
     """The folder of each split that is there; test counts as val where there is no other. ValueError: two of a name."""
     found: dict[Split, str] = {}
     for split, names in NAMES.items():
-        mine = sorted((f for f in folders if f.lower() in names), key=lambda f: names.index(f.lower()))
+        mine = sorted((f for f in folders if f.lower() in names), key=lambda f: (names.index(f.lower()), f))
         if len(mine) > 1 and mine[0].lower() == mine[1].lower():
             raise ValueError(f"source.path must hold one folder for split {split}, it holds {' and '.join(mine[:2])}")
         if mine:

@@ -84,7 +84,7 @@ def is_hidden(name: str) -> bool:
 
 
 def _local_entries(path: str) -> list[Entry]:
-    """What a local folder holds; none where there is no such folder. Links are followed, size 0 where they lead nowhere."""
+    """What a local folder holds; none where it is absent. Links are followed, size 0 where they lead nowhere."""
     try:
         with os.scandir(path) as found:
             return [_entry(e) for e in found]

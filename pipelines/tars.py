@@ -25,6 +25,7 @@ from pipelines.listing import (
     some,
     text_file,
 )
+from pipelines.manifest import Split
 from pipelines.numbered_parts import refuse_missing_parts, refuse_missing_tars
 from pipelines.passing_over import Passing
 from pipelines.storage import Folder, side_by_side
@@ -207,7 +208,7 @@ def webdataset(source: Folder, tars: Sequence[str], asked: Asked) -> Listing:
     )
     passing = Passing()
     refuse_missing_parts(tars, asked.allow_missing)
-    tables = {
+    tables: dict[Split, Any] = {
         split: concat_tables(side_by_side(source, lambda tar: Samples(source, tar, asked, passing).table(), mine))
         for split, mine in chosen_splits(tars, asked, passing).items()
     }

@@ -1,4 +1,4 @@
-"""The images of a tar with their labels: in .cls or .json beside each, in the names of folders, or in the tar's name."""
+"""The images of a tar with their labels: in .cls or .json beside each, in folders' names, or in the tar's name."""
 
 from __future__ import annotations
 
@@ -84,8 +84,7 @@ class Samples:
                     f"{self.tar}: {owner[key]} and {image.name} share a key, one image is allowed; "
                     "--source.image-column names the suffix of the one that counts, e.g. input.jpg"
                 )
-            owner[key] = used[image.name] = image.name
-            used[image.name] = key
+            owner[key], used[image.name] = image.name, key
         alone = sorted(set(self.labels) - set(owner)) if self.asked.label_column is None else []
         if alone:
             raise ValueError(f"{self.tar}: {some(alone)} has a .cls but no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
