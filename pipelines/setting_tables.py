@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from pipelines import figures
-from pipelines.comparison import bounds
+from pipelines.comparison import bounds, three_digits
 from pipelines.page import Table
 from pipelines.result_settings import ABLATED, Setting, differing, gradient_ratios, spread
 from pipelines.significance import paired_interval
@@ -131,7 +131,7 @@ def _norms(rows: Sequence[ResultRow], step: int) -> str:
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):,.3g}", f"{max(values):,.3g}"
+    low, high = three_digits(min(values)), three_digits(max(values))
     return low if low == high else f"{low}-{high}"
 
 
