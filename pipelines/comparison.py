@@ -118,7 +118,8 @@ def _gradients(found: Evidence) -> str:
     low, high = (10 ** (end + bound) for end in found.interval)
     interval = "" if math.isnan(low) else f" [{three_digits(low)}, {three_digits(high)}]"
     factor = 10 ** ((found.mean or 0.0) + bound)
-    text = f"{figures.short_name(found.comparison.left)}: first and last gradient differ by a factor of {three_digits(factor)}"
+    name = figures.short_name(found.comparison.left)
+    text = f"{name}: first and last gradient differ by a factor of {three_digits(factor)}"
     return f"{text}{interval}, bound {10**bound:g}, {counted(len(found.differences), 'seed')}"
 
 
@@ -177,7 +178,8 @@ def by_image(found: Sequence[TwoNetworks], caption: str) -> Table:
     pairs: dict[tuple[str, str], list[ImageByImage]] = {}
     for two in found:
         pairs.setdefault((two.left, two.right), []).append(two.found)
-    rows = [_by_image(figures.short_name(a), figures.short_name(b), tests, level) for (a, b), tests in pairs.items()]
+    short = {name: figures.short_name(name) for pair in pairs for name in pair}
+    rows = [_by_image(short[left], short[right], tests, level) for (left, right), tests in pairs.items()]
     header = ("trained networks", "seeds", "only the first right", "only the second", "p", "which is right more often")
     return Table(f"{caption}, at {100 * level:.2g} % each", "lrrrrl", header, rows)
 

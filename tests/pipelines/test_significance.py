@@ -1,6 +1,7 @@
 """Each figure of the report's statistics, against an independent call of scipy or a count by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def test_equal_differences_and_single_seeds_decide_nothing():
 @given(ERRORS, ERRORS)
 def test_welchs_interval_excludes_zero_as_welchs_test_rejects(left, right):
     low, high = welch_interval(left, right)
-    p = stats.ttest_ind(left, right, equal_var=False).pvalue
+    test: Any = stats.ttest_ind(left, right, equal_var=False)
+    p = test.pvalue
     assert (p < 0.05) == (not low <= 0 <= high) or math.isclose(p, 0.05, rel_tol=1e-6)
     assert (low + high) / 2 == pytest.approx(np.mean(left) - np.mean(right), abs=1e-6)
 
@@ -93,7 +95,7 @@ def test_pages_test_is_exact_for_few_seeds():
 
 def test_the_slope_is_points_a_doubling_of_depth():
     found = slope([8, 16, 32], [9.0, 8.0, 7.1])
-    expected = stats.linregress([3, 4, 5], [9.0, 8.0, 7.1])
+    expected: Any = stats.linregress([3, 4, 5], [9.0, 8.0, 7.1])
     half = stats.t.ppf(0.975, 1) * expected.stderr
     assert found == pytest.approx((expected.slope, expected.slope - half, expected.slope + half))
     assert slope([8, 16], [9.0, 8.0]) is None

@@ -1,5 +1,6 @@
 import math
 import statistics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_fails_is_corrected_for_the_number_of_comparisons_and_holds_is_not(compa
     left = differing_at(p)
     if min(abs(p - 0.05), abs(p - 0.05 / comparisons)) < 1e-4:
         return
-    test = stats.ttest_1samp(left, 0)
+    test: Any = stats.ttest_1samp(left, 0)
     assert test.pvalue == pytest.approx(p)
     larger, smaller = (chain("top1_error", "single", relation, "a", 0.0)[0] for relation in (">", "<"))
     assert decide(larger, results(a=left), comparisons) == ("holds" if p < 0.05 else "not decided")
@@ -104,7 +105,8 @@ def test_one_comparison_at_the_corrected_level_makes_a_claim_fail():
     for p, expected in ((0.03, "not decided"), (0.01, "fails")):
         found = results(a=good, b=good, c=differing_at(p))
         links = one_claim(*(chain("top1_error", "single", "<", name, 0.0)[0] for name in "abc"))
-        assert stats.ttest_1samp(differing_at(p), 0).pvalue < 0.05
+        test: Any = stats.ttest_1samp(differing_at(p), 0)
+        assert test.pvalue < 0.05
         assert verdict(links, found) == expected
 
 
@@ -113,7 +115,8 @@ def test_alike_is_a_verdict_of_two_one_sided_tests():
     b = [8.0, 8.2, 8.1, 8.3]
     close = [x + d for x, d in zip(b, (0.1, -0.1, 0.05, 0.02), strict=True)]
     for margin, sign in ((0.5, "less"), (-0.5, "greater")):
-        assert stats.ttest_rel(close, [x + margin for x in b], alternative=sign).pvalue < 0.05
+        test: Any = stats.ttest_rel(close, [x + margin for x in b], alternative=sign)
+        assert test.pvalue < 0.05
     assert verdict(near, results(a=close, b=b)) == "alike"
     assert verdict(near, results(a=[x + 3 + d for x, d in zip(b, (0.1, 0, 0.1, 0), strict=True)], b=b)) == "fails"
     assert verdict(near, results(a=[x + d for x, d in zip(b, (1, -1, 0.9, -0.7), strict=True)], b=b)) == "not decided"
@@ -248,7 +251,7 @@ def test_a_trend_goes_by_pages_test_over_seeds():
     found = judge_trend(FALLS, by_depth(*blocks), "cifar10")
     assert found.verdict == "holds"
     assert found.p == stats.page_trend_test(blocks, predicted_ranks=[3, 2, 1]).pvalue
-    expected = stats.linregress(np.log2([8, 14, 20] * 3), np.ravel(blocks))
+    expected: Any = stats.linregress(np.log2([8, 14, 20] * 3), np.ravel(blocks))
     assert found.slope is not None
     assert found.slope.value == pytest.approx(expected.slope)
     rising = by_depth(*(block[::-1] for block in blocks))
