@@ -157,7 +157,7 @@ def test_what_a_reviewer_asks_for_is_there(parts):
         assert text in headings
     captions = [part.caption for part in parts if isinstance(part, Table)]
     assert "Compute used" in captions
-    assert "Hyper-parameters that differ from the paper's recipe" in captions
+    assert "Hyper-parameters that differ from the recipe" in captions
     first = [part.text for part in parts[:4] if isinstance(part, Paragraph)]
     assert any("Not judged at all: detection" in text for text in first)
     assert any("16 of 16 lack precision" in text for text in first)

@@ -55,6 +55,13 @@ def test_departures_name_the_field_and_both_values(row):
     table = departures(found, numbered(found))
     assert table is not None
     assert list(table.rows) == [("1", "images.border", "black", "mean"), ("1", "steps", "64000", "640")]
+    other = settings([row("imagenet-resnet18@90", recipe=recipe("imagenet-resnet18@90"), protocol="1-crop")])
+    table = departures(other, numbered(other))
+    assert table is not None
+    assert list(table.rows) == [
+        ("1", "recipe", "@paper", "@90"),
+        ("1", "precision", "the paper's float32", "not recorded"),
+    ]
     papers = settings([row("cifar10-resnet110", conditions=(conditions("float32"),))])
     assert departures(papers, numbered(papers)) is None
 
