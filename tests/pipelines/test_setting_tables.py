@@ -55,7 +55,7 @@ def test_departures_name_the_field_and_both_values(row):
     table = departures(found, numbered(found))
     assert table is not None
     assert list(table.rows) == [("1", "images.border", "black", "mean"), ("1", "steps", "64000", "640")]
-    other = settings([row("imagenet-resnet18@90", recipe=recipe("imagenet-resnet18@90"), protocol="1-crop")])
+    other = settings([row("imagenet-resnet18", recipe=recipe("imagenet-resnet18@90"), protocol="1-crop")])
     table = departures(other, numbered(other))
     assert table is not None
     assert list(table.rows) == [
