@@ -163,7 +163,7 @@ def test_the_finished_network_in_float32_is_what_tables_show(tmp_path):
     full = Evaluated(protocol="single", top1_error=9.02, top5_error=0.5, examples=3, precision="float32")
     assert row(evaluations=(half,)).errors("single") == (50.0, 5.0)
     assert row(evaluations=(full, half), final=FINAL).errors("single") == (9.02, 0.5)
-    assert whole.final.are_right().tolist() == [True, False, True]
+    assert FINAL.are_right().tolist() == [True, False, True]
     write_results(tmp_path, [whole])
     assert read_results(tmp_path) == (whole,)
     with pytest.raises(ValueError, match="right must hold 30 images, got 8 bits"):
