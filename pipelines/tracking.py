@@ -480,15 +480,16 @@ def start_sweep(name: str, place: str, params: dict[str, Any] | None = None) -> 
         return None
 
 
-def summarise(run_id: str | None, metrics: dict[str, float], table: str) -> None:
-    """Give the parent run of a sweep what came out: figures, and the table as table.txt."""
-    if run_id is None:
-        return
+def summarise(key: str, metrics: dict[str, float], table: str) -> None:
+    """Give the MLflow run of a sweep what came out: figures, and the table as table.txt. key: its folder or URI."""
     try:
         api = client()
-        _log(api, run_id, metrics=[(name, value, 0) for name, value in metrics.items()])
-        api.log_text(run_id, table, "table.txt")
-    except Exception as trouble:  # as above
+        if (found := find_run(api, experiment(api), key)) is not None:
+            # MLflow takes no @ in a metric's name
+            named = [(re.sub(r"[^\w./ -]", "_", name), value, 0) for name, value in metrics.items()]
+            _log(api, found.info.run_id, metrics=named)
+            api.log_text(found.info.run_id, table, "table.txt")
+    except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
         print(f"the sweep's table is not recorded: {reason(trouble)}", file=sys.stderr)
 
 

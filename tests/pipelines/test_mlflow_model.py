@@ -35,7 +35,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
         folder = root / "runs" / "cifar10-resnet8-A.s0"
         shutil.copytree(untrained(), folder)
         checkpoint = next(folder.glob("step-*"))
-        run = Run(**json.loads((checkpoint / "run.json").read_text())).model_copy(update={"storage": str(root / "runs")})
+        run = Run(**json.loads((checkpoint / "run.json").read_text())).model_copy(
+            update={"storage": str(root / "runs")}
+        )
         told = json.loads((folder / "outcome.json").read_text()) | {"checkpoint": str(checkpoint)}
         told |= {"recipe": run.recipe.name, "seed": 0, "epochs": 1.0, "images_per_second": 100.0}
         (root / "figure.png").write_bytes(b"a figure")
