@@ -81,13 +81,13 @@ def test_ranks_share_a_batch_by_whole_parts_as_evenly_as_can_be(parts: int, part
 
 def test_a_run_of_its_own_name_has_a_folder_of_its_own(tmp_path: Path) -> None:
     run = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
-    named = Run(**(run.model_dump() | {"run_name": "low-lr"}))
+    named = Run.model_validate(run.model_dump() | {"run_name": "low-lr"})
     assert (run.name, named.name) == ("cifar10-resnet8-A.s0", "low-lr")
     assert named.folder == f"{tmp_path}/low-lr"
     for field in ("run_name", "model_name"):
         for wrong in ("../up", "a/b", "resnet@champion", "", "x" * 101):
             with pytest.raises(ValueError, match=field):
-                Run(**(run.model_dump() | {field: wrong}))
+                Run.model_validate(run.model_dump() | {field: wrong})
 
 
 def test_a_sweep_refuses_one_name_for_all(tmp_path: Path) -> None:
