@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pipelines import mlflow_store
 from pipelines.mlflow_store import EXPERIMENT, reason
@@ -444,7 +445,7 @@ def place_of(api: Any, version: Any) -> str:
     if source.partition(":")[0] in ("models", "runs"):
         source = api.get_model_version_download_uri(version.name, str(version.version))
     if source.startswith("file://"):
-        return source.removeprefix("file://")
+        return unquote(urlsplit(source).path)
     if "://" not in source and not source.startswith("mlflow-artifacts:"):
         return source
     if source.partition(":")[0] in ("s3", "gs", "gcs", "abfs", "abfss"):

@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
     root = tmp_path_factory.mktemp("owned")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # each test has the default store, in this home
-        patch.setenv("RESNET_HOME", str(root / "home"))
+        patch.setenv("RESNET_HOME", str(root / "it's a home"))
         folder = root / "runs" / "cifar10-resnet8-A.s0"
         shutil.copytree(untrained(), folder)
         checkpoint = next(folder.glob("step-*"))
