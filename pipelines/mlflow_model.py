@@ -38,7 +38,12 @@ def publish(api: Any, run_id: str, checkpoint: Checkpoint, storage: str, name: s
         folder = Path(temporary) / "model"
         write(folder, checkpoint, run_id)
         model = api.create_logged_model(
-            run.info.experiment_id, name=name, source_run_id=run_id, model_type="resnet", params=_params(checkpoint)
+            run.info.experiment_id,
+            name=name,
+            source_run_id=run_id,
+            tags={k: v for k, v in run.data.tags.items() if k.startswith("mlflow.source.") or k == "mlflow.user"},
+            params=_params(checkpoint),
+            model_type="resnet",
         )
         try:
             if "://" in storage and not storage.startswith("file://"):

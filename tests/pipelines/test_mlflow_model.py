@@ -103,6 +103,7 @@ def test_mlflows_pages_show_the_run(finished: Any) -> None:
     (output,) = found.outputs.model_outputs
     model = api.get_logged_model(output.model_id)
     assert (model.name, str(model.status), model.source_run_id) == ("resnet", "READY", run_id)
+    assert model.tags["mlflow.source.name"] == tags["mlflow.source.name"]
     assert model.params["network"] == "cifar10-resnet8-A"
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "resnet", "version": 1}]
     assert api.get_model_version("resnet", gained["model_version"]).source == f"models:/{output.model_id}"
