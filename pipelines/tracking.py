@@ -99,7 +99,12 @@ def find_run(api: Any, where: str, key: str) -> Any | None:
 
 
 def start(
-    api: Any, run: Run, tags: dict[str, str], parent: str | None = None, began: float | None = None, dataset: Any = None
+    api: Any,
+    run: Run,
+    tags: dict[str, str],
+    parent: str | None = None,
+    began: float | None = None,
+    dataset: RunDataset | None = None,
 ) -> str:
     """The id of this training run's MLflow run: the one that an earlier start made, MLFLOW_RUN_ID's, or a new one.
 
@@ -148,7 +153,7 @@ def _source() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class RunDataset:
     """A data set as MLflow's page shows it. sha256: its fingerprint; profile: what is worth knowing of it."""
 
     name: str
@@ -157,7 +162,7 @@ class Dataset:
     profile: dict[str, int]
 
 
-def log_dataset(api: Any, run_id: str, dataset: Dataset) -> None:
+def log_dataset(api: Any, run_id: str, dataset: RunDataset) -> None:
     """Name the data of a run, as input for training."""
     from mlflow.entities import Dataset as Entity
     from mlflow.entities import DatasetInput, InputTag

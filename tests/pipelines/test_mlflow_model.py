@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
         told = json.loads((folder / "outcome.json").read_text()) | {"checkpoint": str(checkpoint)}
         told |= {"recipe": run.recipe.name, "seed": 0, "epochs": 1.0, "images_per_second": 100.0}
         (root / "figure.png").write_bytes(b"a figure")
-        dataset = tracking.Dataset("digits", told["data"], "d" * 64, {"num_rows": 1437})
+        dataset = tracking.RunDataset("digits", told["data"], "d" * 64, {"num_rows": 1437})
         recorder = Recorder(run, {"data": told["data"]}, dataset=dataset, began=1_000_000.0)
         recorder.rows(read_checkpoint(str(checkpoint)).progress.rows)
         judged = tracking.Judged.by_error(88.5, 360, "d" * 64, "single", name="digits")
