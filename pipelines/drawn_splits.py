@@ -96,7 +96,7 @@ def _drawn(listing: Listing, shares: dict[Split, float], drawing: Drawing) -> Li
     for i, (split, share) in enumerate(shares.items(), start=1):
         if not (side == i).any():
             raise ValueError(
-                f"{split}_share must be larger than {share} for so few images or groups, split {split} is empty"
+                f"{split}_share {share} draws nothing: of each class an image or group stays in train, none has more"
             )
     return replace(listing, splits=splits, notes=(*listing.notes, *_notes(listing, labels, side, shares, drawing)))
 

@@ -29,7 +29,10 @@ WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person wants of a source. classes: text of the list; draws: val or test is drawn from train."""
+    """What a person wants of a source.
+
+    classes: text of the list; draws: val or test is drawn from train; sure: the kind was named.
+    """
 
     classes: str | None = None
     image_column: str | None = None
@@ -37,6 +40,7 @@ class Asked:
     allow_missing: bool = False
     keep_test: bool = False
     draws: bool = False
+    sure: bool = False
 
 
 @dataclass(frozen=True)

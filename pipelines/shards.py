@@ -156,9 +156,7 @@ def _finished(listing: Listing, out: Folder, plans: list[ShardPlan], workers: in
     _write_all(listing, out, manifest, plans, done, workers)
     mended = repair.mended(out, manifest, done, again)
     if mended != manifest:
-        say(
-            "warning: their bytes are others than before, by changed images or another version of Arrow: other data now"
-        )
+        say("warning: their bytes are others than before, by changed images or another version of Arrow")
     return mended
 
 

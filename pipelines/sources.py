@@ -264,6 +264,7 @@ def list_source(source: Source, drawing: Drawing | None = None) -> Listing:
         drawing.allow_missing,
         drawing.keep_test,
         drawing.draws,
+        source.kind is not None,
     )
     listing = KINDS[kind].make(contents, asked)
     if contents.folder.shown != contents_of(source.path).folder.shown:
