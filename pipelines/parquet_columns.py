@@ -60,8 +60,11 @@ def _missing(schema: pa.Schema, file: str) -> str:
 
 def _names(schema: pa.Schema, label: str) -> list[str] | None:
     """Names of the classes from the schema's metadata, as the datasets library writes them."""
-    features: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return features.get("info", {}).get("features", {}).get(label, {}).get("names")
+    try:
+        features: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return features["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None  # no ClassLabel: its absence is no mistake
 
 
 def label_texts(labels: pa.ChunkedArray, file: str, column: str) -> tuple[pa.ChunkedArray, bool]:

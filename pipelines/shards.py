@@ -134,6 +134,8 @@ def write_shards(
         done = ledger.begin(folder, wanted)
         if done is None:
             return _finished(listing, folder, plans, workers, repair_all)
+        counts = ", ".join(f"{t.num_rows:,} {split}" for split, t in listing.splits.items())
+        say(f"{listing.source.shown} is read as {listing.kind}: {counts} images of {len(listing.classes):,} classes")
         for note in listing.notes:
             say(note)
         _write_all(listing, folder, wanted, plans, done, workers)

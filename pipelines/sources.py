@@ -266,7 +266,11 @@ def list_source(source: Source, drawing: Drawing | None = None) -> Listing:
         drawing.draws,
         source.kind is not None,
     )
-    listing = KINDS[kind].make(contents, asked)
+    try:
+        listing = KINDS[kind].make(contents, asked)
+    except ValueError as error:
+        hint = "" if source.kind else f"; source.path was taken for {kind}, --source.kind names another"
+        raise ValueError(f"{error}{hint}") from None
     if contents.folder.shown != contents_of(source.path).folder.shown:
         listing = replace(listing, notes=(*listing.notes, f"{contents.folder.shown} is read, which lies there alone"))
     return draw(listing, drawing).checked(drawing.allow_empty)

@@ -570,6 +570,18 @@ def test_28_a_missing_part_of_a_numbered_set_is_missed(tmp_path: Path, seeds: It
     assert len(keys(listed(tmp_path, Drawing(allow_missing=True)))) == 4
 
 
+@pytest.mark.parametrize("older", ["train-00000-of-00002-0a1b2c.parquet", "train-00002-of-00003-ffffff.parquet"])
+def test_parts_of_an_older_set_beside_the_new_are_no_more_images(
+    tmp_path: Path, seeds: Iterator[int], older: str
+) -> None:
+    """push_to_hub left the files of the last upload: load_dataset doubled the rows (datasets, "old shards remain")."""
+    for name in ("train-00000-of-00002-abc123.parquet", "train-00001-of-00002-def456.parquet", "test.parquet", older):
+        table(tmp_path, name, {"image": structs(seeds, [f"{name}{i}" for i in range(2)]), "label": [0, 1]})
+    refused("parts of one numbered set only must be there, train-.* and train-.* are of two", listed, tmp_path)
+    (tmp_path / older).unlink()
+    assert len(keys(listed(tmp_path))) == 4
+
+
 def test_28_a_gap_in_the_numbers_and_a_table_of_the_tars_are_believed(tmp_path: Path) -> None:
     for split, numbers in (("train", (0, 1, 3)), ("val", (0,))):
         for n in numbers:
