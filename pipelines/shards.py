@@ -198,7 +198,8 @@ def _write_all(
     left = [p for p in plans if p.file not in done]
     before = listing.images - sum(len(p.rows) for p in left)
     if wanted.encoding.shorter_side is None:
-        free_space.refuse_too_little(out, sum(_bytes(listing, p) for p in left))
+        sizes = {split: table["size"].to_numpy() for split, table in listing.splits.items()}
+        free_space.refuse_too_little(out, sum(int(sizes[p.split][p.rows].sum()) for p in left))
     if workers is None and listing.bytes * len(left) < IN_PROCESS * len(plans):
         workers = 0
     works = _works(listing, out, wanted, left)
@@ -211,11 +212,6 @@ def _write_all(
     except KeyboardInterrupt:
         say(f"{len(done)} of {len(plans)} shards are finished; the same command goes on with the rest")
         raise
-
-
-def _bytes(listing: Listing, plan: ShardPlan) -> int:
-    """Bytes of the images of a shard in the source."""
-    return int(listing.splits[plan.split]["size"].to_numpy()[plan.rows].sum())
 
 
 def _works(listing: Listing, out: Folder, wanted: Manifest, plans: list[ShardPlan]) -> Iterator[Work]:
