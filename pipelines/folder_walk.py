@@ -131,7 +131,7 @@ def each_file_once(tables: list[pa.Table], passing: Passing) -> pa.Table:
     """The tables of a split together, sorted by path, without links to files that are listed at another path.
 
     Files at their own place stay, of several links to one file the first by path; two hard links are two files.
-    Memory: the tables and one copy of them. Each table is of one folder, so that sorting each and their order is enough.
+    Memory: the tables and one copy of them. Each table is of one folder and sorted; together they are by their order.
     """
     tables = sorted((table for table in tables if table.num_rows), key=lambda table: table["path"][0].as_py())
     table = pa.concat_tables([COLUMNS.empty_table(), *tables])
