@@ -142,6 +142,8 @@ def write_shards(
         counted = wanted.model_copy(update={"duplicates": duplicates.count(listing, plans, done)})
         return ledger.finish(folder, counted, [done[p.file] for p in plans], max_rejected)
     except OSError as error:
+        if error.errno in free_space.FULL:
+            raise free_space.full(error, Folder(out), "its notes", 0) from None
         raise ValueError(f"{error}; the same command goes on from the shards that are finished") from error
 
 
