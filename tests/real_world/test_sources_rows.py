@@ -354,6 +354,18 @@ def test_parquet_that_names_files_instead_of_holding_images_is_one_sentence(tmp_
     refused("test.parquet must hold the images|train.parquet must hold the images", listed, tmp_path)
 
 
+def test_shards_that_are_prepared_again_keep_their_classes_and_keys(tmp_path: Path, seeds: Iterator[int]) -> None:
+    """Shards of this project made smaller: numbers for classes and rows for keys came without a word."""
+    first = write(folders(tmp_path / "images", seeds), tmp_path / "first", row_group_size=4)
+    second = write(tmp_path / "first", tmp_path / "second")
+    assert second.classes == first.classes
+    kept = []
+    for name in ("first", "second"):
+        tables = [pq.read_table(path, columns=["key", "label"]) for path in (tmp_path / name).glob("*.parquet")]
+        kept.append(sorted(str(row) for table in tables for row in table.to_pylist()))
+    assert kept[0] == kept[1]
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
