@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import tracking
-from resnet import scheduling
 
 # Ray's own default is two seconds between two looks of the controller at its workers, the end of a training included.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -98,8 +97,7 @@ def start_private(**options: Any) -> Any:
         "log_to_driver": LOGS,
         "_temp_dir": folder,
     } | options
-    with scheduling.batch():
-        context: Any = ray.init(address="local", **settings)
+    context: Any = ray.init(address="local", **settings)
     # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
     write_ray_address(context.address_info["gcs_address"], folder)
     return context

@@ -25,6 +25,13 @@ class Preparation(Frozen):
         int | None, Field(description="re-encode images with more pixels on the shorter side. None: bytes as they are")
     ] = None
     quality: Annotated[int | None, Field(description=f"of the re-encoded JPEGs. None: {QUALITY}")] = None
+    grey_range: Annotated[
+        tuple[int, int] | None,
+        Field(description="levels of grey images of more than 8 bits that become 0 and 255. None: all of the type"),
+    ] = None
+    measure_grey_range: Annotated[
+        bool, Field(description="take it from some training images: percentiles 0.1 and 99.9 of their pixels")
+    ] = False
     row_group_size: Annotated[
         int | None, Field(ge=1, description="images that are read at once. None: 128, or 512 for many small images")
     ] = None
@@ -64,6 +71,12 @@ class Preparation(Frozen):
             raise ValueError(f"source must be left out with verify, which reads out alone, got {self.source.path}")
         return self
 
+    @model_validator(mode="after")
+    def _one_range(self) -> Self:
+        if self.grey_range is not None and self.measure_grey_range:
+            raise ValueError(f"grey_range must be left out with measure_grey_range, got {self.grey_range}")
+        return self
+
     @property
     def drawing(self) -> Drawing:
         """How the source is taken. ValueError: options that do not fit each other."""
@@ -86,4 +99,4 @@ class Preparation(Frozen):
     def encoding(self) -> Encoding:
         """How images are stored."""
         quality = QUALITY if self.shorter_side is not None and self.quality is None else self.quality
-        return Encoding(shorter_side=self.shorter_side, quality=quality)
+        return Encoding(shorter_side=self.shorter_side, quality=quality, grey_range=self.grey_range)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipelines import duplicates, free_space, ledger, preparation_summary, repair
 from pipelines.drawn_splits import Drawing
+from pipelines.grey_sampling import measured_range
 from pipelines.listing import Listing, some
 from pipelines.manifest import (
     ALL_SPLITS,
@@ -79,6 +80,7 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
             row_group_size=preparation.row_group_size,
             seed=preparation.seed,
             max_rejected=preparation.max_rejected,
+            measure_grey_range=preparation.measure_grey_range,
             workers=preparation.workers,
             drawing=preparation.drawing,
             repair_all=preparation.repair,
@@ -93,6 +95,7 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "reencoded": manifest.reencoded,
         "rejected": len(manifest.rejected),
+        "grey_range": manifest.encoding.grey_range,
         "unusual": {unusual.what: unusual.count for unusual in manifest.unusual},
         "passed_over": {passed.what: passed.count for passed in manifest.passed_over},
         "duplicates": manifest.duplicates.model_dump(exclude={"pairs"}) if manifest.duplicates else None,
@@ -110,6 +113,7 @@ def write_shards(
     max_rejected: float = 0.01,
     workers: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    measure_grey_range: bool = False,
     drawing: Drawing | None = None,
     repair_all: bool = False,
 ) -> Manifest:
@@ -117,6 +121,7 @@ def write_shards(
 
     workers: Ray tasks at a time; 0: in this process, without Ray; None: Ray on all CPUs, if there is enough to do.
     max_rejected: share of the images that may fail to decode. shard_bytes: of the source's images in one shard, about.
+    measure_grey_range: take encoding.grey_range from a sample of the training images.
     drawing: splits that are drawn from train. repair_all: compare the content of all shards of a finished folder;
     those that are damaged are written again, alone.
     ValueError: one sentence, before anything is written where that is possible; what is finished is kept.
@@ -128,6 +133,9 @@ def write_shards(
         listing = list_source(source, drawing)
         if listing.kind != "digits" and (listing.source.holds(folder) or folder.holds(listing.source)):
             raise ValueError(f"out must lie apart from source.path, got {out} and {listing.source.uri}")
+        if measure_grey_range:
+            encoding = encoding.model_copy(update={"grey_range": measured_range(listing)})
+            say(f"grey levels {encoding.grey_range} become 0 and 255")
         rows = row_group_size or default_row_group_size(listing)
         plans = plan(listing, rows, shard_bytes, seed)
         wanted = _wanted(listing, plans, rows, seed, encoding, drawing)

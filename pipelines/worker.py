@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines import cluster, progress, room
+from pipelines import progress, room
 from pipelines.checkpoints import Checkpoints
 from pipelines.feed import Feed
 from pipelines.final import test_finished
@@ -21,7 +21,7 @@ from pipelines.learner import Learner
 from pipelines.run import Run
 from pipelines.saving import Epoch, Saver, State, all_reduce
 from pipelines.task import Task
-from resnet import bn, scheduling
+from resnet import bn
 from resnet.checkpoint import EpochRow
 from resnet.conditions import conditions
 from resnet.finite import NotFinite
@@ -46,8 +46,6 @@ def train_worker(config: dict[str, Any]) -> None:
     run = Run.model_validate_json(config["run"])
     if progress.failure(run.name):
         return
-    if not cluster.may_grow():  # a private Ray's processes wait while a rank computes
-        scheduling.become_normal()
     try:
         train(_task(run, config["feed"]), _report if config["report"] else None, _is_preempted)
     except AGAIN_THE_SAME as error:

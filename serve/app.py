@@ -27,7 +27,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.context import _get_global_client
 from ray.util import list_named_actors
 
-from resnet import memory, scheduling
+from resnet import memory
 from serve import endpoint, haproxy, rollout
 from serve.models import Models
 from serve.rollout import APPLICATION, DEPLOYMENT, Deployed, Follower, State
@@ -43,8 +43,6 @@ class Replica:
     """One process that decodes, computes and answers."""
 
     def __init__(self, args: Args) -> None:
-        if not args.gpus:
-            scheduling.become_batch()  # a request does not interrupt the network: it waits for a batch anyway
         self.args = args
         self.name = serve.get_replica_context().replica_id.unique_id
         own = Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))

@@ -24,15 +24,6 @@ PATIENCE = 0.02  # seconds: eight photographs are decoded in it
 RETURN = 0.005  # seconds from an answer to the same client's next request, on the same machine
 
 
-class Left(Exception):
-    """Nobody waits for the result any more."""
-
-
-def stays() -> bool:
-    """Somebody waits to the end."""
-    return False
-
-
 @dataclass(frozen=True)
 class Timed(Generic[Result]):
     """A result and its times in seconds: waiting for the network, and in it. size: items of its batch."""
@@ -50,7 +41,6 @@ class _Entry(Generic[Item, Result]):
     item: Item
     future: asyncio.Future[Timed[Result]]
     since: float
-    left: Callable[[], bool]
 
 
 class Batcher(Generic[Item, Result]):
@@ -79,13 +69,10 @@ class Batcher(Generic[Item, Result]):
             if self._changed is not None and self._coming == 0:
                 self._changed.set()
 
-    async def submit(self, item: Item, left: Callable[[], bool] = stays) -> Timed[Result]:
-        """The result of one item. It is not computed if the caller is cancelled while it waits.
-
-        left: whether nobody wants the result any more, asked when the item's turn comes; then Left is raised.
-        """
+    async def submit(self, item: Item) -> Timed[Result]:
+        """The result of one item. It is not computed if the caller is cancelled while it waits."""
         future: asyncio.Future[Timed[Result]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Entry(item, future, time.perf_counter(), left))
+        self._waiting.append(_Entry(item, future, time.perf_counter()))
         if self._changed is not None and len(self._waiting) >= min(self._enough, self._last):
             self._changed.set()
         if self._drain is None or self._drain.done():
@@ -129,11 +116,7 @@ class Batcher(Generic[Item, Result]):
         batch = []
         while self._waiting and len(batch) < self._largest:
             entry = self._waiting.popleft()
-            if entry.future.done():
-                continue
-            if entry.left():
-                entry.future.set_exception(Left)
-            else:
+            if not entry.future.done():
                 batch.append(entry)
         return batch
 

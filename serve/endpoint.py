@@ -12,10 +12,9 @@ import hashlib
 import logging
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -23,13 +22,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
-from starlette.types import ASGIApp, Message, Receive, Scope
+from starlette.types import Scope
 
 from resnet.classes import ImageClass
 from serve import metrics, middleware, problems, protocol, uploads
 from serve.access import Keys, RateLimit
 from serve.classifier import Prediction
-from serve.direct import Application
 from serve.inference import Served
 from serve.models import Loaded, Models
 from serve.problems import Problem
@@ -44,7 +42,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "Not an image, or a malformed request.",
         401: "No key, or a wrong one.",
         408: "The body came too slowly.",
-        413: "Too many bytes, pixels or images.",
+        413: "Too many bytes, pixels, scans or images.",
         415: "An image of a type that is not decoded.",
         422: "A parameter or a file that cannot be used.",
         429: "Too many requests of one client; see Retry-After.",
@@ -101,6 +99,19 @@ class Embeddings(BaseModel):
     images: list[EmbeddedImage]
 
 
+class Preprocessing(BaseModel):
+    """How an image becomes the network's input: resized, the middle cut out, (pixels - mean) / std in [0, 255].
+
+    mean: of each channel; a mean of each pixel is averaged.
+    """
+
+    shorter_side: int
+    crop: int
+    interpolation: str
+    mean: list[float]
+    std: list[float]
+
+
 class ModelCard(BaseModel):
     """Which model this is. top1_error: percent on the validation split at training time.
 
@@ -108,7 +119,8 @@ class ModelCard(BaseModel):
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
     agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
     canary: the version that answers some percent of the images; refused: why the last version that was wanted does not
-    answer; others: models at /v2/models/NAME.
+    answer; others: models at /v2/models/NAME; grey_range: levels that become 0 and 255 in grey images of more than 8
+    bits, null for all levels of the file's type.
     """
 
     name: str
@@ -116,12 +128,14 @@ class ModelCard(BaseModel):
     network: str
     run: str
     size: int
+    preprocessing: Preprocessing
     precision: str
     engine: str
     deviation: float
     agreement: Agreement | None
     top1_error: float | None
     num_features: int
+    grey_range: tuple[int, int] | None
     limits: dict[str, float]
     canary: dict[str, str | float] | None
     refused: str | None
@@ -156,20 +170,6 @@ def unpack(data: bytes, max_bytes: int) -> bytes:
     if not stream.eof:
         raise Problem(400, "the body is not what its Content-Encoding says: it ends too early")
     return unpacked
-
-
-def has_left(receive: Receive) -> bool:
-    """Whether the client of a request whose body was read has closed its connection: what receive says at once.
-
-    Ray Serve would watch each connection by a task of its own, a tenth of the event loop's work; haproxy.py spares it.
-    """
-    told = cast("Coroutine[Any, Any, Message]", receive())
-    try:
-        told.send(None)
-    except StopIteration as end:
-        return end.value["type"] == "http.disconnect"
-    told.close()  # it would wait: the client does too
-    return False
 
 
 async def images_of(request: Request, args: Args) -> list[bytes]:
@@ -210,9 +210,7 @@ def v1(models: Models, args: Args) -> APIRouter:
 
     async def answered(request: Request) -> tuple[list[Served], Loaded]:
         with models.stable.inference.admit():
-            served, request.scope["loaded"] = await models.answer(
-                await images_of(request, args), left=partial(has_left, request.receive)
-            )
+            served, request.scope["loaded"] = await models.answer(await images_of(request, args))
         return served, request.scope["loaded"]
 
     @routes.post("/predict", response_model=Predictions, responses=ERRORS, openapi_extra=IMAGE_BODY)
@@ -250,12 +248,14 @@ def about(models: Models, args: Args) -> APIRouter:
             network=model.recipe.network,
             run=model.run,
             size=model.size,
+            preprocessing=Preprocessing(**model.preprocessing),
             precision=model.precision,
             engine=model.engine,
             deviation=model.deviation,
             agreement=model.agreement,
             top1_error=model.top1_error,
             num_features=model.num_features,
+            grey_range=None if model.grey_range is None else (model.grey_range.low, model.grey_range.high),
             limits={name: getattr(args, name) for name in limits},
             canary=None if trial is None else {"version": trial.canary.version, "percent": trial.percent},
             refused=models.refused,
@@ -305,7 +305,7 @@ def v2(models: Models, args: Args) -> APIRouter:
             length = request.headers.get(protocol.HEADER_LENGTH)
             # JSON of a tensor takes tens of milliseconds to read: not on the event loop
             given = await asyncio.to_thread(protocol.parse, data, length, chosen.classifier.size)
-            served, by = await models.answer(given.images, asked, partial(has_left, request.receive))
+            served, by = await models.answer(given.images, asked)
         request.scope["loaded"] = by
         outputs = {
             "probabilities": np.stack([s.answer.probabilities for s in served]),
@@ -387,18 +387,14 @@ def build(
         return scope.get("loaded", models.stable).inference.metrics
 
     title = f"{args.name}: image classification with {models.stable.classifier.recipe.network}"
-    keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file else None
-    rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
-    logged = {"metrics": counted, "access_log": args.access_log, "echo_id": echo_id}
-
-    def front(app: ASGIApp) -> ASGIApp:
-        limited = middleware.BodyLimit(app, max_bytes=args.max_bytes)
-        return middleware.RequestLog(middleware.Gate(limited, keys=keys, rate=rate), **logged)
-
-    app = Application(front, title=title, version="1", docs_url=None, redoc_url=None)
-    # An included router is asked before its routes: those for images come first, and are the application's own
-    app.add_direct(v1(models, args).routes)
-    for routes in (about(models, args), v2(models, args), people(models, args, gather or own)):
+    app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
+    for routes in (v1(models, args), about(models, args), v2(models, args), people(models, args, gather or own)):
         app.include_router(routes)
     problems.install(app)
+    keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file else None
+    rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
+    # The last that is added is the first that a request meets.
+    app.add_middleware(middleware.BodyLimit, max_bytes=args.max_bytes)
+    app.add_middleware(middleware.Gate, keys=keys, rate=rate)
+    app.add_middleware(middleware.RequestLog, metrics=counted, access_log=args.access_log, echo_id=echo_id)
     return app

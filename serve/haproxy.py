@@ -28,7 +28,6 @@ UNAVAILABLE = (
 # HAProxy sends a request to another replica only if it had all of it when it sent the first byte: it has to wait for
 # the body, which most clients send after the head, and limits that wait, for the replica sees no such request. It tells
 # the replica (uvicorn) the client's address, for the log and the rate limit.
-# It spares the replica Ray Serve's watch over each connection: the endpoint looks itself when a request's turn comes.
 # What the buffer does not hold goes round by a second HAProxy, which keeps all of it and asks the first one again where
 # that answers 502: a replica died. It is the first one's child, and ends with it.
 WRAPPER = r"""#!/bin/sh
@@ -46,7 +45,6 @@ fits=$((${{RAY_SERVE_HAPROXY_TUNE_BUFSIZE:-{buffer}}} / 8 * 7))
     -e 's#errorfile \(50[234]\) .*#errorfile \1 {folder}/\1.http#' \
     -e 's/^\( *server .* check observe .*\)$/\1 maxconn {most}/' \
     -e '/^ *frontend http_frontend/a\    bind unix@{folder}/again.sock mode 600 name again' \
-    -e '/^ *frontend http_frontend/a\    http-request set-header x-request-disconnect-disabled ?1' \
     -e "/^ *\(use\|default\)_backend /i\    use_backend large if {{ req.body_size gt $fits }} !{{ so_name again }}" \
     -e 's#^ *log 127.0.0.1:514 .*##' "$config"
   cat {folder}/large.backend >> "$config"

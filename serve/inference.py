@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -13,11 +14,10 @@ import numpy as np
 from resnet import region
 from resnet.images import CorruptImage
 from serve import uploads
-from serve.batching import Batcher, Left, stays
+from serve.batching import Batcher
 from serve.classifier import Answer, Classifier
-from serve.decoders import Decoders
 from serve.metrics import Metrics
-from serve.problems import GONE, Problem
+from serve.problems import Problem
 from serve.settings import Settings
 
 
@@ -40,7 +40,7 @@ class Inference:
         self.metrics = metrics
         self.in_progress = 0
         self._batcher = Batcher(classifier.run_batch, settings.batch)
-        self._decoders = Decoders(self._crop, settings.threads)
+        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
 
     def warm_up(self) -> None:
         """Run each power of two and the largest batch, so that no request pays for set-up (on a GPU, for a graph)."""
@@ -62,31 +62,28 @@ class Inference:
             self.in_progress -= images
             self.metrics.in_progress.set(self.in_progress)
 
-    async def answer(self, images: Sequence[bytes | np.ndarray], left: Callable[[], bool] = stays) -> list[Served]:
-        """Answers in the order of the images: encoded ones, or the network's input. Problem 504 after the timeout.
-
-        left: whether the client has gone, asked before its images are computed; then Problem 499.
-        """
+    async def answer(self, images: Sequence[bytes | np.ndarray]) -> list[Served]:
+        """Answers in the order of the images: encoded ones, or the network's input. Problem 504 after the timeout."""
         if len(images) > self.settings.max_images:
             raise Problem(413, f"a request must have at most {self.settings.max_images} images, got {len(images)}")
         with self.admit(len(images) - 1):
             try:
                 async with asyncio.timeout(self.settings.timeout):
-                    return await self._all(images, left)
+                    return await self._all(images)
             except TimeoutError:
                 raise Problem(504, f"no answer within {self.settings.timeout:g} seconds", retry_after=1) from None
 
-    async def _all(self, images: Sequence[bytes | np.ndarray], left: Callable[[], bool]) -> list[Served]:
+    async def _all(self, images: Sequence[bytes | np.ndarray]) -> list[Served]:
         if len(images) == 1:  # needs no task of its own
-            return [await self._one(images[0], 0, 1, left)]
-        tasks = [asyncio.ensure_future(self._one(image, i, len(images), left)) for i, image in enumerate(images)]
+            return [await self._one(images[0], 0, 1)]
+        tasks = [asyncio.ensure_future(self._one(image, i, len(images))) for i, image in enumerate(images)]
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()  # what still waits is not computed; the rest is done already
 
-    async def _one(self, image: bytes | np.ndarray, index: int, count: int, left: Callable[[], bool]) -> Served:
+    async def _one(self, image: bytes | np.ndarray, index: int, count: int) -> Served:
         started = perf_counter()
         try:
             pixels = image if isinstance(image, np.ndarray) else await self._decoded(image)
@@ -95,10 +92,7 @@ class Inference:
                 raise Problem(problem.status, f"image {index + 1} of {count}: {problem.detail}") from None
             raise
         decoded = perf_counter()
-        try:
-            timed = await self._batcher.submit(pixels, left)
-        except Left:
-            raise Problem(GONE, "the client has gone") from None
+        timed = await self._batcher.submit(pixels)
         served = Served(timed.result, decoded - started, timed.queued, timed.computed)
         for phase, seconds in self.metrics.phases.items():
             seconds.observe(getattr(served, phase))
@@ -108,7 +102,7 @@ class Inference:
 
     async def _decoded(self, data: bytes) -> np.ndarray:
         with self._batcher.announce():
-            return await self._decoders.run(data)
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, self._crop, data)
 
     def _crop(self, data: bytes) -> np.ndarray:
         """The network's input from an upload. Problem for what is no image, or too large to be decoded."""
@@ -116,9 +110,9 @@ class Inference:
         try:
             return self.classifier.crop(data)
         except CorruptImage as error:
-            raise Problem(400, str(error)) from None
+            raise uploads.problem_of(error) from None
 
     def close(self) -> None:
         """End the threads."""
         self._batcher.close()
-        self._decoders.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from prometheus_client.metrics_core import Metric
 
-from serve.batching import stays
 from serve.classifier import Classifier
 from serve.inference import Inference, Served
 from serve.metrics import Metrics
@@ -190,18 +189,14 @@ class Models:
         self,
         images: Sequence[bytes | np.ndarray],
         asked: Loaded | None = None,
-        left: Callable[[], bool] = stays,
     ) -> tuple[list[Served], Loaded]:
-        """Answers in order of the images, and who gave them. asked: a certain one; None: as the traffic is split.
-
-        left: as of Inference.answer.
-        """
+        """Answers in order of the images, and who gave them. asked: a certain one; None: as the traffic is split."""
         trial = self.trial
         if asked is None and trial is not None:
             first = images[0]
-            return await trial.answer(images, first if isinstance(first, bytes) else first.tobytes(), left)
+            return await trial.answer(images, first if isinstance(first, bytes) else first.tobytes())
         loaded = asked or self.stable
-        return await loaded.inference.answer(images, left), loaded
+        return await loaded.inference.answer(images), loaded
 
     def families(self) -> list[Metric]:
         """The metrics of all that is and was served."""

@@ -56,7 +56,7 @@ def response(scope: Mapping[str, Any], problem: Problem) -> JSONResponse:
 
 def answer_to(request: Request, error: Exception) -> Response:
     """The answer where a route raised an error, whichever."""
-    if isinstance(error, ClientDisconnect) or (isinstance(error, Problem) and error.status == GONE):
+    if isinstance(error, ClientDisconnect):
         return Response(status_code=GONE)  # nobody reads it; the log shows that the client left
     if isinstance(error, Problem):
         return response(request.scope, error)

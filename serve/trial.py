@@ -7,13 +7,12 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from serve import traffic
-from serve.batching import stays
 from serve.inference import Served
 from serve.problems import Problem
 from serve.traffic import KEPT, Comparison, Side
@@ -60,14 +59,12 @@ class Trial:
         self.compared, self.agreed, self.difference = 0, 0, 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(
-        self, images: Sequence[bytes | np.ndarray], key: bytes, left: Callable[[], bool] = stays
-    ) -> tuple[list[Served], Loaded]:
+    async def answer(self, images: Sequence[bytes | np.ndarray], key: bytes) -> tuple[list[Served], Loaded]:
         """By the canary or the stable version. What the canary fails at is counted, and the stable version answers."""
         if traffic.to_canary(key, self.percent):
             try:
                 with self.counts[self.canary].timed(), self.canary.inference.admit():
-                    served = await self.canary.inference.answer(images, left)
+                    served = await self.canary.inference.answer(images)
             except Problem as problem:
                 if problem.status not in (503, 504):
                     raise
@@ -77,7 +74,7 @@ class Trial:
                 self._compare(images, served)
                 return served, self.canary
         with self.counts[self.stable].timed():
-            return await self.stable.inference.answer(images, left), self.stable
+            return await self.stable.inference.answer(images), self.stable
 
     def _compare(self, images: Sequence[bytes | np.ndarray], served: Sequence[Served]) -> None:
         """Ask the stable version too, behind the client's back, unless it is busy: its clients come first."""

@@ -78,7 +78,7 @@ def test_the_finished_network_is_tested_once_more_and_its_answers_kept(finished:
     assert [norms.step for norms in row.norms] == [0, 43]
     assert row.norms[0].layers["conv1"][0] > 0
     assert 1.5 < row.norms[0].loss < 4
-    assert row.cpu_seconds > 0.5 * row.seconds
+    assert (row.cpu_seconds or 0) > 0.5 * (row.seconds or 0) > 0
 
 
 def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(finished: tuple[Run, Outcome]) -> None:
@@ -180,10 +180,6 @@ def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp
 
     process = start(interrupted)
     wait_for(lambda: reached(16), process)
-    if hasattr(os, "SCHED_BATCH"):  # a rank interrupts Ray's processes, and they do not interrupt it
-        raylet = next(p for p in psutil.Process().children() if p.name() == "raylet")
-        assert os.sched_getscheduler(raylet.pid) == os.SCHED_BATCH
-        assert {os.sched_getscheduler(worker.pid) for worker in workers()} == {os.SCHED_OTHER}
     process.kill()
     process.communicate()
     process = start(interrupted)

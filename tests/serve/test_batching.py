@@ -187,25 +187,3 @@ def test_clients_that_were_answered_together_are_expected_together_but_not_for_l
     together, alone = asyncio.run(story())
     assert batches == [[0, 1, 2], [3, 4, 5], [6]]
     assert together < 0.4 < alone
-
-
-def test_who_has_left_when_his_turn_comes_is_not_computed():
-    network = Held()
-
-    async def story() -> None:
-        batcher = Batcher(network.compute, 8)
-        first = await network.holding(batcher, 0)
-        gone, stays = asyncio.create_task(batcher.submit(1, lambda: True)), asyncio.create_task(batcher.submit(2))
-        await asyncio.sleep(0)
-        network.release.set()
-        assert (await first).result == 0
-        assert (await stays).result == 2
-        with pytest.raises(batching.Left):
-            await gone
-        with pytest.raises(batching.Left):  # alone: there is no batch at all
-            await batcher.submit(3, lambda: True)
-        assert (await batcher.submit(4)).result == 4
-        batcher.close()
-
-    asyncio.run(story())
-    assert network.seen == [0, 2, 4]

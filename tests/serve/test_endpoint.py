@@ -1,19 +1,16 @@
 """The HTTP interface: right answers, and problem details for everything else; no body gives a 500."""
 
 import concurrent.futures
-import contextlib
 import gzip
 import json
 import logging
 import random
-import re
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,9 +18,7 @@ from hypothesis import strategies as st
 
 from serve import endpoint
 from serve.classifier import Classifier
-from serve.metrics import exposition
 from serve.middleware import AccessLog
-from tests.serve.conftest import application, listening
 
 Clients = Callable[..., Any]
 Picture = Callable[..., bytes]
@@ -162,36 +157,6 @@ def test_overload_is_a_503_at_once_and_everything_taken_is_answered(
     assert codes == [200] * 4 + [503] * 8
     assert all(a.headers["retry-after"] == "1" for a in refused)
     assert client.post("/v1/predict", content=data).status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict?top_k=3"])  # called directly, and FastAPI's way
-def test_what_a_client_sent_who_has_left_is_not_computed(path: str, slow: Slow, cifar: Path, picture: Picture):
-    app, inference = application(slow, cifar)
-    data = picture(0)
-    with listening(app) as url, concurrent.futures.ThreadPoolExecutor(2) as pool:
-
-        def ask() -> int:
-            return httpx.post(url + path, content=data).status_code
-
-        def wait(images: int) -> None:
-            deadline = time.monotonic() + 10
-            while inference.in_progress != images and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert inference.in_progress == images
-
-        first = pool.submit(ask)
-        wait(1)  # in the network, which holds it
-        with httpx.Client() as leaving, contextlib.suppress(httpx.ReadTimeout):
-            leaving.post(url + path, content=data, timeout=0.2)
-        stays = pool.submit(ask)
-        wait(3)
-        Slow.go.set()
-        assert (first.result(), stays.result()) == (200, 200)
-        wait(0)
-    counted = exposition([inference.metrics.families()]).decode()
-    inference.close()
-    assert re.search(r"resnet_images_total{.*} 2.0", counted)
-    assert re.search(r'resnet_requests_total{code="499",.*} 1.0', counted)
 
 
 def test_no_answer_in_time_is_a_504(clients: Clients, slow: Classifier, picture: Picture):
