@@ -27,7 +27,7 @@ class Shards(Frozen):
     path: Annotated[
         str | None, Field(description="shards: a folder or URI. None: those that the first model was trained on")
     ] = None
-    split: Literal["val", "train"] = "val"
+    split: Literal["val", "train", "test"] = "val"
 
 
 class Evaluation(Frozen):
