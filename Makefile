@@ -30,8 +30,8 @@ test: setup ## all tests
 check: setup ## lint, format and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m basedpyright
 
-# The peers pin each other's packages otherwise than we do, hence a virtual environment of their own. FFCV is compiled, with
-# OpenCV and libjpeg-turbo (Debian: libopencv-dev libturbojpeg0-dev pkg-config); without them it is left out.
+# The peers pin each other's packages otherwise than we do, hence a virtual environment of their own. FFCV is compiled,
+# with OpenCV and libjpeg-turbo (Debian: libopencv-dev libturbojpeg0-dev pkg-config); without them it is left out.
 bench-peers: setup ## what benchmarks/ingest.py and serve.py compare with, into .venv-peers
 	@[ -x .venv-peers/bin/python ] || .venv/bin/uv venv --quiet --python $(PY) .venv-peers
 	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-peers/bin/python -r benchmarks/peers.txt \

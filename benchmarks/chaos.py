@@ -38,12 +38,14 @@ import numpy as np
 import psutil
 import torch
 
-from pipelines import cluster, progress, tracking
-from pipelines.checkpoints import Checkpoints
-from pipelines.progress import Status
-from pipelines.train import Outcome
-from resnet.checkpoint import Checkpoint, load
-from resnet.hardware import describe
+from pipelines.cluster import connection
+from pipelines.progress import status as progress_status
+from pipelines.progress.status import Status
+from pipelines.tracking import mlflow_runs
+from pipelines.training.checkpoint_store import Checkpoints
+from pipelines.training.run_folder import Outcome
+from resnet.host.hardware import describe
+from resnet.training.checkpoint import Checkpoint, load
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("worker", "driver", "controller", "node", "sigterm", "notice")
@@ -112,7 +114,7 @@ class Nodes:
     """A head and one more node on this machine, each with one CPU. The driver runs on the head."""
 
     def __init__(self) -> None:
-        folder = cluster.private_folder()
+        folder = connection.private_folder()
         os.environ["RAY_TMPDIR"] = folder  # the cluster's address is noted there, not where other programs look for it
         Path(folder, "ray").mkdir()
         import ray
@@ -271,7 +273,7 @@ class Chaos:
 
     def run(self) -> Outcome | None:
         """To the end; None if the run was lost."""
-        progress.forget(self.job.name)
+        progress_status.forget(self.job.name)
         self.job.start()
         self._draw(time.monotonic())
         moved = time.monotonic()
@@ -303,7 +305,7 @@ class Chaos:
 
     def _look(self) -> bool:
         """Take note of a new status; whether there was one."""
-        status = progress.look(self.job.name)
+        status = progress_status.look(self.job.name)
         new = status is not None and (self.last is None or status != self.last)
         if status is not None and new:
             if self.last is None or status.process != self.last.process:  # the first step of a new try
@@ -367,8 +369,8 @@ def difference(a: Checkpoint, b: Checkpoint) -> str | None:
 
 def doubled(storage: Path, job: Job) -> str | None:
     """What MLflow has too much of: more than one run, or a metric's step more than once."""
-    api = tracking.client()
-    found = api.search_runs([tracking.experiment(api)], f"tags.`resnet.key` = '{storage}/{job.name}'")
+    api = mlflow_runs.client()
+    found = api.search_runs([mlflow_runs.experiment(api)], f"tags.`resnet.key` = '{storage}/{job.name}'")
     if len(found) != 1:
         return f"{len(found)} MLflow runs"
     steps = [metric.step for metric in api.get_metric_history(found[0].info.run_id, "top1_error")]
@@ -440,7 +442,7 @@ def main() -> None:
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": tracking.git_commit()}
+    about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": mlflow_runs.git_commit()}
     about |= {"hardware": describe(), "seed": words.seed}
 
     def keep(result: dict[str, Any]) -> None:

@@ -47,7 +47,9 @@ def read(path: str) -> Cifar10:
     for images, labels in raw.values():
         digest.update(images.tobytes())
         digest.update(labels.tobytes())
-    group = 512 if sum(len(labels) for _, labels in raw.values()) >= 20_000 else 128  # pipelines/plan.py's defaults
+    group = (
+        512 if sum(len(labels) for _, labels in raw.values()) >= 20_000 else 128
+    )  # pipelines/preparation/shard_plan.py's defaults
     train, val = (in_shard_order(*raw[split], number, group) for number, split in enumerate(FILES))
     return Cifar10(train, val, digest.hexdigest())
 

@@ -32,16 +32,16 @@ import torch
 from PIL import Image
 
 from benchmarks.endurance_client import Expected, Load, Seen, drip, drop, fuzz
-from pipelines import cluster
-from resnet.checkpoint import Checkpoint, Progress, save
-from resnet.classes import ImageClass
-from resnet.hardware import describe
-from resnet.net import build
-from resnet.recipe import recipe
-from serve import haproxy
-from serve.offline import Offline
+from pipelines.cluster import connection
+from resnet.host.hardware import describe
+from resnet.image_class import ImageClass
+from resnet.networks.resnet import build
+from resnet.recipes.recipe import recipe
+from resnet.training.checkpoint import Checkpoint, Progress, save
+from serve.haproxy import environment
+from serve.inference.offline_classifier import Offline
 from serve.settings import Args
-from serve.traffic import Canary, Traffic, Version
+from serve.versions.traffic import Canary, Traffic, Version
 
 Outcome = dict[str, Any]
 MOST = (
@@ -92,7 +92,8 @@ class Endurance:
     """The application, and the trials that it goes through."""
 
     def __init__(self, folder: Path, images: list[bytes], seconds: float) -> None:
-        from serve import app, rollout
+        from serve import app
+        from serve.versions import rollout
 
         self.app, self.rollout, self.seconds, self.folder = app, rollout, seconds, folder
         self.one, self.two = (Version(version=v, checkpoint=untrained(folder / v, int(v))) for v in "12")
@@ -301,8 +302,8 @@ def main() -> None:
     parser.add_argument("--proxy", choices=("auto", "haproxy", "serve"), default="auto")
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=TRIALS)
     asked = parser.parse_args()
-    haproxy.prepare(asked.proxy, MOST, TIMEOUT)
-    cluster.connect()
+    environment.prepare(asked.proxy, MOST, TIMEOUT)
+    connection.connect()
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
         endurance = Endurance(Path(folder), photographs(asked.images), asked.seconds)
         endurance.deploy(endurance.one)

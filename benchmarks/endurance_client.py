@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import numpy as np
 
-from serve.offline import Offline
+from serve.inference.offline_classifier import Offline
 
 ATOL = 2e-3  # of a probability: bfloat16 rounds otherwise in batches of another size
 KNOWN = {400, 401, 404, 405, 408, 413, 415, 422, 429, 503, 504}

@@ -34,11 +34,13 @@ from torch import Tensor, nn
 from benchmarks.cifar import Cifar10, in_shard_order
 from benchmarks.resident import Resident, plan
 from benchmarks.stepper import Options, Stepper
-from pipelines.order import Order
-from resnet import build, cost, hardware
-from resnet.optim import lr_at, optimizer
-from resnet.recipe import recipe
-from resnet.steps import Normalize, compile_blocks, scaler, to_device, train_step
+from pipelines.stream.example_order import Order
+from resnet import build
+from resnet.host import hardware
+from resnet.networks import cost
+from resnet.recipes.recipe import recipe
+from resnet.training.optimizer import lr_at, optimizer
+from resnet.training.step import Normalize, compile_blocks, scaler, to_device, train_step
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ With --runs FILE each run is kept, and the same command goes on with what is mis
 ours-originals keeps the files' bytes; ours-256 and ours-320 are shards re-encoded once, at quality 90, with that
 shorter side. They decode late, in threads of the consumer, as data.decode auto chooses on one machine; tasks-* decode
 in Ray Data tasks. bare-* is the same decoding of the same rows in plain processes, without Ray or a consumer: what
-it is faster is what Ray Data costs. All of ours keep their memory as the workers of a training do (resnet/memory.py).
-The last line of stdout is JSON; the rest is on stderr. ../shared/data beside the project has the images, or name a
-folder of class folders with --images.
+it is faster is what Ray Data costs. All of ours keep their memory as the workers of a training do
+(resnet/host/glibc_allocator.py). The last line of stdout is JSON; the rest is on stderr. ../shared/data beside the
+project has the images, or name a folder of class folders with --images.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from typing import Any
 
 import ingest_peers as peers
 
-from pipelines.progress import say
-from resnet import memory
+from pipelines.progress.status import say
+from resnet.host import glibc_allocator
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -82,7 +82,9 @@ def link(images: Path, out: Path, repeat: int) -> None:
 
 def prepare(images: Path, data: Path, repeat: int) -> None:
     """The class folders and our shards, unless they are there. Re-encodes each image once, not once a repeat."""
-    from pipelines.shards import Encoding, Source, write_shards
+    from pipelines.preparation.prepare import write_shards
+    from pipelines.preparation.sources import Source
+    from pipelines.shards.manifest import Encoding
 
     if not (data / "folders").exists():
         link(images, data / "folders", repeat)
@@ -103,7 +105,7 @@ def prepare(images: Path, data: Path, repeat: int) -> None:
 
 def unpack_shards(uri: str, out: Path, repeat: int) -> None:
     """The images of shards as class folders, with `repeat` links to each."""
-    from pipelines.stream import open_split
+    from pipelines.shards.row_groups import open_split
 
     for split in ("train", "val"):
         part = open_split(uri, split)[1]
@@ -124,15 +126,15 @@ def unpack_shards(uri: str, out: Path, repeat: int) -> None:
 
 def recipe_images() -> Any:
     """The input policy: random resized crop of 8 to 100 % of the area, mirror."""
-    from resnet.recipe import Images
+    from resnet.recipes.settings import Images
 
     return Images(size=224, policy="random-resized-crop", area=(0.08, 1), eval_shorter_side=256, mean="per-channel")
 
 
 def opened(uri: str) -> tuple[Any, Any]:
     """The training split of shards and its order."""
-    from pipelines.order import Order
-    from pipelines.stream import open_split
+    from pipelines.shards.row_groups import open_split
+    from pipelines.stream.example_order import Order
 
     split = open_split(uri, "train")[1]
     return split, Order(split.rows, peers.BATCH, 16, 0)
@@ -140,7 +142,7 @@ def opened(uri: str) -> tuple[Any, Any]:
 
 def stretched(uri: str, times: int) -> tuple[Any, Any]:
     """The same row groups so many times over: an epoch that does not end while it is measured."""
-    from pipelines.order import Order
+    from pipelines.stream.example_order import Order
 
     split, order = opened(uri)
     long = replace(split, places=split.places * times, rows=split.rows * times)
@@ -149,15 +151,16 @@ def stretched(uri: str, times: int) -> tuple[Any, Any]:
 
 def run_ours(uri: str, cores: int, batches: int, decode: Any) -> dict[str, float]:
     """Our stream through Ray Data, one consumer: a whole epoch to warm up, then so many batches of the next."""
-    from pipelines import cluster, stream
+    from pipelines.cluster import connection, free_cpus
+    from pipelines.stream import streamed
 
-    context = cluster.start_private(num_cpus=cores, object_store_memory=2**30)
+    context = connection.start_private(num_cpus=cores, object_store_memory=2**30)
     address, store = context.address_info["gcs_address"], [0.0]
 
     def epoch(number: int, times: int) -> Generator[Any]:
         split, order = stretched(uri, times)
-        place = (number, 0, 0, 1, stream.Room.of(cores), decode, cores)
-        for i, batch in enumerate(stream.streamed_batches(split, order, recipe_images(), *place)):
+        place = (number, 0, 0, 1, free_cpus.Room.of(cores), decode, cores)
+        for i, batch in enumerate(streamed.streamed_batches(split, order, recipe_images(), *place)):
             if i % 16 == 0:  # asking costs milliseconds
                 store.append(store_used(address))
             yield batch.images
@@ -219,7 +222,7 @@ def _bare_batches(uri: str, rank: int, cores: int) -> Iterator[Any]:
     """Batches of every epoch, without end."""
     import numpy as np
 
-    from pipelines.stream import augment
+    from pipelines.stream.augmentation import augment
 
     (split, order), policy = opened(uri), recipe_images()
     epoch, at, batch = 0, 0, np.empty((peers.BATCH, peers.SIZE, peers.SIZE, 3), np.uint8)
@@ -263,7 +266,7 @@ def run_once(name: str, data: Path, cores: int, options: argparse.Namespace) -> 
     """The result of one run, or why there is none."""
     wanted = command(name, data, cores, options)
     try:
-        environment = os.environ | (memory.KEPT if name in OURS else {})
+        environment = os.environ | (glibc_allocator.KEPT if name in OURS else {})
         done = subprocess.run(wanted, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment)
     except subprocess.TimeoutExpired:
         return f"took more than {LIMIT} s"
@@ -414,8 +417,9 @@ def fidelity(data: Path, images: Path) -> dict[str, float]:
     import numpy as np
     from PIL import Image
 
-    from resnet import region
-    from resnet.images import decode, draw_resized_crop, random_resized_crop
+    from resnet.images import jpeg_region
+    from resnet.images.crops import draw_resized_crop, random_resized_crop
+    from resnet.images.decode import decode
 
     files = sorted(images.glob("*/*"))
     found: dict[str, list[float]] = {name: [] for name in SHARDS}
@@ -431,12 +435,12 @@ def fidelity(data: Path, images: Path) -> dict[str, float]:
         found["originals"].append(np.abs(ours - wanted).mean())
         for name in ("256", "320"):
             file = data / f"folders-{name}" / "files" / path.parent.name / f"train_{path.stem}_0.JPEG"
-            header = region.read_header(file.read_bytes()) if file.exists() else None
+            header = jpeg_region.read_header(file.read_bytes()) if file.exists() else None
             if header is None:
                 continue
             y, x = header.height / height, header.width / width
             box = (top * y, left * x, tall * y, wide * x)
-            ours = region.crop_and_resize(region.Cut(file.read_bytes(), header, box), 224, region.best())
+            ours = jpeg_region.crop_and_resize(jpeg_region.Cut(file.read_bytes(), header, box), 224, jpeg_region.best())
             found[name].append(np.abs(ours - wanted).mean())
     return {name: round(float(np.mean(values)), 3) for name, values in found.items() if values}
 
@@ -477,15 +481,15 @@ def main() -> int:
     except ValueError as error:
         say(f"{error}")
         return 2
-    from resnet import region
+    from resnet.images import jpeg_region
 
     results, missing = measure(data, options)
     rows, cores = rows_of(results), max(options.cores)
     say(table(rows))
     for name, why in missing.items():
         say(f"{name}: null, {why}")
-    from pipelines.tracking import git_commit
-    from resnet.hardware import describe
+    from pipelines.tracking.mlflow_runs import git_commit
+    from resnet.host.hardware import describe
 
     starts = [run["next_epoch_s"] for (name, _), runs in results.items() if name == "ours-originals" for run in runs]
     summary = goals(results, cores, False) | {
@@ -494,7 +498,7 @@ def main() -> int:
         "one_core": goals(results, min(options.cores), False),
         "one_core_by_cpu": goals(results, min(options.cores), True),
         "grey_levels_from_pillow": fidelity(data, images),
-        "engine": region.best().name,
+        "engine": jpeg_region.best().name,
         "cores": options.cores,
         "rounds": options.rounds,
         "missing": missing,

@@ -27,21 +27,21 @@ from torch import Tensor, nn
 from benchmarks.cifar import CLASSES
 from benchmarks.resident import Plan, Resident, plan
 from benchmarks.stepper import GRAPHS_AHEAD, Options, Stepper
-from pipelines.order import Order
-from resnet import bn
-from resnet.average import copy_into
-from resnet.checkpoint import Checkpoint, EpochRow, Progress, load, save
-from resnet.classes import ImageClass
-from resnet.conditions import Conditions, conditions
-from resnet.final_test import FinalTest, packed
-from resnet.finite import require_finite
-from resnet.norms import LayerNorms, is_watched, layer_norms
-from resnet.optim import EpochErrors, lr_at
-from resnet.recipe import Recipe
-from resnet.results import CurveRow
-from resnet.scores import Ranked, percent_wrong
-from resnet.state import restore_state, state_tensors
-from resnet.steps import eval_step
+from pipelines.stream.example_order import Order
+from resnet.evaluation.error_summary import Ranked, percent_wrong
+from resnet.evaluation.final_test import FinalTest, packed
+from resnet.image_class import ImageClass
+from resnet.paper.result_rows import CurveRow
+from resnet.recipes.recipe import Recipe
+from resnet.training import batch_norm_statistics
+from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, load, save
+from resnet.training.checkpoint_tensors import restore_state, state_tensors
+from resnet.training.conditions import Conditions, conditions
+from resnet.training.finite_loss import require_finite
+from resnet.training.gradient_norms import LayerNorms, is_watched, layer_norms
+from resnet.training.optimizer import EpochErrors, lr_at
+from resnet.training.step import eval_step
+from resnet.training.weight_average import copy_into
 
 WINDOW = 16  # row groups that are shuffled together: pipelines.run.Data's default
 EVAL_BATCH = 1000
@@ -234,8 +234,10 @@ class Lane:
             if self.stepper.average is not None:
                 copy_into(self.network, self.stepper.average.tensors)
             if steps := self.recipe.bn_steps(self.resident.examples):
-                sums = bn.statistics(self.network, self._fresh(epoch + 1, steps), self.stepper.precision)
-                bn.set_statistics(self.network, sums)
+                sums = batch_norm_statistics.statistics(
+                    self.network, self._fresh(epoch + 1, steps), self.stepper.precision
+                )
+                batch_norm_statistics.set_statistics(self.network, sums)
 
     def _fresh(self, epoch: int, steps: int) -> Iterator[Tensor]:
         """Batches of an epoch that was not trained on."""

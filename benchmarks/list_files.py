@@ -15,10 +15,10 @@ from pathlib import Path
 
 LIST = """
 import json, resource, sys, time
-from pipelines.drawn_splits import Drawing
-from pipelines.plan import default_row_group_size, fingerprint, plan
-from pipelines.sources import Source, list_source
-import pipelines.shards
+from pipelines.preparation.splits.drawn_splits import Drawing
+from pipelines.preparation.shard_plan import default_row_group_size, fingerprint, plan
+from pipelines.preparation.sources import Source, list_source
+import pipelines.preparation.prepare
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2 ** 20 if sys.platform == "darwin" else 2 ** 10)
 def clock():

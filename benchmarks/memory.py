@@ -37,14 +37,15 @@ def pss() -> float:
 
 def epochs(uri: str, count: int, decode: Any, address: str) -> list[dict[str, float]]:
     """Memory after each epoch. address: of Ray."""
-    from pipelines import stream
+    from pipelines.cluster import free_cpus
+    from pipelines.stream import streamed
 
     split, order = ingest.opened(uri)
     rows = []
     for epoch in range(count):
         begin, images, store = time.perf_counter(), 0, 0.0
-        place = (epoch, 0, 0, 1, stream.Room.of(2), decode, 2)
-        for batch in stream.streamed_batches(split, order, ingest.recipe_images(), *place):
+        place = (epoch, 0, 0, 1, free_cpus.Room.of(2), decode, 2)
+        for batch in streamed.streamed_batches(split, order, ingest.recipe_images(), *place):
             images += len(batch.labels)
             store = max(store, ingest.store_used(address))
         seconds = time.perf_counter() - begin
@@ -79,14 +80,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for stream-memory.json and .png")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    from pipelines import cluster
+    from pipelines.cluster import connection
 
     # Once: Ray reads the token of a cluster once in a process.
-    address = cluster.start_private(num_cpus=2, object_store_memory=2**30).address_info["gcs_address"]
+    address = connection.start_private(num_cpus=2, object_store_memory=2**30).address_info["gcs_address"]
     found = {decode: epochs(str(options.data / "256"), options.epochs, decode, address) for decode in options.decode}
     figure(found, options.out / "stream-memory.png")
-    from pipelines.tracking import git_commit
-    from resnet.hardware import describe
+    from pipelines.tracking.mlflow_runs import git_commit
+    from resnet.host.hardware import describe
 
     half = {name: [row["pss_mib"] for row in rows][len(rows) // 2 :] for name, rows in found.items()}
     slopes = {n: round(float(np.polyfit(range(len(v)), v, 1)[0]), 2) for n, v in half.items() if len(v) > 1}

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The served network alone, on one core: milliseconds an image of what serve/fused.py makes of it and of other ways.
+"""The served network alone, on one core: milliseconds an image of what serve/inference/engines/onednn.py makes of it
+and of other ways.
 
     python benchmarks/network.py [--networks imagenet-resnet18 imagenet-resnet50] [--out results/network.json]
 
@@ -29,12 +30,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.single import commit
-from resnet import hardware, memory
-from resnet.net import ResNet, build
-from resnet.steps import PRECISIONS, native_precision
-from serve.classifier import folded
-from serve.fused import Fused
-from serve.openvino import OpenVINO
+from resnet.host import glibc_allocator, hardware
+from resnet.networks.resnet import ResNet, build
+from resnet.training.step import PRECISIONS, native_precision
+from serve.inference.classifier import folded
+from serve.inference.engines.onednn import Fused
+from serve.inference.engines.openvino import OpenVINO
 
 SIDE = 224
 Run = Callable[[Tensor], Any]
@@ -49,8 +50,8 @@ def main(argv: list[str]) -> int:
     add("--turns", type=int, default=15, help="passes of each, a batch size; the median counts")
     add("--out", help="JSON file to write")
     args = parser.parse_args(argv)
-    if any(os.environ.get(name) != value for name, value in memory.KEPT.items()):  # glibc reads them at start
-        os.execve(sys.executable, [sys.executable, __file__, *argv], os.environ | memory.KEPT)
+    if any(os.environ.get(name) != value for name, value in glibc_allocator.KEPT.items()):  # glibc reads them at start
+        os.execve(sys.executable, [sys.executable, __file__, *argv], os.environ | glibc_allocator.KEPT)
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -26,10 +26,12 @@ from typing import Any
 
 import psutil
 
-from pipelines import cluster, progress, tracking
-from pipelines.train import Outcome
-from resnet.checkpoint import load
-from resnet.hardware import describe
+from pipelines.cluster import connection
+from pipelines.progress import status as progress_status
+from pipelines.tracking import mlflow_runs
+from pipelines.training.run_folder import Outcome
+from resnet.host.hardware import describe
+from resnet.training.checkpoint import load
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "cifar10-resnet8-A.s0"
@@ -70,13 +72,13 @@ class Server:
         raise TimeoutError(f"no MLflow server after {PATIENCE:g} s: {self.folder}/server.log")
 
 
-def watched(job: subprocess.Popen[str], server: Server) -> list[progress.Status]:
+def watched(job: subprocess.Popen[str], server: Server) -> list[progress_status.Status]:
     """What the run posted until its end. The server is killed after a third of the steps, and back after two."""
-    seen: list[progress.Status] = []
+    seen: list[progress_status.Status] = []
     away = back = False
     while job.poll() is None:
         time.sleep(0.1)
-        status = progress.look(RUN)
+        status = progress_status.look(RUN)
         if status is None or (seen and status.step == seen[-1].step):
             continue
         seen.append(status)
@@ -92,7 +94,7 @@ def watched(job: subprocess.Popen[str], server: Server) -> list[progress.Status]
     return seen
 
 
-def pace(seen: list[progress.Status], begin: float, end: float) -> float:
+def pace(seen: list[progress_status.Status], begin: float, end: float) -> float:
     """Median steps a second between two statuses within a part of the training."""
     part = [status for status in seen if begin < status.step / status.total <= end]
     return statistics.median((b.step - a.step) / (b.time - a.time) for a, b in pairwise(part))
@@ -100,8 +102,8 @@ def pace(seen: list[progress.Status], begin: float, end: float) -> float:
 
 def record(outcome: Outcome) -> dict[str, Any]:
     """What the server has of the run, against the rows of its checkpoint."""
-    api, rows = tracking.client(), load(outcome.checkpoint).progress.rows
-    found = api.search_runs([tracking.experiment(api)])
+    api, rows = mlflow_runs.client(), load(outcome.checkpoint).progress.rows
+    found = api.search_runs([mlflow_runs.experiment(api)])
     history = {m: api.get_metric_history(found[0].info.run_id, m) for m in ("train_loss", "top1_error", "running/loss")}
     steps = [metric.step for metric in history["top1_error"]]
     equal = all(
@@ -123,7 +125,7 @@ def measure(folder: Path, epochs: int) -> dict[str, Any]:
     """One training with an outage."""
     server = Server(folder)
     os.environ["MLFLOW_TRACKING_URI"] = server.uri
-    context = cluster.start_private(object_store_memory=2**28)
+    context = connection.start_private(object_store_memory=2**28)
     environment = {**os.environ, "RAY_ADDRESS": context.address_info["gcs_address"]}
     words = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--no-promote"]
     words += ["--recipe.epochs", str(epochs), "--scaling.workers", "2", "--storage", str(folder / "runs")]
@@ -155,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="outage-", ignore_cleanup_errors=True) as folder:
         os.environ["RESNET_HOME"] = folder
         result = measure(Path(folder), words.epochs)
-    about = {"command": f"benchmarks/outage.py {' '.join(sys.argv[1:])}", "commit": tracking.git_commit()}
+    about = {"command": f"benchmarks/outage.py {' '.join(sys.argv[1:])}", "commit": mlflow_runs.git_commit()}
     result = about | {"hardware": describe()} | result
     if words.out:
         Path(words.out).write_text(json.dumps(result, indent=1) + "\n")

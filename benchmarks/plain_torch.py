@@ -29,14 +29,14 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import datasets, transforms
 
 from benchmarks.single import commit, overridden
-from pipelines.order import evaluation_slice
-from pipelines.progress import clock
+from pipelines.progress.status import clock
+from pipelines.stream.example_order import evaluation_slice
 from resnet import build
-from resnet.conditions import conditions
-from resnet.optim import lr_at, optimizer
-from resnet.recipe import Recipe, recipe
-from resnet.results import CurveRow, DataSet, ResultRow, write_results
-from resnet.steps import Normalize, eval_step, native_precision, to_device, train_step
+from resnet.paper.result_rows import CurveRow, DataSet, ResultRow, write_results
+from resnet.recipes.recipe import Recipe, recipe
+from resnet.training.conditions import conditions
+from resnet.training.optimizer import lr_at, optimizer
+from resnet.training.step import Normalize, eval_step, native_precision, to_device, train_step
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, in [0, 255]
 LOADERS = 1  # processes that decode, a worker: two cores have no room for more

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.cifar import Cifar10
-from pipelines.order import Order
-from resnet.images import draw_pad_crop
-from resnet.pixels import pixel_statistics
-from resnet.settings import Images
-from resnet.steps import Normalize
+from pipelines.stream.example_order import Order
+from resnet.images.crops import draw_pad_crop
+from resnet.images.pixel_statistics import pixel_statistics
+from resnet.recipes.settings import Images
+from resnet.training.step import Normalize
 
 
 class Resident:
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 
 def plan(order: Order, images: Images, epoch: int) -> Plan:
-    """The same examples, crops and mirror images as pipelines.stream.resident_batches has."""
+    """The same examples, crops and mirror images as pipelines.stream.in_memory.resident_batches has."""
     assert images.pad is not None  # policy pad-crop
     if images.border != "black":
         raise ValueError(f"images.border must be black in one process, got {images.border}")

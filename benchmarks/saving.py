@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
-from pipelines import tracking
-from pipelines.checkpoints import Checkpoints, Writer
-from pipelines.learner import copied
+from pipelines.tracking import mlflow_runs
+from pipelines.training.checkpoint_store import Checkpoints, Writer
+from pipelines.training.learner import copied
 from resnet import build
-from resnet.checkpoint import Checkpoint, Progress
-from resnet.classes import ImageClass
-from resnet.hardware import describe
+from resnet.host.hardware import describe
+from resnet.image_class import ImageClass
+from resnet.training.checkpoint import Checkpoint, Progress
 
 
 def measure(network: str, place: str, repeats: int) -> dict[str, float]:
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--uri", help="a bucket to write to, too")
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()
-    about = {"command": f"benchmarks/saving.py {' '.join(sys.argv[1:])}", "commit": tracking.git_commit()}
+    about = {"command": f"benchmarks/saving.py {' '.join(sys.argv[1:])}", "commit": mlflow_runs.git_commit()}
     result = about | {"hardware": describe(), "network": words.network}
     with tempfile.TemporaryDirectory(prefix="saving-") as folder:
         result["folder"] = measure(words.network, str(Path(folder) / "run"), words.repeats)

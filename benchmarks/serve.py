@@ -52,10 +52,10 @@ def write_checkpoint(network: str, folder: Path) -> Path:
     """An untrained network of 1,000 classes as a checkpoint."""
     import torch
 
-    from resnet.checkpoint import Checkpoint, Progress, save
-    from resnet.classes import ImageClass
-    from resnet.net import build
-    from resnet.recipe import recipe
+    from resnet.image_class import ImageClass
+    from resnet.networks.resnet import build
+    from resnet.recipes.recipe import recipe
+    from resnet.training.checkpoint import Checkpoint, Progress, save
 
     torch.manual_seed(0)
     chosen = recipe(network)
@@ -169,7 +169,7 @@ class Server:
 def servers(asked: argparse.Namespace, checkpoint: Path, images: Path) -> Iterator[list[Server]]:
     """All contenders, each ready, pinned and stopped."""
     sys.path.insert(0, str(ROOT))
-    from serve.haproxy import free_ports
+    from serve.haproxy.environment import free_ports
 
     image = next(images.rglob("*.JPEG")).read_bytes()
     names = [name for name in CONTENDERS if name in {"bare", *asked.only} and Path(CONTENDERS[name]).exists()]
@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--ours", nargs="*", default=[], help="options of jobs/deploy_best.py, without their dashes")
     asked = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from resnet.hardware import describe
+    from resnet.host.hardware import describe
 
     outcome: dict[str, Any] = {"hardware": describe(), "command": " ".join(sys.argv), "tables": {}}
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:

@@ -1,7 +1,7 @@
 """The servers of benchmarks/serve.py, one a process: serve_contenders.py NAME CHECKPOINT --batch N [--port|--images]
 
-All of them use serve.classifier with one thread a network. LitServe has a file of its own, as it runs in .venv-peers
-and pickles its class; ours itself is jobs/deploy_best.py.
+All of them use serve.inference.classifier with one thread a network. LitServe has a file of its own, as it runs in
+.venv-peers and pickles its class; ours itself is jobs/deploy_best.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fastapi import FastAPI, Request
 
-from serve.classifier import Answer, Classifier
+from serve.inference.classifier import Answer, Classifier
 
 
 def top5(model: Classifier, answer: Answer) -> list[dict[str, Any]]:

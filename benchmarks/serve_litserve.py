@@ -28,7 +28,7 @@ class Api(ls.LitAPI):
 
     def setup(self, device: str) -> None:
         """Once in the worker."""
-        from serve.classifier import Classifier
+        from serve.inference.classifier import Classifier
 
         self.model = Classifier(self.checkpoint)
 

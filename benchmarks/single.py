@@ -29,10 +29,10 @@ from benchmarks import cifar
 from benchmarks.lane import Lane, require_trainable
 from benchmarks.resident import Resident
 from benchmarks.stepper import Options
-from resnet import hardware
-from resnet.finite import NotFinite
-from resnet.recipe import Recipe, recipe
-from resnet.results import DataSet, ResultRow, write_results
+from resnet.host import hardware
+from resnet.paper.result_rows import DataSet, ResultRow, write_results
+from resnet.recipes.recipe import Recipe, recipe
+from resnet.training.finite_loss import NotFinite
 
 ROOT = Path(__file__).resolve().parent.parent
 SAY_EVERY = 10.0  # seconds

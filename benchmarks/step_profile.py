@@ -84,8 +84,8 @@ def mark_parts() -> None:
     import torch
     from torch.profiler import record_function
 
-    import pipelines.learner
-    import pipelines.task
+    import pipelines.training.learner
+    import pipelines.training.rank_data
 
     def named(owner: Any, attribute: str, part: str) -> None:
         inner = getattr(owner, attribute)
@@ -96,40 +96,40 @@ def mark_parts() -> None:
 
         setattr(owner, attribute, marked)
 
-    named(pipelines.task.Task, "tensors", "copy")
+    named(pipelines.training.rank_data.Task, "tensors", "copy")
     named(torch.nn.parallel.DistributedDataParallel, "forward", "forward")
     named(torch.Tensor, "backward", "backward")
-    named(pipelines.learner, "update", "update")
+    named(pipelines.training.learner, "update", "update")
 
 
 def measure(network: str, data: str, workers: int, folder: str) -> dict[str, Any]:
     """One network: a run of a few steps inside Ray Train."""
-    import pipelines.worker
+    import pipelines.training.worker_loop
     from benchmarks.train_step import the_run
-    from pipelines import train
+    from pipelines.training import fit
 
     def loop(config: dict[str, Any]) -> None:
-        """Ray Train's function: pipelines/worker.py's own, profiled."""
-        import pipelines.task
-        import pipelines.worker
+        """Ray Train's function: pipelines/training/worker_loop.py's own, profiled."""
+        import pipelines.training.rank_data
+        import pipelines.training.worker_loop
 
         sys.path.insert(0, str(ROOT))
-        from benchmarks.step_profile import mark_parts, profiled
+        pass
 
         mark_parts()
-        pipelines.task.Task.training = profiled(folder, pipelines.task.Task.training)
-        pipelines.worker.train_worker(config)
+        pipelines.training.rank_data.Task.training = profiled(folder, pipelines.training.rank_data.Task.training)
+        pipelines.training.worker_loop.train_worker(config)
 
-    plain = pipelines.worker.train_worker
-    pipelines.worker.train_worker = loop
+    plain = pipelines.training.worker_loop.train_worker
+    pipelines.training.worker_loop.train_worker = loop
     try:
         batch = 128 if network == "cifar" else 32
         run = the_run(network, data, workers, batch, network != "cifar", f"{folder}/runs")
         recipe = run.recipe.model_copy(update={"steps": WARM + PLAIN + PROFILED + 1})
         few = run.data.model_copy(update={"holdout": 256})
-        train.fit(run.model_copy(update={"recipe": recipe, "data": few}), show=False)
+        fit.fit(run.model_copy(update={"recipe": recipe, "data": few}), show=False)
     finally:
-        pipelines.worker.train_worker = plain
+        pipelines.training.worker_loop.train_worker = plain
     return summary(json.loads(Path(folder, "profile.json").read_text())) | {"batch": batch, "workers": workers}
 
 
@@ -157,7 +157,7 @@ def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
     """Bars of 100 %, one a network, for the loop's parts and for the operators."""
     import matplotlib as mpl
 
-    from pipelines import figures
+    from pipelines.reports import figures
 
     with mpl.rc_context({**figures.STYLE, "axes.grid": False}):
         figure, panels = figures.blank(8.2, 1.5 + 0.55 * len(rows), 2)
@@ -170,7 +170,7 @@ def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def _bars(axes: Any, rows: Sequence[tuple[str, dict[str, float]]]) -> None:
-    from pipelines.figures import SERIES
+    from pipelines.reports.figures import SERIES
 
     names = list(rows[0][1])
     for height, (_, values) in enumerate(rows):
@@ -208,7 +208,7 @@ def main() -> None:
     given = {"cifar": ("ResNet-20, CIFAR-10", words.cifar), "resnet18": ("ResNet-18, 224 pixels", words.imagenet)}
     rows: dict[str, dict[str, Any]] = {}
     from benchmarks.single import commit
-    from resnet.hardware import describe
+    from resnet.host.hardware import describe
 
     for network, (title, data) in given.items():
         if data is None:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from benchmarks.cifar import CLASSES
 from benchmarks.resident import Plan, Resident, crops
 from resnet import build
-from resnet.average import Average, decay_at
-from resnet.finite import no_bad_step, see_
-from resnet.optim import optimizer
-from resnet.recipe import Recipe
-from resnet.steps import accumulate, compile_blocks, native_precision, to_device, update
+from resnet.recipes.recipe import Recipe
+from resnet.training.finite_loss import no_bad_step, see_
+from resnet.training.optimizer import optimizer
+from resnet.training.step import accumulate, compile_blocks, native_precision, to_device, update
+from resnet.training.weight_average import Average, decay_at
 
 STEPS_A_GRAPH = 10
 GRAPHS_AHEAD = 4  # graphs that wait on a stream; the host has their time for everything else

@@ -102,7 +102,7 @@ def summary(
 ) -> dict[str, Any]:
     """Medians and quartiles over the pairs of a case, and the median of each start."""
     from benchmarks.single import commit
-    from resnet import hardware
+    from resnet.host import hardware
 
     pairs = [pair for one in starts for pair in one]
     ratios = sorted(ours[0] / bare[0] for ours, bare in pairs)
@@ -260,7 +260,7 @@ def clock_steps(folder: str, rank: int) -> Any:
 def the_run(network: str, data: str, workers: int, batch: int, streamed: bool, storage: str) -> Any:
     """The run that both sides train."""
     from pipelines.run import Run, standard
-    from resnet.settings import Images
+    from resnet.recipes.settings import Images
 
     run = standard(NETWORKS[network])
     changes: dict[str, Any] = {"optim": run.recipe.optim.model_dump() | {"batch_size": batch}}
@@ -277,27 +277,27 @@ def the_run(network: str, data: str, workers: int, batch: int, streamed: bool, s
 def ours(folder: str, network: str, data: str, workers: int, batch: int, streamed: bool) -> None:
     """Our side as a user starts it, with a clock in each worker."""
     os.environ["RESNET_HOME"] = f"{folder}/home"
-    import pipelines.worker
-    from pipelines import train
+    import pipelines.training.worker_loop
+    from pipelines.training import fit
 
     def clocked(config: dict[str, Any]) -> None:
-        """Ray Train's function: pipelines/worker.py's own, clocked."""
+        """Ray Train's function: pipelines/training/worker_loop.py's own, clocked."""
         import ray.train
 
-        import pipelines.task
-        import pipelines.worker
+        import pipelines.training.rank_data
+        import pipelines.training.worker_loop
 
         sys.path.insert(0, str(ROOT))
-        from benchmarks.train_step import clock_steps, clocked_waits
+        pass
 
         note = clock_steps(folder, ray.train.get_context().get_world_rank())
-        plain = pipelines.task.Task.training
+        plain = pipelines.training.rank_data.Task.training
         timed: Any = lambda *args: clocked_waits(plain(*args), note)  # noqa: E731
-        pipelines.task.Task.training = timed
-        pipelines.worker.train_worker(config)
+        pipelines.training.rank_data.Task.training = timed
+        pipelines.training.worker_loop.train_worker(config)
 
-    pipelines.worker.train_worker = clocked
-    train.fit(the_run(network, data, workers, batch, streamed, f"{folder}/runs"))
+    pipelines.training.worker_loop.train_worker = clocked
+    fit.fit(the_run(network, data, workers, batch, streamed, f"{folder}/runs"))
 
 
 def clocked_waits(batches: Iterator[Any], note: Any) -> Iterator[Any]:
@@ -319,7 +319,7 @@ def bare(folder: str, network: str, data: str, workers: int, batch: int, streame
 
     from benchmarks.train_step_bare import batches, statistics_of
     from resnet import build
-    from resnet.steps import Normalize, native_precision
+    from resnet.training.step import Normalize, native_precision
 
     os.nice(15)  # as Ray has its workers; else whatever else runs on the machine would take from our side only
     run = the_run(network, data, workers, batch, streamed, f"{folder}/runs")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.run import Run
-from resnet import images
+from resnet.images import crops as images_crops
 
 
 def statistics_of(run: Run) -> tuple[Tensor, Tensor]:
@@ -25,8 +25,8 @@ def _rows(run: Run) -> tuple[list[bytes], np.ndarray, int]:
     """Encoded images and labels of the training split, and the number of classes."""
     from pyarrow import parquet
 
-    from pipelines.manifest import read_manifest
-    from pipelines.train import shards
+    from pipelines.shards.manifest import read_manifest
+    from pipelines.training.fit import shards
 
     uri = shards(run)
     manifest = read_manifest(uri)
@@ -48,15 +48,15 @@ def _resident(run: Run, encoded: list[bytes], labels: np.ndarray, local: int, ra
     """The set in memory; crops and mirror images by the engine's own function."""
     policy = run.recipe.images
     assert policy.pad is not None
-    pixels = np.stack([images.center_crop(data, policy.size, policy.size) for data in encoded])
-    border = images.border_color(policy.border, pixels.mean(0).transpose(2, 0, 1))
+    pixels = np.stack([images_crops.center_crop(data, policy.size, policy.size) for data in encoded])
+    border = images_crops.border_color(policy.border, pixels.mean(0).transpose(2, 0, 1))
     rng = np.random.default_rng(rank)
     while True:
-        offsets, flips = images.draw_pad_crop(rng, len(labels), policy.pad)
+        offsets, flips = images_crops.draw_pad_crop(rng, len(labels), policy.pad)
         order = rng.permutation(len(labels))
         for start in range(0, len(order) - local + 1, local):
             index = order[start : start + local]
-            crops = images.pad_crop_flip(pixels[index], offsets[index], flips[index], policy.pad, border)
+            crops = images_crops.pad_crop_flip(pixels[index], offsets[index], flips[index], policy.pad, border)
             yield torch.from_numpy(crops), torch.from_numpy(labels[index])
 
 
@@ -72,7 +72,7 @@ class _Encoded(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         assert self.policy.area is not None
         rng = np.random.default_rng(index)
-        crop = images.random_resized_crop(
+        crop = images_crops.random_resized_crop(
             self.encoded[index], rng, self.policy.size, self.policy.area, flip=self.policy.flip
         )
         return torch.from_numpy(crop), int(self.labels[index])

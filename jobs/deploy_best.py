@@ -13,27 +13,29 @@ starts Ray for itself and serves until Ctrl-C. While it stays, it serves what th
 import os
 from typing import Any
 
-from pipelines import cli, cluster, registry
-from serve import haproxy
+from pipelines import command_line
+from pipelines.cluster import connection
+from pipelines.models import canary
+from serve.haproxy import environment
 from serve.settings import Deploy
 
 
 def job(argv: list[str]) -> dict[str, Any]:
     """Deploy, say how to ask, and stay while Ray is this job's own."""
-    asked = cli.parse(Deploy, Deploy(), argv, __doc__)
-    steered = registry.steer(asked.model, asked.canary, promote=asked.promote, rollback=asked.rollback)
-    args, traffic = asked.resolved(registry.traffic(asked.model, asked.checkpoint, asked.network, asked.preprocess))
-    if private := not (os.environ.get("RAY_ADDRESS") or cluster.running_head()):
+    asked = command_line.parse(Deploy, Deploy(), argv, __doc__)
+    steered = canary.steer(asked.model, asked.canary, promote=asked.promote, rollback=asked.rollback)
+    args, traffic = asked.resolved(canary.traffic(asked.model, asked.checkpoint, asked.network, asked.preprocess))
+    if private := not (os.environ.get("RAY_ADDRESS") or connection.running_head()):
         if steered:
             return steered  # whatever serves the model follows the registry
         asked.require_free_port()
-        haproxy.prepare(asked.proxy, asked.max_waiting, asked.timeout)
-    cluster.connect()
+        environment.prepare(asked.proxy, asked.max_waiting, asked.timeout)
+    connection.connect()
     from serve import app  # reads the settings above when it is imported
 
-    follower = app.follower(asked, registry.traffic, registry.note_verdict)
+    follower = app.follower(asked, canary.traffic, canary.note_verdict)
     return app.follow_once(follower, steered) if steered else app.present(asked, args, traffic, follower, private)
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

@@ -14,19 +14,19 @@ that see 224 pixels, and scale with the recipe's size.
 import itertools
 import sys
 
-from pipelines import cli
-from pipelines.evaluate import Evaluation, evaluate
-from pipelines.evaluated import Outcome, table
+from pipelines import command_line
+from pipelines.evaluation.evaluate import Evaluation, evaluate
+from pipelines.evaluation.outcome import Outcome, table
 
 
 def job(argv: list[str]) -> Outcome:
     """Test, print the tables, return the figures."""
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
-    asked = cli.parse(Evaluation, Evaluation(), argv[len(names) :], __doc__)
+    asked = command_line.parse(Evaluation, Evaluation(), argv[len(names) :], __doc__)
     details = evaluate(names, asked)
     print(table(details), file=sys.stderr)
     return details.outcome
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

@@ -15,18 +15,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines import cli, models
-from pipelines.sampling import Export, sample
+from pipelines import command_line
+from pipelines.models import by_name
+from pipelines.models.verification_images import Export, sample
 
 
 def job(argv: list[str]) -> Any:
     """Resolve the model, take images, write."""
-    name, asked = cli.parse_after_model(Export, argv, __doc__)
-    place, _ = models.checkpoint_of(name, asked.network, asked.preprocess)
+    name, asked = command_line.parse_after_model(Export, argv, __doc__)
+    place, _ = by_name.checkpoint_of(name, asked.network, asked.preprocess)
     images = sample(asked.images, asked.count)
-    from serve.export import export
+    from serve.inference.export_model import export
 
-    exported = export(models.read_checkpoint(place), Path(asked.out).resolve(), asked.formats, images)
+    exported = export(by_name.read_checkpoint(place), Path(asked.out).resolve(), asked.formats, images)
     said = ", ".join(exported.differences)
     print(f"{said} equal the checkpoint on {exported.images} images: {asked.out}", file=sys.stderr)
     if (int8 := exported.agreement) is not None:
@@ -35,4 +36,4 @@ def job(argv: list[str]) -> Any:
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

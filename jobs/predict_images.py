@@ -14,16 +14,17 @@ nothing. What is no image has its reason in column `error`. On a cluster all nod
 import sys
 from functools import partial
 
-from pipelines import cli, models
-from pipelines.predict import Outcome, predict
-from pipelines.predictor import Prediction
+from pipelines import command_line
+from pipelines.models import by_name
+from pipelines.prediction.predict import Outcome, predict
+from pipelines.prediction.prediction_worker import Prediction
 
 
 def job(argv: list[str]) -> Outcome:
     """Resolve the model, and predict what is missing."""
-    name, asked = cli.parse_after_model(Prediction, argv, __doc__)
-    checkpoint, version = models.checkpoint_of(name, asked.network, asked.preprocess)
-    from serve.offline import Offline
+    name, asked = command_line.parse_after_model(Prediction, argv, __doc__)
+    checkpoint, version = by_name.checkpoint_of(name, asked.network, asked.preprocess)
+    from serve.inference.offline_classifier import Offline
 
     opened = partial(Offline, checkpoint, precision=asked.precision)
     outcome = predict(asked, (name, version), opened)
@@ -32,4 +33,4 @@ def job(argv: list[str]) -> Outcome:
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

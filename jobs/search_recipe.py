@@ -12,20 +12,23 @@ test images. Overrides go to every training, as in jobs/sweep_paper.py. The same
 
 import sys
 
-from pipelines import cli, search
+from pipelines import command_line
 from pipelines.run import Run
+from pipelines.tuning import recipe_search
 
 
-def job(argv: list[str]) -> search.Found:
+def job(argv: list[str]) -> recipe_search.Found:
     """Search and print the table of settings."""
     if {"-h", "--help"} & set(argv):
-        cli.parse(search.Search, None, ["--help"], __doc__)
+        command_line.parse(recipe_search.Search, None, ["--help"], __doc__)
     named = argv[0] if argv and not argv[0].startswith("-") else ""
-    options, overrides = cli.parse_some(search.Search, argv[1:])
-    found = search.search(named, options, overrides, lambda run, words: cli.parse(Run, run, words, None))
-    print(search.table(found), file=sys.stderr)
+    options, overrides = command_line.parse_some(recipe_search.Search, argv[1:])
+    found = recipe_search.search(
+        named, options, overrides, lambda run, words: command_line.parse(Run, run, words, None)
+    )
+    print(recipe_search.table(found), file=sys.stderr)
     return found
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

@@ -12,23 +12,26 @@ command again goes on where the sweep stopped.
 
 import sys
 
-from pipelines import cli, sweep
+from pipelines import command_line
 from pipelines.run import Run
+from pipelines.tuning import paper_sweep
 
 
 def job(argv: list[str]) -> dict[str, object]:
     """Run the sweep and print its table."""
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     if {"-h", "--help"} & set(argv):
-        cli.parse(sweep.Sweep, None, ["--help"], __doc__)
-    options, overrides = cli.parse_some(sweep.Sweep, argv[1:])
-    planned = sweep.trials(named, options, overrides, lambda run, words: cli.parse(Run, run, words, None))
-    done = sweep.run_sweep(named, options, planned)
-    print(sweep.table(named, done), file=sys.stderr)
+        command_line.parse(paper_sweep.Sweep, None, ["--help"], __doc__)
+    options, overrides = command_line.parse_some(paper_sweep.Sweep, argv[1:])
+    planned = paper_sweep.trials(
+        named, options, overrides, lambda run, words: command_line.parse(Run, run, words, None)
+    )
+    done = paper_sweep.run_sweep(named, options, planned)
+    print(paper_sweep.table(named, done), file=sys.stderr)
     failed = {t.run.name: t.failure for t in done if t.failure is not None}
     rows = [t.outcome.model_dump(mode="json") for t in done if t.outcome is not None]
     return {"sweep": named, "runs": rows, "failed": failed}
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

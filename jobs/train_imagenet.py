@@ -6,19 +6,21 @@
     jobs/train_imagenet.py imagenet-resnet18 --data.path OUT --recipe.epochs 1 --recipe.images.size 128
     jobs/train_imagenet.py cifar10-plain56 --data.path CIFAR --recipe.optim.lr 0.05 --name low-lr --model-name plain
 
-RECIPE is <network>[@<variant>]; `python -m resnet.table` lists the networks. Every field below can be overridden. The
-same command again goes on where the run stopped. Lengths of --recipe.images are in pixels; --recipe.images.size is the
-side of the square that the network sees.
+RECIPE is <network>[@<variant>]; `python -m resnet.networks.cost` lists the networks. Every field below can be
+overridden. The same command again goes on where the run stopped. Lengths of --recipe.images are in pixels;
+--recipe.images.size is the side of the square that the network sees.
 """
 
 import re
 import sys
 
-from pipelines import cli, report, train
+from pipelines import command_line
+from pipelines.reports import report
 from pipelines.run import Run, standard
+from pipelines.training import fit, run_folder
 
 
-def job(argv: list[str]) -> train.Outcome:
+def job(argv: list[str]) -> run_folder.Outcome:
     """Train one run and print its table."""
     named = argv[:1] if argv and not argv[0].startswith("-") else []
     data_is_given = any(word.startswith("--data.path") for word in argv)
@@ -26,11 +28,11 @@ def job(argv: list[str]) -> train.Outcome:
         print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
     start = standard(named[0] if named else "cifar10-resnet20", data_is_given=data_is_given)
     words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in argv[len(named) :]]
-    run = cli.parse(Run, start, words, __doc__)
-    outcome = train.fit(run)
+    run = command_line.parse(Run, start, words, __doc__)
+    outcome = fit.fit(run)
     print(report.table(outcome), file=sys.stderr)
     return outcome
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

@@ -15,19 +15,21 @@ of each setting how it was made.
 
 import sys
 
-from pipelines import cli, report, results
+from pipelines import command_line
+from pipelines.reports import collected_rows, report
+from resnet.paper import result_rows
 
 
 def job(argv: list[str]) -> dict[str, object]:
     """Collect rows, write the pages."""
-    asked = cli.parse(results.Rows, None, argv, __doc__)
+    asked = command_line.parse(collected_rows.Rows, None, argv, __doc__)
     rows = asked.read()
     if asked.export is not None:
-        results.write_results(asked.export, rows)
+        result_rows.write_results(asked.export, rows)
     page = report.write_report(rows, asked.out, asked.docs)
     print(f"{len(rows)} trainings: {page}", file=sys.stderr)
     return {"report": str(page), "trainings": len(rows), "docs": asked.docs}
 
 
 if __name__ == "__main__":
-    cli.run_job(job)
+    command_line.run_job(job)

@@ -18,9 +18,9 @@ cluster of RAY_ADDRESS, or one of its own on this machine.
 
 from typing import Any
 
-from pipelines.cli import parse, run_job
-from pipelines.preparation_options import Preparation
-from pipelines.shards import prepare
+from pipelines.command_line import parse, run_job
+from pipelines.preparation.preparation_options import Preparation
+from pipelines.preparation.prepare import prepare
 
 
 def job(argv: list[str]) -> dict[str, Any]:

@@ -5,18 +5,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-from resnet.table import names, parse
+from resnet.networks.architectures import names, parse
 
 __all__ = ["build", "names", "parse"]
 
 if TYPE_CHECKING:
-    from resnet.net import build
+    from resnet.networks.resnet import build
 else:
 
     def __getattr__(attribute: str) -> Any:
         """`resnet.build`, imported late: torch takes seconds to load, and a wrong name should not wait for it."""
         if attribute == "build":
-            from resnet.net import build
+            from resnet.networks.resnet import build
 
             return build
         raise AttributeError(f"module 'resnet' has no attribute {attribute!r}; it has {', '.join(__all__)}")

@@ -1,4 +1,5 @@
-"""The Ray Serve application: replicas of one checkpoint behind HTTP. Only this file and rollout.py import ray.
+"""The Ray Serve application: replicas of one checkpoint behind HTTP. Only this file and serve/versions/rollout.py
+import ray.
 
 `build` is what a config file names (deploy/serve.yaml); `deploy` is for a job that is connected to a cluster.
 """
@@ -27,12 +28,14 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.context import _get_global_client
 from ray.util import list_named_actors
 
-from resnet import memory
-from serve import endpoint, haproxy, rollout
-from serve.models import Models
-from serve.rollout import APPLICATION, DEPLOYMENT, Deployed, Follower, State
+from resnet.host import glibc_allocator
+from serve.api import application
+from serve.haproxy import environment
 from serve.settings import Args, Deploy
-from serve.traffic import Traffic, Version
+from serve.versions import rollout
+from serve.versions.rollout import APPLICATION, DEPLOYMENT, Deployed, Follower, State
+from serve.versions.served_models import Models
+from serve.versions.traffic import Traffic, Version
 
 log = logging.getLogger("serve")
 
@@ -77,7 +80,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP interface; Ray Serve asks for it when the model is loaded."""
         # Ray's proxy echoes the id
-        return endpoint.build(self.models, self.args, self.gather, echo_id=False, replicas=lambda: self.running)
+        return application.build(self.models, self.args, self.gather, echo_id=False, replicas=lambda: self.running)
 
     def families(self) -> list[Metric]:
         """The metrics of this replica."""
@@ -119,7 +122,7 @@ def build(args: Args) -> serve.Application:
     )
     options: dict[str, Any] = {"num_cpus": args.cpus, "num_gpus": args.gpus}
     if not args.gpus:  # a replica computes in a thread
-        options["runtime_env"] = {"env_vars": memory.KEPT}
+        options["runtime_env"] = {"env_vars": glibc_allocator.KEPT}
     # The replica itself refuses with problem details what is more than max_waiting; Ray's bound is only behind it.
     return Replica.options(
         autoscaling_config=scaling,
@@ -143,7 +146,7 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     there = client.http_config
     if (there.host, there.port) != (host, port):  # Serve keeps the address that it was started with
         raise ValueError(f"host and port must be {there.host} {there.port}, where Serve runs, got {host} {port}")
-    if haproxy.refusal() is None and not behind_haproxy():
+    if environment.refusal() is None and not behind_haproxy():
         needs = "HAProxy is faster, and needs a Ray that was started with RAY_SERVE_ENABLE_HA_PROXY=1"
         print(f"Ray Serve's own proxy takes the requests; {needs}", file=sys.stderr)
     local = "127.0.0.1" if host in ("0.0.0.0", "::") else host

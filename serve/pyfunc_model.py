@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from serve.offline import Offline
+from serve.inference.offline_classifier import Offline
 
 BATCH = 16  # images of one pass through the network
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from resnet.recipe import Frozen
-from serve import checkpoint_files
-from serve.traffic import Traffic
+from resnet.recipes.settings import Frozen
+from serve.inference import checkpoint_files
+from serve.versions.traffic import Traffic
 
 NAME = r"^[A-Za-z0-9][\w.-]*$"
 

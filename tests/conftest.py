@@ -36,13 +36,13 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One private Ray with four pretended CPUs and a dashboard, for all tests that need one. Gives Ray's context."""
     import ray
 
-    from pipelines import cluster
-    from serve import haproxy
+    from pipelines.cluster import connection
+    from serve.haproxy import environment
 
     before = os.environ.copy()
     os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
-    haproxy.prepare()
-    context = cluster.start_private(
+    environment.prepare()
+    context = connection.start_private(
         num_cpus=4,
         include_dashboard=True,
         dashboard_host="127.0.0.1",
@@ -72,7 +72,7 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def with_scans() -> Callable[[bytes, int], bytes]:
     """with_scans(a progressive JPEG, n) -> the same picture in n scans: the last one, repeated."""
-    from resnet import jpeg_scans
+    from resnet.images.checks import jpeg_scans
 
     def repeated(data: bytes, scans: int) -> bytes:
         starts = [begin - 4 for marker, begin, _ in jpeg_scans.segments(data) if marker == jpeg_scans.SOS]

@@ -34,13 +34,13 @@ def test_clusters_run_the_ray_that_is_pinned_in_one_image_with_bounds(name: str)
 
 def test_entrypoint_of_the_rayjob_is_a_job_with_a_valid_command_line() -> None:
     from jobs import train_imagenet
-    from pipelines import cli
+    from pipelines import command_line
     from pipelines.run import Run, standard
 
     python, script, recipe, *options = shlex.split(JOB["spec"]["entrypoint"])
     assert python == "python"
     assert Path(script).name == Path(str(train_imagenet.__file__)).name
-    run = cli.parse(Run, standard(recipe), options, "")
+    run = command_line.parse(Run, standard(recipe), options, "")
     assert run.storage_path.startswith("s3://")
 
 
@@ -58,7 +58,7 @@ def test_serve_configs_are_what_ray_serve_and_our_settings_accept(config: dict[s
 
 
 def test_every_node_of_the_rayservice_has_what_haproxy_needs() -> None:
-    from serve import haproxy
+    from serve.haproxy import environment
 
     written = re.search(r"python -m serve\.haproxy (\S+)", (ROOT / "deploy" / "Dockerfile").read_text())
     assert written
@@ -66,7 +66,7 @@ def test_every_node_of_the_rayservice_has_what_haproxy_needs() -> None:
         variables = {each["name"]: each["value"] for each in container["env"]}
         assert variables.pop("RAY_SERVE_HAPROXY_BINARY_PATH") == f"{written[1]}/haproxy"
         assert variables.pop("RAY_SERVE_HAPROXY_NBTHREAD") == "1"
-        assert variables == haproxy.SETTINGS
+        assert variables == environment.SETTINGS
 
 
 def test_image_is_made_by_the_script_that_makes_every_environment() -> None:

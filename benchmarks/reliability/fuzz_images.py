@@ -37,9 +37,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from resnet import image_kinds, images, jpeg_scans, region
-from resnet.decoding import CorruptImage, decode, grey_levels, size_of
-from resnet.grey_range import GreyRange
+from resnet.images import crops, jpeg_region
+from resnet.images.checks import image_kinds, jpeg_scans
+from resnet.images.checks.image_limits import CorruptImage
+from resnet.images.decode import decode, grey_levels, size_of
+from resnet.images.grey_range import GreyRange
 
 ADDRESS_SPACE = 6 * 2**30
 WALL = 300.0  # seconds of one case on a machine that others keep busy; --limit is of a CPU's time
@@ -219,14 +221,14 @@ def ways(asan: bool) -> dict[str, Callable[[bytes], object]]:
     """The ways that an image takes through the project, by name."""
     if asan:
         return {"crops": _crops_by_c, "resizes": _resizes}
-    from pipelines.encoding import admit
-    from pipelines.manifest import Encoding
-    from serve import uploads
+    from pipelines.preparation.image_encoding import admit
+    from pipelines.shards.manifest import Encoding
+    from serve.inference import upload_checks
     from serve.problems import Problem
 
     def checked(data: bytes) -> None:
         try:
-            uploads.check(data, 50_000_000, 256)
+            upload_checks.check(data, 50_000_000, 256)
         except Problem as problem:
             if problem.status not in (400, 413, 415):
                 raise
@@ -237,7 +239,7 @@ def ways(asan: bool) -> dict[str, Callable[[bytes], object]]:
         "size": size_of,
         "upload": checked,
         "decode": lambda data: _sound(decode(data)),
-        "centre": lambda data: _sound(images.center_crop(data, 32, 40, GreyRange(0, 4095))),
+        "centre": lambda data: _sound(crops.center_crop(data, 32, 40, GreyRange(0, 4095))),
         "levels": grey_levels,
         "keep": lambda data: admit(data, "a/b.jpg", Encoding()),
         "shrink": lambda data: admit(data, "a/b.jpg", small),
@@ -253,23 +255,23 @@ def _sound(pixels: np.ndarray) -> None:
 
 def _crops(data: bytes) -> None:
     """Training's crops, by each engine that is here."""
-    for name in region.ENGINES:
-        engine = region.engine(name)
+    for name in jpeg_region.ENGINES:
+        engine = jpeg_region.engine(name)
         if engine is not None:
             _crops_by(engine, data)
 
 
 def _crops_by_c(data: bytes) -> None:
-    engine = region.engine("libjpeg")
+    engine = jpeg_region.engine("libjpeg")
     assert engine is not None, "region.c was not compiled: no compiler, or no libjpeg-turbo"
     _crops_by(engine, data)
 
 
-def _crops_by(engine: region.Engine, data: bytes) -> None:
+def _crops_by(engine: jpeg_region.Engine, data: bytes) -> None:
     rng = np.random.default_rng(len(data))
-    cuts = [images.cut_resized(data, rng, flip=True), images.cut_jittered(data, rng, 48, (55, 90), flip=True)]
+    cuts = [crops.cut_resized(data, rng, flip=True), crops.cut_jittered(data, rng, 48, (55, 90), flip=True)]
     outs = np.zeros((2, 48, 48, 3), np.uint8)
-    if len(images.make_all(cuts, 48, list(outs), engine)) == 2:
+    if len(crops.make_all(cuts, 48, list(outs), engine)) == 2:
         raise CorruptImage("undecodable")
 
 
@@ -278,7 +280,7 @@ def _resizes(data: bytes) -> None:
     rng = np.random.default_rng(list(data[:64]))
     rows, columns = (int(rng.integers(1, 120)) for _ in range(2))
     pixels = np.resize(np.frombuffer(data, np.uint8), (rows, columns, 3))
-    engine = region.engine("libjpeg")
+    engine = jpeg_region.engine("libjpeg")
     assert engine is not None
     tall, wide = (float(rng.uniform(0.3, side)) for side in (rows, columns))
     box = float(rng.uniform(0, rows - tall)), float(rng.uniform(0, columns - wide)), tall, wide
@@ -311,7 +313,7 @@ def work(address: str, seed: int, options: argparse.Namespace) -> None:
     files = seeds(options.images, options.most, np.random.default_rng(seed))
     todo = ways(options.asan)
     if options.asan:
-        region.FLAGS["libjpeg"] = (("-DREGION", *SANITIZE), ("-lm", "-ljpeg"))
+        jpeg_region.FLAGS["libjpeg"] = (("-DREGION", *SANITIZE), ("-lm", "-ljpeg"))
     else:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     for data in files[:60]:  # compile, import: not on a case's time
@@ -506,8 +508,8 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         found = fuzz(options, Path(folder))
-    from pipelines.tracking import git_commit
-    from resnet.hardware import describe
+    from pipelines.tracking.mlflow_runs import git_commit
+    from resnet.host.hardware import describe
 
     places = {str(options.images), str(options.out)}
     words = [f"{w} PLACE" if w in ("--images", "--out") else w for w in sys.argv[1:] if w not in places]

@@ -14,14 +14,14 @@ from benchmarks import cifar, single
 from benchmarks.lane import Lane
 from benchmarks.resident import Resident, crops, plan
 from benchmarks.stepper import Options
-from pipelines.order import Order
+from pipelines.stream.example_order import Order
 from resnet import build
-from resnet.checkpoint import load
-from resnet.images import pad_crop_flip
-from resnet.optim import lr_at, optimizer
-from resnet.recipe import Recipe, recipe
-from resnet.results import read_results
-from resnet.steps import Normalize, eval_step, train_step
+from resnet.images.crops import pad_crop_flip
+from resnet.paper.result_rows import read_results
+from resnet.recipes.recipe import Recipe, recipe
+from resnet.training.checkpoint import load
+from resnet.training.optimizer import lr_at, optimizer
+from resnet.training.step import Normalize, eval_step, train_step
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CPU = Options(torch.device("cpu"), precision="float32", evaluate_every=1)
@@ -46,10 +46,10 @@ def finish(lane: Lane) -> Lane:
 
 
 def test_images_come_in_the_order_of_the_shards(tiny_cifar: Path, tmp_path: Path) -> None:
-    from pipelines.shards import write_shards
-    from pipelines.sources import Source
-    from pipelines.stream import open_split
-    from resnet.decoding import decode
+    from pipelines.preparation.prepare import write_shards
+    from pipelines.preparation.sources import Source
+    from pipelines.shards.row_groups import open_split
+    from resnet.images.decode import decode
 
     write_shards(Source(kind="cifar10", path=str(tiny_cifar)), str(tmp_path / "shards"), workers=0)
     data = cifar.read(str(tiny_cifar))
@@ -63,8 +63,8 @@ def test_images_come_in_the_order_of_the_shards(tiny_cifar: Path, tmp_path: Path
 
 
 def test_an_epoch_has_the_engines_batches(resident: Resident) -> None:
-    from pipelines.stream import Resident as Decoded
-    from pipelines.stream import resident_batches
+    from pipelines.stream.in_memory import Resident as Decoded
+    from pipelines.stream.in_memory import resident_batches
 
     images, order = short().images, Order(resident.data.train.rows, 32, 16, 5)
     made = plan(order, images, 3)
@@ -88,10 +88,10 @@ def test_crops_on_the_device_are_those_of_numpy() -> None:
 
 
 def test_a_lane_gives_the_numbers_of_the_engines_loop_bit_for_bit(resident: Resident) -> None:
-    """The loop of pipelines/worker.py with one worker, but for DDP, which then adds up nothing."""
-    from pipelines.stream import Resident as Decoded
-    from pipelines.stream import resident_batches
-    from resnet.pixels import pixel_statistics
+    """The loop of pipelines/training/worker_loop.py with one worker, but for DDP, which then adds up nothing."""
+    from pipelines.stream.in_memory import Resident as Decoded
+    from pipelines.stream.in_memory import resident_batches
+    from resnet.images.pixel_statistics import pixel_statistics
 
     wanted, data = short(), resident.data
     lane = finish(Lane(wanted, 2, resident, CPU, None))
@@ -174,7 +174,7 @@ def test_another_recipe_in_the_same_place_is_refused(resident: Resident, tmp_pat
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(resident: Resident, tmp_path: Path) -> None:
-    from resnet.finite import NotFinite
+    from resnet.training.finite_loss import NotFinite
 
     lane = Lane(short(optim={"batch_size": 32, "lr": 1e30}), 1, resident, CPU, tmp_path)
     with pytest.raises(NotFinite, match=r"at step [1-9] with lr 1e"):

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from jobs import export_model
-from pipelines.sampling import sample
-from pipelines.shards import Source, write_shards
-from resnet.checkpoint import Checkpoint, Progress, load, save
-from resnet.classes import ImageClass
-from resnet.net import build
-from resnet.recipe import recipe
+from pipelines.models.verification_images import sample
+from pipelines.preparation.prepare import write_shards
+from pipelines.preparation.sources import Source
+from resnet.image_class import ImageClass
+from resnet.networks.resnet import build
+from resnet.recipes.recipe import recipe
+from resnet.training.checkpoint import Checkpoint, Progress, load, save
 
 ROOT = Path(__file__).resolve().parents[2]
 

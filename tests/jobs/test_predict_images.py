@@ -11,12 +11,13 @@ import torch
 from pyarrow import parquet
 
 from jobs import predict_images
-from pipelines import models
-from pipelines.predict import list_parts
-from pipelines.predictor import Part, Prediction, Worker
-from resnet.net import build
-from serve.classifier import Classifier
-from serve.offline import Offline
+from pipelines import storage
+from pipelines.models import by_name
+from pipelines.prediction.predict import list_parts
+from pipelines.prediction.prediction_worker import Part, Prediction, Worker
+from resnet.networks.resnet import build
+from serve.inference.classifier import Classifier
+from serve.inference.offline_classifier import Offline
 from tests.serve.conftest import draw, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Data itself
@@ -99,8 +100,8 @@ def test_a_finished_folder_is_left_alone_and_never_mixed(checkpoint: Path, photo
 
 
 def test_shards_are_cut_by_row_groups_and_every_image_is_in_one_part(tmp_path: Path):
-    from pipelines.shards import write_shards
-    from pipelines.sources import Source
+    from pipelines.preparation.prepare import write_shards
+    from pipelines.preparation.sources import Source
 
     shards = str(tmp_path / "shards")
     write_shards(Source(kind="digits"), shards, workers=0)
@@ -111,7 +112,7 @@ def test_shards_are_cut_by_row_groups_and_every_image_is_in_one_part(tmp_path: P
     val, _ = list_parts(Prediction(images=shards, out=str(tmp_path / "out"), split="val"))
     assert sum(part.images for part in val) == 360
     worker = Worker.__new__(Worker)
-    worker.source = models.Folder(shards)
+    worker.source = storage.Folder(shards)
     assert len({key for part in val for key, _ in worker._read(part)}) == 360
     assert isinstance(val[0], Part)
 
@@ -127,13 +128,13 @@ def test_weights_of_torchvision_become_a_checkpoint_once(kind: str, tmp_path: Pa
     path = tmp_path / f"weights{kind}"
     save: Save = torch.save if kind == ".pth" else save_file  # pyright: ignore[reportAssignmentType]
     save(net.state_dict(), path)
-    folder, version = models.checkpoint_of(str(path), "imagenet-resnet18")
+    folder, version = by_name.checkpoint_of(str(path), "imagenet-resnet18")
     classifier = Classifier(folder, precision="float32")
     assert (classifier.size, classifier.shorter_side) == (224, 256)
     assert classifier.classes[0].name == "tench"
-    assert models.checkpoint_of(str(path), "imagenet-resnet18") == (folder, version)
+    assert by_name.checkpoint_of(str(path), "imagenet-resnet18") == (folder, version)
     with pytest.raises(ValueError, match="network must say"):
-        models.checkpoint_of(str(path))
+        by_name.checkpoint_of(str(path))
 
 
 def test_a_model_must_be_named(tmp_path: Path):

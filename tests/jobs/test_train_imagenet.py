@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs import train_imagenet
-from pipelines import tracking
+from pipelines.tracking import mlflow_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -43,7 +43,7 @@ def test_a_working_directory_travels_with_the_job_and_its_commit_too(ray_local: 
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     commit = head.stdout.strip() or "unknown"  # a copy of the project without its history
     assert outcome["commit"] == commit
-    assert tracking.client().get_run(outcome["mlflow_run"]).data.tags["git_commit"] == commit
+    assert mlflow_runs.client().get_run(outcome["mlflow_run"]).data.tags["git_commit"] == commit
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.preparation.prepare import write_shards
+from pipelines.preparation.sources import Source
 from pipelines.run import Run, standard
-from pipelines.shards import write_shards
-from pipelines.sources import Source
-from resnet.checkpoint import Checkpoint, EpochRow, Progress, save
-from resnet.net import build
-from resnet.recipe import recipe
-from resnet.results import CurveRow, DataSet, ResultRow
+from resnet.networks.resnet import build
+from resnet.paper.result_rows import CurveRow, DataSet, ResultRow
+from resnet.recipes.recipe import recipe
+from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, save
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Any:
     """untrained(seed) -> the folder of a finished run of ResNet-8 on the digits that learnt nothing."""
     import json
 
-    from pipelines.manifest import read_manifest
+    from pipelines.shards.manifest import read_manifest
 
     root, manifest = tmp_path_factory.mktemp("untrained"), read_manifest(digits)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipelines import cluster, tracking
-from pipelines.mlflow_store import CREDENTIALS
+from pipelines.cluster import connection
 from pipelines.run import standard
+from pipelines.tracking import mlflow_runs
+from pipelines.tracking.mlflow_store import CREDENTIALS
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hunter2-of-this-test-alone"
@@ -58,7 +59,7 @@ def test_what_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     monkeypatch.setenv("UNRELATED_TOKEN", SECRET)
     monkeypatch.chdir(tmp_path)
-    private, shared = cluster.passed_on(private=True), cluster.passed_on(private=False)
+    private, shared = connection.passed_on(private=True), connection.passed_on(private=False)
     assert SECRET not in private.values(), "the head inherits them"
     assert {name for name, value in shared.items() if value == SECRET} == set(CREDENTIALS)
     assert private["MLFLOW_EXPERIMENT_NAME"] == "mine"
@@ -71,7 +72,7 @@ def test_params_and_tags_have_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     store = tmp_path / "mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     run = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
-    api: Any = tracking.client()
-    tracking.start(api, run, {"data": "digits"})
-    tracking.start_sweep("table6", str(tmp_path), {"seeds": [0, 1]})
+    api: Any = mlflow_runs.client()
+    mlflow_runs.start(api, run, {"data": "digits"})
+    mlflow_runs.start_sweep("table6", str(tmp_path), {"seeds": [0, 1]})
     assert SECRET.encode() not in b"".join(file.read_bytes() for file in tmp_path.glob("mlflow.db*"))

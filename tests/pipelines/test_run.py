@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.order import Order
 from pipelines.run import Run, Scaling, standard
+from pipelines.stream.example_order import Order
 
 
 def run(**scaling: Any) -> Run:
@@ -91,8 +91,11 @@ def test_a_run_of_its_own_name_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_sweep_refuses_one_name_for_all(tmp_path: Path) -> None:
-    from pipelines import cli, sweep
+    from pipelines import command_line
+    from pipelines.tuning import paper_sweep
 
     words = ["--storage", str(tmp_path), "--run-name", "x"]
     with pytest.raises(ValueError, match="run_name is for one training, a sweep names its own, got x"):
-        sweep.trials("table6", sweep.Sweep(), words, lambda run, rest: cli.parse(Run, run, rest, None))
+        paper_sweep.trials(
+            "table6", paper_sweep.Sweep(), words, lambda run, rest: command_line.parse(Run, run, rest, None)
+        )

@@ -22,13 +22,13 @@ import pytest
 from PIL import Image
 from pyarrow import parquet as pq
 
-from pipelines.drawn_splits import Drawing
-from pipelines.groups import GroupBy
-from pipelines.listing import Listing
-from pipelines.manifest import Manifest, read_manifest
-from pipelines.preparation_options import Preparation
-from pipelines.shards import prepare, verify, write_shards
-from pipelines.sources import Source, list_source, read_images
+from pipelines.preparation.listing import Listing
+from pipelines.preparation.preparation_options import Preparation
+from pipelines.preparation.prepare import prepare, verify, write_shards
+from pipelines.preparation.sources import Source, list_source, read_images
+from pipelines.preparation.splits.drawn_splits import Drawing
+from pipelines.preparation.splits.groups import GroupBy
+from pipelines.shards.manifest import Manifest, read_manifest
 
 CATS = ("cat", "dog")
 

@@ -17,16 +17,16 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from resnet.checkpoint import Checkpoint, Progress, save
-from resnet.classes import ImageClass
-from resnet.net import build
-from resnet.recipe import recipe
-from serve import endpoint
-from serve.classifier import Classifier
-from serve.inference import Inference
+from resnet.image_class import ImageClass
+from resnet.networks.resnet import build
+from resnet.recipes.recipe import recipe
+from resnet.training.checkpoint import Checkpoint, Progress, save
+from serve.api import application as api_application
+from serve.inference.classifier import Classifier
+from serve.inference.inference_service import Inference
 from serve.metrics import Metrics
-from serve.models import Loaded, Models
 from serve.settings import Args
+from serve.versions.served_models import Loaded, Models
 
 
 class Client:
@@ -113,7 +113,7 @@ def application(classifier: Classifier, folder: Path, **settings: object) -> tup
     args = Args(checkpoint=str(folder), version="7", **{"access_log": False, **settings})  # pyright: ignore[reportArgumentType]
     metrics = Metrics({"model": args.name, "version": args.version, "replica": "test"})
     inference = Inference(classifier, args, metrics)
-    return endpoint.build(Models(args, Loaded(args.name, args.version, str(folder), inference)), args), inference
+    return api_application.build(Models(args, Loaded(args.name, args.version, str(folder), inference)), args), inference
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ import psutil
 import pytest
 import yaml
 
-from serve import haproxy
-from serve.classifier import Classifier
+from serve.haproxy import environment
+from serve.inference.classifier import Classifier
 from serve.settings import Args, Deploy
-from serve.traffic import Canary, Traffic, Version
+from serve.versions.traffic import Canary, Traffic, Version
 
 Picture = Callable[..., bytes]
 # Ray Serve 2.60 warns of itself when it is imported.
@@ -72,9 +72,10 @@ def test_errors_are_problem_details_through_the_proxy(url: str):
 def test_requests_come_by_haproxy_where_it_runs(url: str):
     from ray.util import list_named_actors
 
-    from serve import app, haproxy
+    from serve import app
+    from serve.haproxy import environment
 
-    assert app.behind_haproxy() == (haproxy.refusal() is None)
+    assert app.behind_haproxy() == (environment.refusal() is None)
     ports: set[int] = set()
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.NoSuchProcess):  # HAProxy is replaced when its servers change
@@ -84,7 +85,7 @@ def test_requests_come_by_haproxy_where_it_runs(url: str):
 
 
 def test_metrics_are_of_all_replicas(url: str):
-    from serve import rollout
+    from serve.versions import rollout
 
     lines = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("resnet_replica_up")]
     assert len(lines) == rollout.replicas() == 2
@@ -94,7 +95,7 @@ def test_metrics_are_of_all_replicas(url: str):
 def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_refused(
     url: str, cifar: Path, picture: Picture, tmp_path: Path
 ):
-    from serve import rollout
+    from serve.versions import rollout
 
     shutil.copytree(cifar, tmp_path / "bad")
     (tmp_path / "bad" / "model.safetensors").write_bytes(b"damaged")
@@ -131,9 +132,9 @@ def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_re
 
 
 def test_no_client_sees_it_when_a_replica_is_killed(url: str, picture: Picture):
-    if reason := haproxy.refusal():
+    if reason := environment.refusal():
         pytest.skip(f"Serve's own proxy answers 500 to what a killed replica had in progress: {reason}")
-    from serve import rollout
+    from serve.versions import rollout
 
     killed = threading.Event()
 
@@ -203,7 +204,8 @@ def test_the_config_file_builds_the_application():
 def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture: Picture, tmp_path: Path):
     from ray import serve
 
-    from serve import app, rollout
+    from serve import app
+    from serve.versions import rollout
 
     serve.shutdown()  # another test's Serve listens elsewhere
     config = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())

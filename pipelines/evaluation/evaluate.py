@@ -1,0 +1,170 @@
+"""The test of trained networks by the protocols of the paper, and all that is worth knowing of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipelines.cluster import connection
+from pipelines.evaluation import outcome
+from pipelines.evaluation.outcome import Details, Outcome
+from pipelines.evaluation.scoring_tasks import Scored, Test, placing, score
+from pipelines.models.by_name import label_map, open_checkpoint, open_models, output_names
+from pipelines.models.weight_files import is_weights
+from pipelines.run import Run
+from pipelines.shards.row_groups import open_split
+from resnet.evaluation.views import MIRRORED, SCALES, SHORTER_SIDE, SQUARE, ViewProtocol, default_protocol
+from resnet.paper.result_rows import Response
+from resnet.recipes.recipe import Precision
+from resnet.recipes.settings import Frozen, Images
+
+
+class Shards(Frozen):
+    """Which images."""
+
+    path: Annotated[
+        str | None, Field(description="shards: a folder or URI. None: those that the first model was trained on")
+    ] = None
+    split: Literal["val", "train", "test"] = "val"
+
+
+class Evaluation(Frozen):
+    """How models are tested, and what is written beside the outcome."""
+
+    data: Shards = Shards()
+    protocol: Annotated[
+        ViewProtocol | None, Field(description="None: single for policy pad-crop (CIFAR's), else 1-crop")
+    ] = None
+    mirror: Annotated[bool, Field(description="average the scores of mirror images as well")] = False
+    network: Annotated[
+        str | None, Field(description="what a file of weights holds, e.g. imagenet-resnet50-B-v1.5 for torchvision's")
+    ] = None
+    preprocess: Annotated[
+        str | None,
+        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
+    ] = None
+    precision: Annotated[
+        Precision, Field(description="of the matrix products; float32 is what a published figure should have")
+    ] = "float32"
+    workers: Annotated[int | None, Field(ge=1, description="processes that hold the networks. None: what fits")] = None
+    gpu: Annotated[bool | None, Field(description="one GPU a worker. None: if there is one")] = None
+    responses: Annotated[
+        bool, Field(description="standard deviations of the layers' responses, Figure 7: of one network, one view")
+    ] = False
+    predictions: Annotated[
+        str | None, Field(description="Parquet file or URI to write: one row an image, with its five best classes")
+    ] = None
+    out: Annotated[
+        str | None, Field(description="folder for the whole result: evaluation.json, and figures as PNG and SVG")
+    ] = None
+    results: Annotated[
+        str | None,
+        Field(description="folder of result rows (docs/results.md): the row of this training gains the errors"),
+    ] = None
+
+
+def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> Details:
+    """Test one model, or several whose scores are averaged. show: progress on stderr.
+
+    names: checkpoints, models of the registry, files of weights. ValueError for a wrong setting, before the cluster is
+    touched; RuntimeError if an image was not counted exactly once.
+    """
+    models = open_models(names, asked.network, asked.preprocess)
+    protocol = asked.protocol or default_protocol(models[0].images)
+    _require_an_effect(asked, protocol, models[0].images, len(models))
+    uri = asked.data.path or trained_on(names[0])
+    manifest, split = open_split(uri, asked.data.split)
+    if split.examples == 0:
+        raise ValueError(f"{uri} must have {split.name} images, got none")
+    outputs = label_map(models[0], manifest.classes)
+    keys = asked.predictions is not None
+    test = Test(models, protocol, split, outputs, asked.mirror, asked.precision, asked.responses, keys)
+    began = time.monotonic()
+    resources = connection.connect()
+    where = placing(resources.get("CPU", 1), resources.get("GPU", 0), asked.workers, asked.gpu)
+    scored = score(test, where, show)
+    seconds, summary = time.monotonic() - began, scored.ranked.summary()
+    outcome = Outcome(
+        protocol=protocol,
+        mirror=asked.mirror,
+        top1_error=summary.top1_error,
+        top5_error=summary.top5_error,
+        loss=summary.loss,
+        ece=summary.ece,
+        examples=summary.examples,
+        seconds=seconds,
+        images_per_second=split.examples / seconds,
+        precision=scored.precision,
+        workers=where.workers,
+        checkpoints=tuple(names),
+        data=uri,
+        split=split.name,
+        preprocessing=_preprocessing(models[0].images, protocol),
+    )
+    details = Details(
+        outcome=outcome,
+        summary=summary,
+        names=output_names(models[0], manifest.classes),
+        responses=_responses(scored),
+    )
+    return _kept(asked, details, scored)
+
+
+def _preprocessing(images: Images, protocol: ViewProtocol) -> str:
+    """How an image was resized for the views, for a person."""
+    one = images.size if protocol == "single" else images.scaled(images.eval_shorter_side or SHORTER_SIDE)
+    sides = [images.scaled(scale) for scale in SCALES] if protocol == "multi-scale" else [one]
+    shown = ", ".join(map(str, sides))
+    return f"shorter side {shown} ({images.eval_interpolation}), network's side {images.size}"
+
+
+def trained_on(name: str) -> str:
+    """The shards that a checkpoint was trained on. ValueError: the model does not say."""
+    from pipelines.training.fit import shards
+
+    if is_weights(name):
+        raise ValueError(f"data.path must be given: {name} does not say what it was trained on")
+    return shards(Run.model_validate(open_checkpoint(name)[1].run))
+
+
+def _require_an_effect(asked: Evaluation, protocol: ViewProtocol, images: Images, models: int) -> None:
+    """ValueError for a setting that would say nothing, or something else than it seems to."""
+    if protocol == "single" and images.policy != "pad-crop":
+        raise ValueError(f"protocol single is for policy pad-crop, got {images.policy}; 1-crop is its like")
+    if asked.mirror and protocol in MIRRORED:
+        raise ValueError(f"mirror has no effect with protocol {protocol}, which has mirror images")
+    if asked.responses and (models > 1 or asked.mirror or protocol not in SQUARE - MIRRORED):
+        raise ValueError("responses are of one network and one view: protocol single or 1-crop, without mirror")
+    if asked.results is not None and (models > 1 or asked.network is not None or asked.data.split != "val"):
+        raise ValueError("results takes the validation errors of one checkpoint of ours")
+
+
+def _responses(scored: Scored) -> tuple[Response, ...]:
+    if scored.responses is None:
+        return ()
+    from resnet.evaluation.layer_responses import deviations
+
+    return deviations(*scored.responses)
+
+
+def _kept(asked: Evaluation, details: Details, scored: Scored) -> Details:
+    """Write what was asked for; the details with the places of it."""
+    gained: dict[str, str] = {}
+    if asked.predictions is not None:
+        outcome.write_predictions(asked.predictions, details, scored)
+        gained["predictions"] = asked.predictions
+    if asked.results is not None:
+        from pipelines.reports.collected_rows import add_evaluation
+
+        checkpoint = details.outcome.checkpoints[0]
+        gained["result"] = str(add_evaluation(asked.results, checkpoint, details.outcome, details.responses))
+    if asked.out is not None:
+        gained["out"] = str(Path(asked.out).resolve())
+    details = details.model_copy(update={"outcome": details.outcome.model_copy(update=gained)})
+    if asked.out is not None:
+        outcome.write(Path(asked.out), details)
+    return details

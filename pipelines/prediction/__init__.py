@@ -1,0 +1,1 @@
+"""Offline prediction of many images."""

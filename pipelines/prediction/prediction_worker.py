@@ -1,0 +1,163 @@
+"""One worker of the offline prediction: a part's images in, a Parquet file out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from pipelines.storage import Folder
+from resnet.recipes.settings import Frozen
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+Images = list[tuple[str, bytes]]  # key, encoded image
+
+
+class Predictor(Protocol):
+    """One model in one process."""
+
+    def crop(self, data: bytes) -> np.ndarray:
+        """The network's input. ValueError says why an image has none."""
+        ...
+
+    def run_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
+        """An answer for each image, with `probabilities` (K,) and `embedding` (C,)."""
+        ...
+
+    def best(self, probabilities: np.ndarray, top_k: int) -> Sequence[Any]:
+        """The most probable classes, each with `image_class` and `probability`."""
+        ...
+
+
+class Prediction(Frozen):
+    """What is predicted, how, and where it goes."""
+
+    images: Annotated[str, Field(description="folder or URI of images, with the folders in it; or of shards")]
+    out: Annotated[str, Field(description="folder or URI for the parts: PATH.parquet reads as one table")]
+    split: Annotated[Literal["val", "train", "test"] | None, Field(description="of shards. None: train and val")] = None
+    top_k: Annotated[int, Field(ge=1, description="most probable classes of each image")] = 5
+    embeddings: Annotated[bool, Field(description="also write the pooled features")] = False
+    network: Annotated[str | None, Field(description="what a file of weights holds: imagenet-resnet50-B-v1.5")] = None
+    preprocess: Annotated[
+        str | None,
+        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
+    ] = None
+    precision: Annotated[str, Field(description="auto: as the endpoint computes on this hardware")] = "auto"
+    batch: Annotated[int, Field(ge=1, description="images of one pass through the network")] = 32
+    part_images: Annotated[int, Field(ge=1, description="images of a part, about; what a kill can cost")] = 1024
+    workers: Annotated[int | None, Field(ge=1, description="processes. None: one a GPU, else one a CPU")] = None
+    gpu: Annotated[bool | None, Field(description="one GPU a worker. None: if there is one")] = None
+
+
+class Part(Frozen):
+    """Some images: keys of files in the folder, or row groups of shards."""
+
+    number: int
+    images: int
+    keys: tuple[str, ...] = ()
+    groups: tuple[tuple[str, int], ...] = ()
+
+
+def part_name(number: int) -> str:
+    """The file of a part."""
+    return f"part-{number:05d}.parquet"
+
+
+class Worker:
+    """A Ray Data actor: parts in, files out."""
+
+    def __init__(self, asked: Prediction, open_predictor: Callable[[], Predictor]) -> None:
+        self.asked, self.predictor = asked, open_predictor()
+        self.source, self.out = Folder(asked.images), Folder(asked.out)
+
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, list[int]]:
+        """Write parts; how many images each has."""
+        parts = [Part.model_validate_json(text) for text in block["part"]]
+        for part in parts:
+            self._write(part)
+        return {"images": [part.images for part in parts]}
+
+    def _write(self, part: Part) -> None:
+        from pyarrow import parquet
+
+        table = predicted(self._read(part), self.predictor, self.asked)
+        with self.out.writing(part_name(part.number)) as stream:
+            parquet.write_table(table, stream, compression="zstd")
+
+    def _read(self, part: Part) -> Images:
+        from pyarrow import parquet
+
+        if part.keys:
+            with ThreadPoolExecutor(1 if self.source.is_local else 16) as pool:
+                return list(zip(part.keys, pool.map(self._read_file, part.keys), strict=True))
+        images: Images = []
+        for file, group in part.groups:
+            with self.source.open(file) as stream:
+                rows = parquet.ParquetFile(stream).read_row_group(group, ["key", "image"])
+            images += zip(rows["key"].to_pylist(), rows["image"].to_pylist(), strict=True)
+        return images
+
+    def _read_file(self, key: str) -> bytes:
+        """A file's bytes; none where it cannot be read, which is then what its error says."""
+        try:
+            return self.source.read(key)
+        except OSError:
+            return b""
+
+
+def predicted(images: Images, predictor: Predictor, asked: Prediction) -> pa.Table:
+    """The rows of some images, in order. Decoding goes on in a thread while the network computes."""
+    rows: list[dict[str, Any]] = []
+    batches = [images[at : at + asked.batch] for at in range(0, len(images), asked.batch)]
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as ahead:
+        cropping = deque(ahead.submit(_crops, predictor, batch) for batch in batches[:2])
+        for later in [*batches[2:], None, None][: len(batches)]:
+            crops = cropping.popleft().result()
+            if later is not None:
+                cropping.append(ahead.submit(_crops, predictor, later))
+            rows += _answers(crops, predictor, asked)
+    return _table(rows, asked)
+
+
+def _crops(predictor: Predictor, images: Images) -> list[tuple[str, np.ndarray | str]]:
+    """Each image's crop, or the reason why it has none."""
+    found: list[tuple[str, np.ndarray | str]] = []
+    for key, data in images:
+        try:
+            found.append((key, predictor.crop(data)))
+        except ValueError as error:
+            found.append((key, str(error)[:300]))
+    return found
+
+
+def _answers(
+    crops: list[tuple[str, np.ndarray | str]], predictor: Predictor, asked: Prediction
+) -> Iterator[dict[str, Any]]:
+    pixels = [crop for _, crop in crops if not isinstance(crop, str)]
+    answers = iter(predictor.run_batch(pixels) if pixels else [])
+    for key, crop in crops:
+        if isinstance(crop, str):
+            yield {"key": key, "error": crop}
+            continue
+        answer = next(answers)
+        best = predictor.best(answer.probabilities, asked.top_k)
+        row: dict[str, Any] = {field: [getattr(p.image_class, field) for p in best] for field in ("id", "wnid", "name")}
+        row |= {"key": key, "probability": [p.probability for p in best]}
+        yield row | ({"embedding": answer.embedding} if asked.embeddings else {})
+
+
+def _table(rows: list[dict[str, Any]], asked: Prediction) -> pa.Table:
+    """key; id, wnid, name, probability: lists, the most probable class first; error: where there is no prediction."""
+    import pyarrow as pa
+
+    kinds = {"key": pa.string(), "id": pa.list_(pa.int32()), "wnid": pa.list_(pa.string())}
+    kinds |= {"name": pa.list_(pa.string()), "probability": pa.list_(pa.float64()), "error": pa.string()}
+    if asked.embeddings:
+        kinds["embedding"] = pa.list_(pa.float32())
+    return pa.Table.from_pylist(rows, pa.schema(list(kinds.items())))

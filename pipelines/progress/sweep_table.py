@@ -1,0 +1,184 @@
+"""The progress of a sweep as one table: live on a terminal, now and then elsewhere, with an ETA of the whole."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pipelines.progress.status import Status, clock, forget, look
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+POLL = 0.5  # seconds between two looks
+EVERY = 30.0  # seconds between two tables where stderr is no terminal
+
+Standing = Literal["waiting", "starting", "running", "finished", "stopped", "failed"]
+
+
+@dataclass
+class Row:
+    """A trial as the table shows it. work: multiply-adds of an image; images: of its whole training; note: why."""
+
+    run: str
+    work: float
+    images: float
+    standing: Standing = "waiting"
+    status: Status | None = None
+    top1_error: float | None = None
+    note: str = ""
+
+    @property
+    def images_left(self) -> float:
+        """Training images that are still to come."""
+        done = self.status.step / max(1, self.status.total) if self.status else 0.0
+        return self.images * (1 - done)
+
+    @property
+    def speed(self) -> float:
+        """Multiply-adds of forward passes a second; 0 where it is not known."""
+        return self.status.images_per_second * self.work if self.status else 0.0
+
+    def take(self, status: Status) -> None:
+        """Take over what rank 0 has posted."""
+        self.status = status
+        if errors := [row["top1_error"] for row in status.rows if row["top1_error"] is not None]:
+            self.top1_error = float(errors[-1])
+        if self.standing in ("waiting", "starting"):
+            self.standing = "running"
+
+    def cells(self) -> tuple[str, ...]:
+        """Trial, state, epoch, training error, validation error, speed, time left or a note."""
+        s, note = self.status, textwrap.shorten(self.note, 60)
+        error = "-" if self.top1_error is None else f"{self.top1_error:.2f}"
+        if s is None:
+            return self.run, self.standing, "-", "-", error, "-", note
+        running = self.standing == "running"
+        return (
+            self.run,
+            s.phase if running else self.standing,
+            f"{s.epoch:.1f} of {s.epochs:.4g}",
+            "-" if s.error != s.error else f"{s.error:.2f}",
+            error,
+            f"{s.images_per_second:,.0f}" if running else "-",
+            f"{clock(s.seconds_left)} left" if running else note,
+        )
+
+
+def seconds_left(rows: Sequence[Row], slots: int) -> float | None:
+    """Until the last trial ends, at the present speed, with `slots` trials at a time; None before any has a speed."""
+    speeds = [row.speed for row in rows if row.standing == "running" and row.speed > 0]
+    if not speeds:
+        return None
+    pace = sum(speeds) / len(speeds)
+    running = [row for row in rows if row.standing in ("starting", "running")]
+    ends = [row.images_left * row.work / (row.speed or pace) for row in running]
+    free = sorted(ends + [0.0] * (slots - len(ends)))
+    heapq.heapify(free)
+    for row in rows:
+        if row.standing == "waiting":
+            heapq.heapreplace(free, free[0] + row.images_left * row.work / pace)
+    return max(free)
+
+
+@dataclass
+class Board:
+    """Within `with`: shows the trials of a sweep on stderr. slots: trials at a time."""
+
+    name: str
+    rows: dict[str, Row]
+    slots: int
+    show: bool = True
+    write: Callable[[str], Any] = field(default=lambda text: print(text, file=sys.stderr, flush=True))
+
+    def __post_init__(self) -> None:
+        self._end, self._printed, self._changed = threading.Event(), 0.0, True
+        self._thread = threading.Thread(target=self._follow, name="board", daemon=True)
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        for run in self.rows:
+            forget(run)
+        if self.show and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(self.table(), console=Console(stderr=True), refresh_per_second=2)
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._end.set()
+        self._thread.join()
+        if self._live is not None:
+            self._live.update(self.table(), refresh=True)
+            self._live.stop()
+
+    def stand(self, run: str, standing: Standing, note: str = "") -> None:
+        """A trial has started or ended."""
+        row = self.rows[run]
+        row.standing, row.note, self._changed = standing, note, True
+
+    def _follow(self) -> None:
+        while not self._end.wait(POLL):
+            self.look()
+        self.look()
+
+    def look(self) -> None:
+        """Take over what trials have posted, and show it."""
+        for run, row in list(self.rows.items()):
+            if row.standing in ("waiting", "starting", "running") and (status := look(run)) is not None:
+                row.take(status)
+        if self._live is not None:
+            self._live.update(self.table())
+        elif self.show and (self._changed or time.monotonic() - self._printed > EVERY):
+            self._changed, self._printed = False, time.monotonic()
+            self.write(self.text())
+
+    def summary(self) -> str:
+        """`table6: 1 of 4 trials finished, 2 running, 1 waiting; about 1:02:03 left`."""
+        counts = dict.fromkeys(("finished", "stopped", "failed", "running", "starting", "waiting"), 0)
+        for row in list(self.rows.values()):
+            counts[row.standing] += 1
+        parts = [f"{counts.pop('finished')} of {len(self.rows)} trials finished"]
+        parts += [f"{n} {standing}" for standing, n in counts.items() if n]
+        left = seconds_left(list(self.rows.values()), self.slots)
+        eta = f"; about {clock(left)} left" if left else ""
+        return f"{self.name}: {', '.join(parts)}{eta}"
+
+    def table(self) -> Table:
+        """The table for a terminal: every trial."""
+        from rich.table import Table
+
+        table = Table(title=self.summary(), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for title, align in zip(HEADER, "lllrrrl", strict=True):
+            table.add_column(title, justify="left" if align == "l" else "right", no_wrap=title != HEADER[-1])
+        for row in list(self.rows.values()):
+            table.add_row(*row.cells(), style=STYLES.get(row.standing))
+        return table
+
+    def text(self) -> str:
+        """The same as plain text: the summary, and the trials that run or have just failed."""
+        shown = [row.cells() for row in list(self.rows.values()) if row.standing in ("starting", "running", "failed")]
+        if not shown:
+            return self.summary()
+        widths = [max(len(line[i]) for line in (HEADER, *shown)) for i in range(len(HEADER))]
+        lines = ("  ".join(_pad(c, w, a) for c, w, a in zip(line, widths, "lllrrrl", strict=True)).rstrip()
+                 for line in (HEADER, *shown))  # fmt: skip
+        return "\n".join([self.summary(), *(f"  {line}" for line in lines)])
+
+
+HEADER = ("trial", "state", "epoch", "training error %", "validation error %", "img/s", "")
+STYLES = {"waiting": "dim", "finished": "green", "stopped": "yellow", "failed": "bold red"}
+
+
+def _pad(text: str, width: int, align: str) -> str:
+    return text.ljust(width) if align == "l" else text.rjust(width)

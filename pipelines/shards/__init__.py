@@ -1,0 +1,1 @@
+"""The format of the shards: manifest, row groups, ImageNet's classes."""

@@ -1,0 +1,185 @@
+"""The checkpoints of a run in its folder or bucket: written beside the training, the last and the best kept.
+
+Not by ray.train.report: that is a barrier of all ranks, a report that the controller has not yet seen is lost with a
+killed worker, and an upload that fails ends the worker. Here rank 0 hands a copy of the state to a thread and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from pipelines.storage import Folder
+from resnet.training.checkpoint import Checkpoint, EpochRow, load, save
+
+if TYPE_CHECKING:
+    from pipelines.run import Run
+
+PREFIX = "step-"
+WHOLE = re.compile(r"step-\d{8}")  # other names with the prefix are what a kill left of a write
+LAST_FILE = "progress.json"  # uploaded last: a checkpoint that has it is whole
+
+
+class Checkpoints:
+    """The checkpoints step-00000000, ... in a run's folder. keep: best ones that stay, beside the last."""
+
+    def __init__(self, folder: str, keep: int) -> None:
+        self.folder, self.keep = Folder(folder), keep
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Those of a run."""
+        return cls(run.folder, run.checkpoints.keep)
+
+    def names(self) -> list[str]:
+        """Whole checkpoints, oldest first."""
+        found = [e.name for e in self.folder.entries() if e.is_folder and WHOLE.fullmatch(e.name)]
+        return [n for n in found if any(e.name == LAST_FILE for e in self.folder.entries(n))]
+
+    def path(self, name: str) -> str:
+        """Local path or URI of a checkpoint."""
+        return self.folder.path(name) if self.folder.is_local else f"{self.folder.uri.rstrip('/')}/{name}"
+
+    def rows(self) -> tuple[EpochRow, ...]:
+        """The epochs that the newest checkpoint knows of; none without one."""
+        found = self.latest()
+        return found[1].progress.rows if found else ()
+
+    def latest(self) -> tuple[str, Checkpoint] | None:
+        """Name and content of the newest checkpoint that can be read; a damaged one is passed over, and said so."""
+        for name in reversed(self.names()):
+            try:
+                return name, self.read(name)
+            except (ValueError, OSError) as error:
+                print(f"checkpoint {self.path(name)} is passed over: {error}", file=sys.stderr)
+        return None
+
+    def read(self, name: str) -> Checkpoint:
+        """One checkpoint. ValueError: damaged."""
+        with self.local(name) as folder:
+            return load(folder)
+
+    @contextlib.contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A local folder with the files of a checkpoint."""
+        if self.folder.is_local:
+            yield Path(self.folder.path(name))
+            return
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+            for entry in self.folder.entries(name):
+                (Path(folder) / entry.name).write_bytes(self.folder.read(f"{name}/{entry.name}"))
+            yield Path(folder)
+
+    def write(self, checkpoint: Checkpoint) -> str:
+        """Write a checkpoint, whole or not at all, and remove those that need not be kept. OSError if it cannot be."""
+        name = f"{PREFIX}{checkpoint.progress.step:08d}"
+        if name in self.names():
+            return name
+        self.folder.remove(name)  # what a stopped upload left
+        if self.folder.is_local:
+            save(self.folder.path(name), checkpoint)
+        else:
+            with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
+                save(Path(temporary) / name, checkpoint)
+                files = sorted((Path(temporary) / name).iterdir(), key=lambda file: file.name == LAST_FILE)
+                for file in files:
+                    with self.folder.writing(f"{name}/{file.name}") as target:
+                        target.write(file.read_bytes())
+        self._prune()
+        return name
+
+    def _prune(self) -> None:
+        names = self.names()
+        errors = {name: self._error(name) for name in names}
+        judged = sorted((n for n in names if errors[n] is not None), key=lambda n: (errors[n], n))
+        torn = {e.name for e in self.folder.entries() if e.name.startswith(PREFIX) and not WHOLE.fullmatch(e.name)}
+        for name in torn | set(names[:-1]) - set(judged[: self.keep]):
+            self.folder.remove(
+                f"{name}/{LAST_FILE}"
+            )  # first: a removal that is cut short leaves nothing that seems whole
+            self.folder.remove(name)
+
+    def _error(self, name: str) -> float | None:
+        """Validation error at this checkpoint; None inside an epoch."""
+        progress = json.loads(self.folder.read(f"{name}/{LAST_FILE}"))
+        rows = progress["rows"]
+        return rows[-1]["top1_error"] if rows and rows[-1]["step"] == progress["step"] else None
+
+
+def at(uri: str) -> Checkpoint:
+    """The checkpoint in a folder or bucket. ValueError: there is none, or it is damaged."""
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    checkpoints = Checkpoints(folder or ".", keep=1)
+    if name not in checkpoints.names():
+        raise ValueError(f"resume must be never, auto or a checkpoint, got {uri}")
+    return checkpoints.read(name)
+
+
+class Writer:
+    """A thread that writes checkpoints, so that the training does not wait. A newer one replaces one that waits.
+
+    One that could not be written is tried again every RETRY seconds, until it is written or a newer one comes.
+    """
+
+    RETRY = 5.0
+    PATIENCE = 120.0  # seconds that the end of the training waits for room or for the bucket
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.written: str | None = None
+        self.trouble: str | None = None
+        self._waiting: Checkpoint | None = None
+        self._busy = False
+        self._end = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def submit(self, checkpoint: Checkpoint) -> None:
+        """Hand over a checkpoint whose tensors nobody changes any more."""
+        with self._change:
+            self._waiting = checkpoint
+            self._change.notify_all()
+
+    def flush(self) -> None:
+        """Wait until all that was handed over is written, or has failed."""
+        with self._change:
+            self._change.wait_for(lambda: not self._busy and (self._waiting is None or self.trouble is not None))
+
+    def close(self) -> None:
+        """Write what waits, trying again if it has to be, and end the thread. Then `trouble` says how it went."""
+        deadline = time.monotonic() + self.PATIENCE
+        with self._change:
+            self._change.wait_for(lambda: self._waiting is None and not self._busy, deadline - time.monotonic())
+            self._end = True
+            self._change.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._waiting is not None or self._end)
+                if self._end:
+                    return
+                checkpoint, self._waiting, self._busy = self._waiting, None, True
+            assert checkpoint is not None
+            try:
+                self.written = self.checkpoints.write(checkpoint)
+                self.trouble = None
+            except Exception as error:  # a full disk, a lost bucket; each library has errors of its own for them
+                self.trouble = f"the checkpoint of step {checkpoint.progress.step} could not be written: {error}"
+            with self._change:
+                self._busy = False
+                if self.trouble and self._waiting is None:
+                    self._waiting = checkpoint
+                self._change.notify_all()
+                if self.trouble:
+                    self._change.wait_for(lambda old=checkpoint: self._end or self._waiting is not old, self.RETRY)

@@ -1,0 +1,108 @@
+"""The test of a finished network by the workers that trained it: in float32, without augmentation, once a run.
+
+It leaves two files in the run's folder: final_test.json, and predictions.parquet with a row a validation image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipelines.storage import Folder
+from pipelines.training.learner import Learner
+from pipelines.training.rank_data import Task
+from pipelines.training.run_folder import FINAL_TEST, PREDICTIONS
+from pipelines.training.saving import all_reduce
+from resnet.evaluation.error_summary import Ranked, percent_wrong
+from resnet.evaluation.final_test import FinalTest, packed
+from resnet.training.step import eval_step
+
+
+@torch.no_grad()
+def test_finished(task: Task, learner: Learner) -> None:
+    """Test the network on both splits and write what came out, unless an earlier start has. Called by all ranks."""
+    folder = Folder(task.run.folder)
+    done = torch.tensor([int(task.rank == 0 and _is_there(folder))], device=task.device)
+    torch.distributed.broadcast(done, src=0)
+    if int(done):
+        return
+    with learner.evaluated() as network:
+        sums = torch.zeros(4, dtype=torch.float64, device=task.device)
+        for batch in task.evaluation("train"):
+            sums += eval_step(network, *task.tensors(batch), "float32")
+        train = all_reduce(sums)
+        parts: list[Any] = [None] * task.world_size
+        torch.distributed.gather_object(_answers(task, network), parts if task.rank == 0 else None, dst=0)
+    if int(train[3]) != task.feed.train.examples:
+        raise RuntimeError(f"the final test counted {int(train[3])} of {task.feed.train.examples} training images")
+    if task.rank == 0:
+        ranked = Ranked(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        _write(folder, task, ranked, train)
+
+
+test_finished.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  no test of pytest's
+
+
+def _is_there(folder: Folder) -> bool:
+    return any(entry.name == FINAL_TEST for entry in folder.entries())
+
+
+def _answers(task: Task, network: nn.Module) -> tuple[np.ndarray, ...]:
+    """Labels, best classes, their scores and the label's score of this rank's part of the validation split."""
+    rows = []
+    for batch in task.evaluation():
+        pixels, labels = task.tensors(batch)
+        scores = network(pixels).double().softmax(1).cpu().numpy()
+        ranked = Ranked.of(scores, labels.cpu().numpy())
+        rows.append((ranked.labels, ranked.top, ranked.scores, ranked.of_label))
+    if rows:
+        return tuple(np.concatenate(columns) for columns in zip(*rows, strict=True))
+    best = min(5, len(task.feed.classes))  # a rank without an image, of a split smaller than the number of ranks
+    return np.empty(0, np.int64), np.empty((0, best), np.int64), np.empty((0, best)), np.empty(0)
+
+
+def _write(folder: Folder, task: Task, ranked: Ranked, train: list[float]) -> None:
+    """Both files; final_test.json last, so that where it is the other is whole."""
+    if len(ranked.labels) != task.feed.val.examples:
+        raise RuntimeError(f"the final test counted {len(ranked.labels)} of {task.feed.val.examples} validation images")
+    file = _predictions(task, ranked)
+    with folder.writing(PREDICTIONS) as target:
+        target.write(file)
+    right = ranked.top == ranked.labels[:, None]
+    test = FinalTest(
+        train_error=100 * train[1] / train[3],
+        train_examples=int(train[3]),
+        top1_error=percent_wrong(right[:, 0]),
+        top5_error=percent_wrong(np.any(right, axis=1)),
+        examples=len(ranked.labels),
+        predictions_sha256=hashlib.sha256(file).hexdigest(),
+        right=packed(right[:, 0]),
+    )
+    with folder.writing(FINAL_TEST) as target:
+        target.write(test.model_dump_json(indent=1).encode())
+
+
+def _predictions(task: Task, ranked: Ranked) -> bytes:
+    """The Parquet file: key, label, top (the best class first), score, score_of_label, in the order of the split."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    val = task.feed.val
+    keys = [key for group in range(len(val.rows)) for key in val.read(group, ("key",))["key"]]
+    table = pa.table(
+        {
+            "key": pa.array(keys, pa.string()),
+            "label": pa.array(ranked.labels, pa.int32()),
+            "top": pa.array(list(ranked.top.astype(np.int32)), pa.list_(pa.int32())),
+            "score": pa.array(list(ranked.scores.astype(np.float32)), pa.list_(pa.float32())),
+            "score_of_label": pa.array(ranked.of_label.astype(np.float32), pa.float32()),
+        }
+    )
+    stream = io.BytesIO()
+    parquet.write_table(table, stream, compression="zstd")
+    return stream.getvalue()

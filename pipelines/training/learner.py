@@ -1,0 +1,197 @@
+"""What one rank trains: the network, in DDP if it has company, with all that a step changes."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipelines.training.rank_data import Task
+from resnet import build
+from resnet.training.checkpoint import Checkpoint, Progress
+from resnet.training.checkpoint_tensors import restore_state, state_tensors
+from resnet.training.mixing import draw, mix
+from resnet.training.optimizer import begin_with_no_momentum, optimizer
+from resnet.training.step import accumulate, autocast, compile_blocks, native_precision, scaler, to_device, update
+from resnet.training.weight_average import Average, copy_into, decay_at
+
+Tensors = dict[str, Tensor]
+# torch 2.15 has renamed it, and warns of the old name.
+NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
+NO_BUFFERS: Any = {"forward_sync_buffers" if "forward_sync_buffers" in NAMES else "broadcast_buffers": False}
+
+
+class Learner:
+    """The network of a task on this rank. found: the checkpoint to go on from, on rank 0; None: begin anew."""
+
+    def __init__(self, task: Task, found: Checkpoint | None) -> None:
+        self.task, recipe, scaling = task, task.run.recipe, task.run.scaling
+        self.precision = self._agreed_precision(found)
+        torch.manual_seed(task.run.seed)  # the same initial weights on every rank, and whatever their number
+        network = build(recipe.network, len(task.feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
+        self.network = to_device(network, task.device, scaling.channels_last)
+        if scaling.compile:
+            compile_blocks(self.network)
+        self.optimizer = optimizer(self.network, recipe.optim)
+        self.scaler = scaler(task.device, self.precision)
+        if self.scaler.is_enabled() and recipe.optim.momentum:
+            begin_with_no_momentum(self.optimizer)
+        # Alone DDP would copy gradients into buckets and add nothing to them; the bits are the same.
+        self.model = self._distributed() if task.world_size > 1 else self.network
+        self.average = Average(self.network) if recipe.ema is not None else None
+        self.progress = self._go_on(found)
+
+    # --- Start --------------------------------------------------------------------------------------------------------
+
+    def _agreed_precision(self, found: Checkpoint | None) -> str:
+        """The recipe's; with auto what the run began with, else what rank 0's hardware multiplies natively.
+
+        One for all ranks: gradients of a step are added up, whatever hardware they come from.
+        """
+        wanted = self.task.run.recipe.precision
+        if wanted == "auto" and found is not None:
+            wanted = found.recipe.precision
+        told = [native_precision(self.task.device) if wanted == "auto" else wanted]
+        torch.distributed.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def run(self) -> dict[str, Any]:
+        """The run as its checkpoints record it: JSON, with the precision that was chosen."""
+        found = self.task.run.model_dump(mode="json")
+        return found | {"recipe": found["recipe"] | {"precision": self.precision}}
+
+    def _distributed(self) -> DistributedDataParallel:
+        """DDP around the network, which is as it was before."""
+        scaling = self.task.run.scaling
+        initial = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        # Batch norm statistics are rank 0's: broadcast before each evaluation, not in each step.
+        model = DistributedDataParallel(
+            self.network,
+            **NO_BUFFERS,
+            gradient_as_bucket_view=True,
+            bucket_cap_mb=scaling.bucket_mb,
+            static_graph=scaling.static_graph,
+        )
+        self._settle(model)
+        copy_into(self.network, initial)
+        return model
+
+    def _settle(self, model: DistributedDataParallel) -> None:
+        """Two passes without an update, so that DDP has rebuilt its buckets before the first step.
+
+        It does so after its first pass: with three and more ranks a resumed run would add gradients in another order
+        than the run that was never stopped, and differ in the last bit.
+        """
+        size, device = self.task.run.recipe.images.size, self.task.device
+        images = torch.zeros(max(2, self.task.order.part), size, size, 3, dtype=torch.uint8, device=device)
+        pixels = self.task.normalize(images).float()
+        for _ in range(2):
+            with autocast(device, self.precision):
+                model(pixels).float().sum().backward()
+        model.zero_grad(set_to_none=True)
+
+    def _go_on(self, found: Checkpoint | None) -> Progress | None:
+        """Take up rank 0's checkpoint on all ranks; how far it is."""
+        sent: Tensors = {}
+        if found is not None:
+            sent = {f"model/{name}": tensor for name, tensor in found.model.items()}
+            sent |= {f"rest/{name}": tensor for name, tensor in found.optimizer.items()}
+        listed = [(name, tuple(tensor.shape), tensor.dtype) for name, tensor in sent.items()]
+        told: list[Any] = [found.progress if found else None, listed]
+        torch.distributed.broadcast_object_list(told, src=0)
+        progress: Progress | None = told[0]
+        if progress is None:
+            return None
+        parts: dict[str, Tensors] = {"model": {}, "rest": {}}
+        for name, shape, kind in told[1]:
+            tensor = sent[name] if found else torch.empty(shape, dtype=kind)
+            part, _, key = name.partition("/")
+            parts[part][key] = tensor.to(self.task.device)
+            torch.distributed.broadcast(parts[part][key], src=0)
+        if progress.step == self.task.total:  # a finished run: its average has become the network
+            self.average = None
+        restore_state(parts["model"], parts["rest"], self.network, self.optimizer, self.average, self.scaler)
+        return progress
+
+    # --- Steps --------------------------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        epoch: int,
+        step: int,
+        lr: float,
+        look: Callable[[nn.Module, float], None] | None = None,
+    ) -> Tensor:
+        """One step with this rank's part of a global batch, pass by pass. (3,) sums: loss, top-1 errors, examples.
+
+        pixels: (N, 3, S, S); labels: (N,). Ranks may have different numbers of passes: DDP takes the mean over ranks,
+        so a pass weighs its share of the batch times the number of ranks. look: called before the update with the
+        network, which has its gradients, and with the loss scale.
+        """
+        task, recipe = self.task, self.task.run.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        drawn = draw(np.random.default_rng((task.run.seed, epoch, step, 3)), recipe.loss, pixels.shape[-1])
+        share = task.order.part * task.world_size / task.order.batch_size
+        smoothing = recipe.loss.label_smoothing
+        passes = list(zip(pixels.split(task.order.part), labels.split(task.order.part), strict=True))
+        total = torch.zeros(3, dtype=torch.float64, device=task.device)
+        for number, (x, y) in enumerate(passes, 1):
+            x, target = (x, y) if drawn is None else mix(x, y, drawn)
+            with self._alone() if number < len(passes) else contextlib.nullcontext():
+                total += accumulate(self.model, x, target, share, self.precision, smoothing, self.scaler)
+        if look is not None:
+            look(self.network, self.scaler.get_scale())
+        update(self.optimizer, self.scaler)
+        if self.average is not None:
+            assert recipe.ema is not None
+            self.average.update(self.network, decay_at(step, recipe.ema))
+        return total
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Within: gradients add up on this rank only."""
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else contextlib.nullcontext()
+
+    # --- What comes out -----------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """After the last step the averaged weights are the network's."""
+        if self.average is not None:
+            copy_into(self.network, self.average.tensors)
+            self.average = None
+
+    @contextlib.contextmanager
+    def evaluated(self) -> Iterator[nn.Module]:
+        """The network as it is judged: in evaluation mode, with averaged weights if there are, rank 0's statistics."""
+        with self.average.applied(self.network) if self.average else contextlib.nullcontext():
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+            self.network.eval()
+            try:
+                yield self.network
+            finally:
+                self.network.train()
+
+    def tensors(self) -> tuple[Tensors, Tensors]:
+        """(model, optimizer) for a checkpoint, copied to the host: nobody changes them any more."""
+        model, rest = state_tensors(self.network, self.optimizer, self.average, self.scaler)
+        return copied(model), copied(rest)
+
+
+def copied(tensors: Tensors) -> Tensors:
+    """The same on the host, in memory of their own, laid out as files have them.
+
+    To lay out channels_last weights takes torch's threads. Were it left to the thread that writes, that one would have
+    threads of its own from then on, more than there are cores, and OpenMP puts those of the training to sleep at every
+    barrier: a sixth of the steps (docs/decisions.md).
+    """
+    laid = torch.contiguous_format
+    return {name: tensor.detach().to("cpu", copy=True, memory_format=laid) for name, tensor in tensors.items()}

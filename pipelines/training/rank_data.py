@@ -1,0 +1,89 @@
+"""One rank's view of a run: which batches come, and on which device they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.cluster.free_cpus import Room
+from pipelines.run import Run
+from pipelines.stream import augmentation, in_memory, streamed
+from pipelines.stream.example_order import Order
+from pipelines.training.run_data import Feed
+from resnet.images.crops import border_color
+from resnet.training.step import Normalize
+
+
+class Task:
+    """The batches of a rank, and what it needs to train on them. room: what its data tasks may hold."""
+
+    def __init__(
+        self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device, room: Room | None = None
+    ) -> None:
+        self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
+        cpus = run.scaling.data_cpus or 1.0
+        self.room = room or Room.of(cpus)
+        # Threads that decode here take turns with the training, which waits for them anyway.
+        self.threads = max(1, round(cpus + (run.scaling.cpus_per_worker or 0)))
+        optim = run.recipe.optim
+        self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed, run.part)
+        self.local = self.order.local(rank, world_size)
+        self.total = run.recipe.total_steps(feed.train.examples)
+        pixels = {name: torch.from_numpy(array) for name, array in feed.pixels.items()}
+        self.normalize = Normalize(pixels["mean"], pixels["std"], run.scaling.channels_last).to(device)
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.resident: dict[str, in_memory.Resident] = {}
+
+    def split(self, name: str) -> in_memory.Resident:
+        """A decoded split, fetched once; its arrays are views of the object store."""
+        import ray
+
+        assert self.feed.resident is not None
+        if name not in self.resident:
+            self.resident[name] = in_memory.Resident(*ray.get(self.feed.resident[name]))
+        return self.resident[name]
+
+    def training(self, epoch: int, first_step: int) -> Iterator[augmentation.Batch]:
+        """This rank's batches of an epoch."""
+        place = (epoch, first_step, self.rank, self.world_size)
+        images = self.run.recipe.images.at(epoch, self.total / self.order.steps_per_epoch)
+        if self.feed.resident is not None:
+            border = border_color(images.border, self.feed.pixels["mean"])
+            return in_memory.resident_batches(self.split("train"), self.order, images, *place, border)
+        where = "tasks" if self.run.data.decode == "tasks" else "worker"
+        return streamed.streamed_batches(self.feed.train, self.order, images, *place, self.room, where, self.threads)
+
+    def evaluation(self, split: Literal["train", "val"] = "val") -> Iterator[augmentation.Batch]:
+        """This rank's part of a split, without augmentation."""
+        size = max(self.local, 128)
+        if self.feed.resident is not None:
+            return in_memory.resident_evaluation(self.split(split), size, self.rank, self.world_size)
+        images, source = self.run.recipe.images.for_evaluation(), getattr(self.feed, split)
+        return streamed.streamed_evaluation(source, images, size, self.rank, self.world_size, self.room)
+
+    def ids(self, epoch: int, step: int) -> list[int]:
+        """Places in the training split of the global batch of a step of an epoch."""
+        window, skip = self.order.remaining(epoch, step)[0]
+        groups, rows = self.order.batches(epoch, window)
+        return (self.feed.train.starts()[groups[skip]] + rows[skip]).tolist()
+
+    def tensors(self, batch: augmentation.Batch) -> tuple[Tensor, Tensor]:
+        """Pixels (N, 3, S, S), normalised on the device, and labels (N,)."""
+        images, labels = self._sent(batch.images), self._sent(batch.labels)
+        return self.normalize(images, None if batch.shift is None else self._sent(batch.shift)), labels
+
+    def _sent(self, array: np.ndarray) -> Tensor:
+        """On the device. A GPU copies it on a stream of its own, while it still computes the step before."""
+        tensor = torch.from_numpy(array)
+        if self.copies is None:
+            return tensor.to(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.copies):
+            sent = tensor.pin_memory().to(self.device, non_blocking=True)
+        computing.wait_stream(self.copies)
+        sent.record_stream(computing)  # its memory is free for others only after the step that reads it
+        return sent

@@ -1,0 +1,138 @@
+"""The folder of a run: what was asked for and what came out lie beside its checkpoints, so that two runs never mix."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pipelines.run import Run
+from pipelines.storage import Folder
+from pipelines.tracking import mlflow_runs
+from resnet.recipes.recipe import Recipe
+from resnet.recipes.settings import Frozen
+
+if TYPE_CHECKING:
+    from pipelines.training.checkpoint_store import Checkpoints
+
+
+FINAL_TEST, PREDICTIONS = "final_test.json", "predictions.parquet"  # of the finished network
+
+
+class Outcome(Frozen):
+    """What a training run gave.
+
+    top1_error: percent of `examples` validation images after the last step, in the training's own precision;
+    train_error: running error of the last whole epoch; final_train_error, final_top1_error: of the finished network on
+    both splits, in float32 and without augmentation; seconds: of this start, with start and end; train_seconds,
+    cpu_seconds: of the training's steps over all starts, wall time and CPU time of all workers.
+    """
+
+    run: str
+    recipe: str
+    seed: int
+    top1_error: float
+    top5_error: float
+    train_error: float
+    examples: int
+    epochs: float
+    steps: int
+    seconds: float
+    train_seconds: float | None = None
+    cpu_seconds: float | None = None
+    images_per_second: float
+    data: str
+    checkpoint: str
+    commit: str = "unknown"
+    hardware: str = "unknown"
+    mlflow_run: str | None = None
+    model_name: str | None = None
+    model_version: str | None = None
+    champion: str | None = None
+    curves: str | None = None
+    final_train_error: float | None = None
+    final_top1_error: float | None = None
+
+
+class Place:
+    """The folder of a run. data: fingerprint of what it is trained on; data_before: the same as older runs note it."""
+
+    def __init__(self, run: Run, data: str, data_before: str = "") -> None:
+        self.run, self.folder = run, Folder(run.folder)
+        self.data_before = data_before
+        # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
+        self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
+        if run.resume not in ("auto", "never"):
+            self.asked["resume"] = run.resume
+
+    def claim(self) -> Outcome | None:
+        """Write down what is asked for, or check that it is what the folder was made for. The outcome, if finished."""
+        asked = self.read("asked.json")
+        if asked is None:
+            self._begin()
+            return None
+        if self.run.resume == "never" and (names := self._checkpoints().names()):
+            raise ValueError(
+                f"resume must be auto where checkpoints are, {self.folder.uri} holds {names[-1]}, got never; "
+                "to train anew give another --storage"
+            )
+        # Fields that a newer version has added have their defaults in an older run.
+        asked["recipe"] = Recipe(**asked["recipe"]).model_dump(mode="json")
+        if asked["data_sha256"] == self.data_before:
+            asked["data_sha256"] = self.asked["data_sha256"]
+        before, now = dict(mlflow_runs.flat(asked)), dict(mlflow_runs.flat(self.asked))
+        self._settle_precision(before, now)
+        if self.run.resume == "auto":  # goes on with a run wherever that began
+            before.pop("resume", None)
+        if before != now:
+            field = next(k for k in {**now, **before} if before.get(k) != now.get(k))
+            raise ValueError(
+                f"{field} must be {before.get(field)} as in the run that {self.folder.uri} holds, "
+                f"got {now.get(field)}; for another run give another --storage"
+            )
+        finished = self.read("outcome.json")
+        try:
+            return None if finished is None else Outcome(**finished)
+        except ValueError as error:
+            raise ValueError(f"{self.folder.uri}/outcome.json: {error}") from None
+
+    def _settle_precision(self, before: dict[str, str], now: dict[str, str]) -> None:
+        """auto is what the run began with, which its checkpoints know."""
+        name = "recipe.precision"
+        if before[name] == "auto" and now[name] != "auto" and (names := self._checkpoints().names()):
+            before[name] = str(Run(**(self.read(f"{names[-1]}/run.json") or {})).recipe.precision)
+        if "auto" in (before[name], now[name]):
+            before[name] = now[name]
+
+    def _begin(self) -> None:
+        """The first start of the run; with a checkpoint of another, if it is to begin from one."""
+        if "resume" in self.asked:
+            from pipelines.training.checkpoint_store import at
+
+            checkpoint = at(self.run.resume)
+            if checkpoint.recipe.network != self.run.recipe.network:
+                raise ValueError(
+                    f"resume must be a checkpoint of {self.run.recipe.network}, "
+                    f"got one of {checkpoint.recipe.network}: {self.run.resume}"
+                )
+            self._checkpoints().write(checkpoint)
+        self.write("asked.json", self.asked)
+
+    def _checkpoints(self) -> Checkpoints:
+        from pipelines.training.checkpoint_store import Checkpoints
+
+        return Checkpoints.of(self.run)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder, or None."""
+        try:
+            return json.loads(self.folder.read(name))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file into the folder; whole, or not at all. ValueError if that cannot be."""
+        try:
+            with self.folder.writing(name) as file:
+                file.write(json.dumps(value, indent=2).encode())
+        except OSError as error:
+            raise ValueError(f"storage must be a folder or bucket that can be written, got {error}") from None

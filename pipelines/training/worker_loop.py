@@ -1,0 +1,286 @@
+"""The training loop of one rank: DDP inside a Ray Train worker, fed by pipelines/stream/streamed.py."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipelines.cluster import free_cpus
+from pipelines.progress import status
+from pipelines.run import Run
+from pipelines.training.checkpoint_store import Checkpoints
+from pipelines.training.final_scoring import test_finished
+from pipelines.training.learner import Learner
+from pipelines.training.rank_data import Task
+from pipelines.training.run_data import Feed
+from pipelines.training.saving import Epoch, Saver, State, all_reduce
+from resnet.training import batch_norm_statistics
+from resnet.training.checkpoint import EpochRow
+from resnet.training.conditions import conditions
+from resnet.training.finite_loss import NotFinite
+from resnet.training.gradient_norms import LayerNorms, is_watched, layer_norms
+from resnet.training.optimizer import EpochErrors, lr_at
+from resnet.training.step import eval_step
+
+POST_EVERY = 1.0  # seconds between two statuses of rank 0
+AGREE_EVERY = 16  # steps between two questions of whether to save inside an epoch
+
+
+# A mistake in the data, the settings or the program. Lost peers, nodes and connections raise others.
+AGAIN_THE_SAME = (NotFinite, ValueError, TypeError, LookupError, AttributeError, NameError, ImportError, AssertionError)
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One rank. config: {"run": JSON of Run, "feed": Feed, "report": whether Ray is told of each epoch}.
+
+    An error that another try would meet again is posted for the driver, and the next try ends at once; any other ends
+    this try, and Ray Train starts the next.
+    """
+    run = Run.model_validate_json(config["run"])
+    if status.failure(run.name):
+        return
+    try:
+        train(_task(run, config["feed"]), _report if config["report"] else None, _is_preempted)
+    except AGAIN_THE_SAME as error:
+        status.fail(run.name, str(error) if isinstance(error, ValueError | NotFinite) else repr(error))
+        raise
+
+
+def _task(run: Run, feed: Feed) -> Task:
+    """This worker's view of the run, as Ray Train has placed it."""
+    import ray.train
+    from ray.train import torch as ray_torch
+
+    context = ray.train.get_context()
+    # Ray may be told of more CPUs than there are; threads beyond the cores spin, and cost a factor of five.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(min(run.scaling.threads or 1, max(1, cores // context.get_local_world_size())))
+    place = (context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
+    # A resident set has no data tasks, and its workers need not ask the nodes.
+    beside = free_cpus.here(run.scaling.data_cpus or 1.0) if feed.resident is None else None
+    return Task(run, feed, *place, beside)
+
+
+def train(
+    task: Task,
+    report: Callable[[EpochRow], None] | None = None,
+    is_preempted: Callable[[], bool] | None = None,
+) -> None:
+    """The training loop, from the newest checkpoint to the end. Needs a process group, and Ray for its statuses.
+
+    report: told of each epoch; is_preempted: Saver's.
+    """
+    run = task.run
+    checkpoints = Checkpoints.of(run)
+    found = checkpoints.latest() if task.rank == 0 else None
+    learner = Learner(task, found[1] if found else None)
+    state = State(task.device, learner.progress, task.rank)
+    line = status.Line(run.name) if task.rank == 0 else None
+    saver = Saver(task, learner, checkpoints, state, line, is_preempted)
+    spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
+    if state.step < task.total:
+        _note_conditions(task, learner, state)
+
+    while state.step < task.total:
+        epoch, first = divmod(state.step, spe)
+        end = min(task.total, (epoch + 1) * spe)
+        history = [EpochErrors(row.step, row.train_error, _nan(row.top1_error)) for row in state.rows]
+        state.start()
+        batches = task.training(epoch, first)
+        while state.step < end:
+            with state.waiting():
+                batch = next(batches)
+            state.lr = lr_at(state.step, task.total, run.recipe.optim, run.recipe.schedule, history)
+            state.replaced += batch.replaced
+            watched = is_watched(state.step, task.total)
+            layers: dict[str, tuple[float, float]] = {}
+            sums = learner.step(
+                *task.tensors(batch), epoch, state.step, state.lr, partial(_look, layers) if watched else None
+            )
+            if watched:
+                loss, _, count = all_reduce(sums)
+                state.norms = (*state.norms, LayerNorms(step=state.step, loss=loss / count, layers=layers))
+            state.add(sums)
+            state.step += 1
+            clock.tick(state)
+            if state.step % AGREE_EVERY == 0 and state.step < end:
+                saver.agree(state)  # may save inside the epoch
+
+        saver.require_finite(state)
+        state.mark()
+        last = state.step == task.total
+        if last:
+            learner.finish()
+            _exact_statistics(task, learner, epoch + 1)
+        ended = state.close()
+        _require_images(run, ended, epoch)
+        due = last or (epoch + 1) % run.evaluate_every == 0
+        row = _row(epoch, state, ended, _evaluate(task, learner) if due else None)
+        state.rows = (*state.rows, row)
+        clock.post(state, "evaluated")
+        if last or len(state.rows) % run.checkpoints.every_epochs == 0:
+            saver.save(state)
+        if report is not None and row.top1_error is not None:
+            report(row)
+    saver.close()  # before the test: a run that is stopped in it has nothing to train again
+    clock.post(state, "final test")
+    test_finished(task, learner)
+    clock.post(state, "done")
+    if line is not None:
+        line.close()
+
+
+def _note_conditions(task: Task, learner: Learner, state: State) -> None:
+    """Write down what the training runs on from here, where it is not as before. Rank 0 measures; the others wait."""
+    if task.rank != 0:
+        return
+    import ray
+
+    found = conditions(
+        task.device,
+        step=state.step,
+        world_size=task.world_size,
+        precision=learner.precision,
+        bn_batch=task.order.part,
+        versions={"ray": ray.__version__},
+    )
+    if not (state.conditions and found.is_as(state.conditions[-1])):
+        state.conditions = (*state.conditions, found)
+
+
+def _look(layers: dict[str, tuple[float, float]], network: nn.Module, scale: float) -> None:
+    layers.update(layer_norms(network, scale))
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _require_images(run: Run, ended: Epoch, epoch: int) -> None:
+    """ValueError: more of the epoch's images could not be decoded than the run allows."""
+    if ended.replaced > run.data.max_replaced * ended.sums[2]:
+        raise ValueError(
+            f"{ended.replaced:.0f} of {ended.sums[2]:.0f} training images of epoch {epoch} could not be decoded, more "
+            f"than data.max_replaced allows, {run.data.max_replaced:g}; jobs/write_shards.py --verify names them"
+        )
+
+
+def _row(epoch: int, state: State, ended: Epoch, val: list[float] | None) -> EpochRow:
+    """The figures of an epoch. val: of _evaluate, or None."""
+    loss, wrong, count = ended.sums
+    evaluated = {}
+    if val is not None:
+        evaluated = {
+            "val_loss": val[0] / val[3],
+            "top1_error": 100 * val[1] / val[3],
+            "top5_error": 100 * val[2] / val[3],
+        }
+    return EpochRow(
+        epoch=epoch,
+        step=state.step,
+        lr=state.lr,
+        train_loss=loss / count,
+        train_error=100 * wrong / count,
+        **evaluated,
+        seconds=ended.seconds,
+        cpu_seconds=ended.cpu_seconds,
+        data_wait_fraction=ended.wait / ended.seconds,
+        images_per_second=count / ended.seconds,
+        replaced_images=int(ended.replaced),
+    )
+
+
+def _report(row: EpochRow) -> None:
+    """Tell Ray: a barrier of all ranks."""
+    import ray.train
+
+    ray.train.report({"step": row.step, "top1_error": row.top1_error, "train_error": row.train_error})
+
+
+def _is_preempted() -> bool:
+    """Whether Ray has heard that a node of this training is about to be taken away: a barrier of all ranks."""
+    import ray.train
+
+    return ray.train.get_preemption_info() is not None
+
+
+def _exact_statistics(task: Task, learner: Learner, epoch: int) -> None:
+    """Batch norm's mean and variance as true averages over training batches, after training, as the authors did."""
+    steps = task.run.recipe.bn_steps(task.feed.train.examples)
+    if steps == 0:
+        return
+    batches = itertools.islice(task.training(epoch, 0), steps)
+    passes = (part for batch in batches for part in task.tensors(batch)[0].split(task.order.part))
+    sums = batch_norm_statistics.statistics(learner.network, passes, learner.precision)
+    torch.distributed.all_reduce(sums)
+    batch_norm_statistics.set_statistics(learner.network, sums)
+
+
+@torch.no_grad()
+def _evaluate(task: Task, learner: Learner) -> list[float]:
+    """Sums over the whole validation split: loss, top-1 errors, top-5 errors, examples. Each example counts once."""
+    sums = torch.zeros(4, dtype=torch.float64, device=task.device)
+    with learner.evaluated() as network:
+        for batch in task.evaluation():
+            sums += eval_step(network, *task.tensors(batch), learner.precision)
+    total = all_reduce(sums)
+    if int(total[3]) != task.feed.val.examples:
+        raise RuntimeError(f"evaluation counted {int(total[3])} of {task.feed.val.examples} images")
+    return total
+
+
+class _Clock:
+    """Rank 0 posts how far the run is, about once a second."""
+
+    def __init__(self, run: Run, task: Task, saver: Saver) -> None:
+        self.run, self.task, self.saver = run, task, saver
+        self.posted, self.mark = 0.0, (time.monotonic(), -1)
+        self.pace = 0.0  # seconds a step, smoothed
+
+    def tick(self, state: State) -> None:
+        """After each step; rarely more than one comparison."""
+        if self.saver.line is not None and time.monotonic() - self.posted > POST_EVERY:
+            self.post(state, "training")
+
+    def post(self, state: State, phase: str) -> None:
+        """Publish the status."""
+        line, writer = self.saver.line, self.saver.writer
+        if line is None or writer is None:
+            return
+        now, (then, before) = time.monotonic(), self.mark
+        if 0 <= before < state.step:
+            pace = (now - then) / (state.step - before)
+            self.pace = pace if self.pace == 0 else 0.7 * self.pace + 0.3 * pace
+        self.mark, self.posted = (now, state.step), now
+        last = state.rows[-1] if state.rows else None
+        if float(state.sums[2]) > 0:
+            loss, wrong, _ = (state.sums / state.sums[2]).tolist()
+        else:
+            loss, wrong = (last.train_loss, last.train_error / 100) if last else (float("nan"), float("nan"))
+        spe = self.task.order.steps_per_epoch
+        line.post(
+            status.Status(
+                run=self.run.name,
+                phase=phase,
+                step=state.step,
+                total=self.task.total,
+                epoch=state.step / spe,
+                epochs=self.task.total / spe,
+                loss=loss,
+                error=100 * wrong,
+                images_per_second=self.run.recipe.optim.batch_size / self.pace if self.pace else 0.0,
+                seconds_left=self.pace * (self.task.total - state.step),
+                saved=writer.written,
+                trouble=writer.trouble,
+                rows=tuple(row.model_dump() for row in state.rows),
+                conditions=state.conditions[-1].tags() if state.conditions else {},
+            )
+        )

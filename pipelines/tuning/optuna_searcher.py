@@ -1,0 +1,107 @@
+"""Ray Tune trains what an Optuna study proposes, and tells the study what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import Trial, TrialState
+from ray.tune.search import Searcher
+
+from pipelines.progress.sweep_table import Board
+from pipelines.run import Run
+from pipelines.tracking import mlflow_runs
+from pipelines.training.checkpoint_store import Checkpoints
+from pipelines.training.fit import Source
+from pipelines.training.run_data import Feed
+from pipelines.tuning.recipe_search import Search, setting
+from pipelines.tuning.trial_slots import row_of
+from pipelines.tuning.tune_runner import Halving, run_trials
+
+
+class Suggestions(Searcher):
+    """What Tune asks for: first what a killed call has left unfinished, then what the study proposes."""
+
+    def __init__(self, study: Study, asked: Search, base: Run, source: Source, left: int, board: Board) -> None:
+        super().__init__(metric="top1_error", mode="min")
+        self.study, self.base, self.source, self.left, self.board = study, base, source, left, board
+        self.space: dict[str, BaseDistribution] = {
+            "lr": FloatDistribution(*asked.lr, log=True),
+            "weight_decay": FloatDistribution(*asked.weight_decay, log=True),
+        }
+        unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self.again = [Trial(study, t._trial_id) for t in unfinished]  # pyright: ignore[reportPrivateUsage]
+        self.trials: dict[str, Trial] = {}  # by the run's name
+        self.runs: dict[str, str] = {}  # Tune's id -> the run's name
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a pickle of its searcher, which nobody reads; the study remembers."""
+        return {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Tune's own space is not used."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next run."""
+        if self.left == 0:
+            return Searcher.FINISHED
+        self.left -= 1
+        trial = self.again.pop(0) if self.again else self.study.ask(self.space)
+        run = setting(self.base, trial.number, trial.params["lr"], trial.params["weight_decay"])
+        self.trials[run.name], self.runs[trial_id] = trial, run.name
+        self.board.rows[run.name] = row_of(run, self.source)
+        return {"run": run.model_dump_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An epoch has ended."""
+        self.trials[self.runs[trial_id]].report(result["top1_error"], result["step"])
+
+    def stop(self, run: str, result: dict[str, Any]) -> None:
+        """The scheduler has stopped a run."""
+        trial = self.trials[run]
+        if result["step"] not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+            trial.report(result["top1_error"], result["step"])
+        self.study.tell(trial, state=TrialState.PRUNED)
+        mlflow_runs.close(f"{self.base.storage_path}/{run}", "KILLED")
+        self.board.stand(run, "stopped", f"after step {result['step']:,}")
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A run has ended, well or not, or was stopped."""
+        run = self.runs[trial_id]
+        trial = self.trials[run]
+        if self.board.rows[run].standing == "stopped":
+            return
+        if error or not result or "top1_error" not in result:
+            trial.set_user_attr("note", self.board.rows[run].note)
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            self.study.tell(trial, result["top1_error"])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study remembers."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study remembers."""
+
+
+def run(
+    asked: Search, base: Run, source: Source, feed: Feed, study: Study, left: int, board: Board, parent: str | None
+) -> None:
+    """Train what is left of a search."""
+    searcher = Suggestions(study, asked, base, source, left, board)
+    scheduler = None
+    if asked.scheduler == "asha":
+        scheduler = Halving.of(asked, base.recipe, source.train.examples, _known(study, base), searcher.stop)
+    run_trials(board.name, base.storage_path, searcher, left, feed, parent, board, scheduler)
+
+
+def _known(study: Study, base: Run) -> dict[str, Any]:
+    """The epochs of all runs of earlier calls, by name."""
+    found = {}
+    for trial in study.get_trials(deepcopy=False):
+        if trial.params:
+            run = setting(base, trial.number, trial.params["lr"], trial.params["weight_decay"])
+            found[run.name] = Checkpoints.of(run).rows()
+    return found

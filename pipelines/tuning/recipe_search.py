@@ -1,0 +1,263 @@
+"""The search of lr and weight decay for a network: Optuna proposes, Ray Tune trains, a study on disk remembers.
+
+Errors are those of training images that are held out; the test images are not looked at unless holdout is 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pipelines.cluster import connection
+from pipelines.progress.status import say
+from pipelines.progress.sweep_table import Board
+from pipelines.run import Run, home, standard
+from pipelines.tracking import mlflow_runs
+from pipelines.training.fit import Source, load_feed, open_source
+from pipelines.tuning.trial_slots import Early, fit_in, judges, require_errors, require_no_name, say_if_away
+from resnet.recipes.settings import Frozen
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+Parse = Callable[[Run, Sequence[str]], Run]
+
+
+class Search(Early):
+    """What is searched, and how."""
+
+    scheduler: Annotated[
+        Literal["none", "asha", "pbt"],
+        Field(description="asha: stop early what is not among the best at each rung; pbt: a population that trains at "
+              "once, whose worst quarter takes over weights and settings of the best, changed a little"),
+    ] = "asha"  # fmt: skip
+    sampler: Annotated[
+        Literal["tpe", "random", "grid"], Field(description="what proposes; grid: points x points settings")
+    ] = "tpe"
+    trials: Annotated[int, Field(ge=1, description="trainings in all; members of the population with pbt")] = 12
+    points: Annotated[int, Field(ge=2, description="sampler grid: values of lr, and of weight decay")] = 3
+    lr: Annotated[tuple[float, float], Field(description="range, logarithmic")] = (0.01, 1.0)
+    weight_decay: Annotated[tuple[float, float], Field(description="range, logarithmic")] = (1e-5, 1e-3)
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> Self:
+        for field in ("lr", "weight_decay"):
+            low, high = getattr(self, field)
+            if not 0 < low < high:
+                raise ValueError(f"{field} must be two positive numbers, the smaller first, got {low:g} {high:g}")
+        if self.scheduler == "pbt" and self.sampler != "tpe":
+            raise ValueError(f"sampler has no effect with scheduler pbt, got {self.sampler}")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Trainings that are started."""
+        return self.points**2 if self.sampler == "grid" else self.trials
+
+    def grid(self) -> list[dict[str, float]]:
+        """The settings of sampler grid."""
+        lrs, decays = (np.geomspace(*ends, self.points).tolist() for ends in (self.lr, self.weight_decay))
+        return [{"lr": lr, "weight_decay": decay} for lr, decay in itertools.product(lrs, decays)]
+
+
+class Tried(Frozen):
+    """A setting and what came of it. error: top-1 in percent at its last epoch, None if it failed."""
+
+    number: int
+    lr: float
+    weight_decay: float
+    state: Literal["finished", "stopped", "failed", "unfinished"]
+    epochs: float
+    error: float | None
+    note: str = ""
+
+
+class Found(Frozen):
+    """What a search gave. command: trains the best setting on all training images; judged_by: whose errors they are."""
+
+    network: str
+    judged_by: str
+    best: Tried | None
+    tried: tuple[Tried, ...]
+    epochs_trained: float
+    epochs_of_all: float
+    seconds: float
+    command: str | None
+
+
+def base_run(network: str, overrides: Sequence[str], parse: Parse) -> Run:
+    """The run that is varied. A tenth of the training images is held out unless --data.holdout says otherwise."""
+    given = any(word.startswith("--data.path") for word in overrides)
+    run = parse(standard(network, data_is_given=given), list(overrides))
+    if not any(word.startswith("--data.holdout") for word in overrides):
+        holdout = open_source(run).train.examples // 10
+        run = run.model_copy(update={"data": run.data.model_copy(update={"holdout": holdout})})
+    scaling = run.scaling.model_copy(update={"workers": run.scaling.workers or 1})
+    place = f"{run.storage_path}/search-{run.recipe.name}"
+    return run.model_copy(update={"scaling": scaling, "storage": place, "promote": False})
+
+
+def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) -> Found:
+    """Search, or go on with the search that an earlier call of the same command began."""
+    base = base_run(network, overrides, parse)
+    require_errors(base, asked.scheduler)
+    require_no_name(base)
+    source, began = open_source(base), time.monotonic()
+    say(f"{base.recipe.name}: {asked.count} settings, judged by {judges(source)}")
+    study = open_study(asked, base, source)
+    left = asked.count - sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+    tried: tuple[Tried, ...] = ()
+    if left > 0:
+        say_if_away()
+        resources = connection.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
+        cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
+        scaling, slots = fit_in(base.scaling, base.recipe.passes, asked.count, asked.concurrent, cpus, gpus)
+        base = base.model_copy(update={"scaling": scaling})
+        say(f"{slots} at a time")
+        tried = _tune(asked, base, source, study, left, slots)
+    if asked.scheduler != "pbt":
+        per_epoch = base.recipe.steps_per_epoch(source.train.examples)
+        total = base.recipe.total_steps(source.train.examples) / per_epoch
+        tried = tuple(_tried(t, per_epoch, total) for t in study.get_trials(deepcopy=False) if t.params)
+    found = _found(asked, base, overrides, source, tried, time.monotonic() - began)
+    if left > 0:
+        errors = {f"top1_error/t{t.number:03d}": t.error for t in tried if t.error is not None}
+        mlflow_runs.summarise(f"{base.storage_path}/search-{base.recipe.name}", errors, table(found))
+    return found
+
+
+def open_study(asked: Search, base: Run, source: Source) -> Study:
+    """Optuna's study in $RESNET_HOME/optuna.db. ValueError: one of that place was asked for other things."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    Path(home()).mkdir(parents=True, exist_ok=True)
+    sampler = optuna.samplers.TPESampler(seed=base.seed, constant_liar=True)
+    if asked.sampler == "random":
+        sampler = optuna.samplers.RandomSampler(seed=base.seed)
+    where = f"sqlite:///{home()}/optuna.db"
+    study = optuna.create_study(storage=where, study_name=base.storage_path, sampler=sampler, load_if_exists=True)
+    what = {"recipe": base.recipe.model_dump(mode="json"), "seed": base.seed, "data_sha256": source.sha256}
+    what |= asked.model_dump(mode="json", exclude={"trials", "concurrent"})
+    told = json.loads(json.dumps(what))
+    before = study.user_attrs.get("asked", told)
+    if before != told:
+        field = next(name for name in told if before.get(name) != told[name])
+        raise ValueError(
+            f"{field} must be as in the search that {base.storage_path} holds, {before.get(field)}, got {told[field]}; "
+            "for another search give another --storage"
+        )
+    study.set_user_attr("asked", told)
+    if asked.sampler == "grid":
+        for point in asked.grid():
+            study.enqueue_trial(point, skip_if_exists=True)
+    return study
+
+
+def setting(base: Run, number: int, lr: float, weight_decay: float) -> Run:
+    """The run of a trial, under a name of its own."""
+    optim = base.recipe.optim.model_copy(update={"lr": lr, "weight_decay": weight_decay})
+    return base.model_copy(
+        update={"recipe": base.recipe.model_copy(update={"optim": optim, "variant": f"t{number:03d}"})}
+    )
+
+
+def _tune(asked: Search, base: Run, source: Source, study: Study, left: int, slots: int) -> tuple[Tried, ...]:
+    """Train what is left, below one MLflow run. The members of a population; of a study nothing, it knows itself."""
+    name = f"search-{base.recipe.name}"
+    parent = mlflow_runs.start_sweep(name, base.storage_path, asked.model_dump(mode="json"))
+    board, feed, status = Board(name, {}, slots), load_feed(base, source), "KILLED"
+    try:
+        if asked.scheduler == "pbt":
+            from pipelines.tuning.population import train_population
+
+            tried = train_population(asked, base, source, feed, board, parent)
+        else:
+            from pipelines.tuning import optuna_searcher
+
+            optuna_searcher.run(asked, base, source, feed, study, left, board, parent)
+            tried = ()
+        status = "FINISHED"
+        return tried
+    finally:
+        mlflow_runs.close(f"{base.storage_path}/{name}", status)
+
+
+def _found(
+    asked: Search, base: Run, overrides: Sequence[str], source: Source, tried: tuple[Tried, ...], seconds: float
+) -> Found:
+    total = base.recipe.total_steps(source.train.examples) / base.recipe.steps_per_epoch(source.train.examples)
+    best = min((t for t in tried if t.state == "finished"), key=lambda t: t.error or 0.0, default=None)
+    command = None
+    if best is not None and asked.scheduler != "pbt":  # a population's best had several settings one after another
+        words = [base.recipe.network, *_without_holdout(overrides), "--recipe.optim.lr", f"{best.lr:.4g}"]
+        words += ["--recipe.optim.weight-decay", f"{best.weight_decay:.4g}"]
+        command = f"python jobs/train_imagenet.py {shlex.join(words)}"
+    return Found(
+        network=base.recipe.network,
+        judged_by=judges(source),
+        best=best,
+        tried=tried,
+        epochs_trained=sum(t.epochs for t in tried),
+        epochs_of_all=total * len(tried),
+        seconds=seconds,
+        command=command,
+    )
+
+
+def _without_holdout(words: Sequence[str]) -> list[str]:
+    """The overrides for the training on all images."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if word.startswith("--data.holdout"):
+            skip = "=" not in word
+        elif skip:
+            skip = False
+        else:
+            kept.append(word)
+    return kept
+
+
+def _tried(trial: FrozenTrial, per_epoch: int, total: float) -> Tried:
+    """A trial of the study as people read it."""
+    states = {"COMPLETE": "finished", "PRUNED": "stopped", "FAIL": "failed"}
+    steps = trial.last_step or 0
+    state: Any = states.get(trial.state.name, "unfinished")
+    error = trial.value if trial.value is not None else trial.intermediate_values.get(steps)
+    return Tried(
+        number=trial.number,
+        lr=trial.params["lr"],
+        weight_decay=trial.params["weight_decay"],
+        state=state,
+        epochs=total if state == "finished" else steps / per_epoch,
+        error=None if state == "failed" else error,
+        note=trial.user_attrs.get("note", ""),
+    )
+
+
+def table(found: Found) -> str:
+    """The settings, the best first, and what was saved."""
+    lines = [f"{'trial':>5} {'lr':>9} {'weight decay':>13} {'epochs':>7} {'top-1 error %':>14}  state"]
+    for t in sorted(found.tried, key=lambda t: (t.state != "finished", -t.epochs, t.error or 0.0)):
+        error = "-" if t.error is None else f"{t.error:.2f}"
+        line = f"{t.number:>5} {t.lr:>9.4g} {t.weight_decay:>13.4g} {t.epochs:>7.4g} {error:>14}  {t.state} {t.note}"
+        lines.append(line.rstrip())
+    share = found.epochs_trained / found.epochs_of_all if found.epochs_of_all else 1.0
+    lines.append(
+        f"{found.epochs_trained:.4g} epochs trained, {100 * (1 - share):.0f} % fewer than the "
+        f"{found.epochs_of_all:.4g} of all settings to the end"
+    )
+    lines.append(f"Errors are of {found.judged_by}.")
+    if found.command is not None:
+        lines.append(f"The best setting on all training images: {found.command}")
+    return "\n".join(["", found.network, *lines])

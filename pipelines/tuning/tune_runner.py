@@ -1,0 +1,165 @@
+"""Ray Tune runs the trials of a sweep: each is one training by Ray Train, launched from the trial's own process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, Self
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from pipelines.progress import status
+from pipelines.progress.sweep_table import Board
+from pipelines.run import Run
+from pipelines.training.fit import fit, saving_first
+from pipelines.training.run_data import Feed
+from pipelines.tuning.trial_slots import Early
+from resnet.recipes.recipe import Recipe
+from resnet.training.checkpoint import EpochRow
+
+Stopped = Callable[[str, dict[str, Any]], None]  # a run's name and its last report
+
+
+def run_trials(
+    name: str,
+    place: str,
+    asked: Sequence[Run] | Searcher,
+    count: int,
+    feed: Feed,
+    parent: str | None,
+    board: Board,
+    scheduler: Any = None,
+) -> None:
+    """Train `count` runs, board.slots at a time; how each ended is on the board. One that fails stops no other.
+
+    asked: the runs, or who proposes them; place: folder of the sweep; parent: its MLflow run.
+    """
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the job here, and not Tune's loop with success
+    searcher = asked if isinstance(asked, Searcher) else None
+    space = {} if isinstance(asked, Searcher) else {"run": tune.grid_search([r.model_dump_json() for r in asked])}
+    trainable: Any = tune.with_resources(tune.with_parameters(trial, feed=feed, parent=parent), {"CPU": 0.01})
+    tuner = tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="top1_error",
+            mode="min",
+            max_concurrent_trials=board.slots,
+            scheduler=scheduler,
+            search_alg=searcher,
+            num_samples=1 if searcher is None else count,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=f"{place}/tune",
+            verbose=0,
+            callbacks=[Follower(board)],
+        ),
+    )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is on the board
+    with saving_first(board.rows), board:
+        results = tuner.fit()
+    for result in results:
+        if result.error is not None and result.config is not None:
+            run = Run.model_validate_json(result.config["run"]).name
+            board.stand(run, "failed", reason(run, result.error))
+
+
+def trial(config: dict[str, str], feed: Feed, parent: str | None) -> None:
+    """A Tune trial: one training run by Ray Train, in the trial's own process."""
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    run = Run.model_validate_json(config["run"])
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # the report of an epoch waits for the controller's look
+    fit(run, feed=feed, show=False, parent=parent, callbacks=(TuneReportCallback(),))
+
+
+def name_of(trial: Any) -> str:
+    """The run's name of a Tune trial."""
+    return Run.model_validate_json(trial.config["run"]).name
+
+
+class Follower(tune.Callback):
+    """Tells the board what Tune does with each trial."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a pickle of its callbacks, which nobody reads."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A process has been asked for."""
+        if self.board.rows[name_of(trial)].standing == "waiting":
+            self.board.stand(name_of(trial), "starting")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The training has ended, or the scheduler has stopped it."""
+        if self.board.rows[name_of(trial)].standing != "stopped":
+            self.board.stand(name_of(trial), "finished")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The training failed for good."""
+        self.board.stand(name_of(trial), "failed", status.failure(name_of(trial)) or "")
+
+
+def reason(run: str, error: BaseException) -> str:
+    """The last line of an error that came from another process: the sentence without the traceback."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    last = lines[-1] if lines else repr(error)
+    return last.removeprefix("RuntimeError: ").removeprefix("ValueError: ").removeprefix(f"{run} failed: ")
+
+
+class Halving(ASHAScheduler):
+    """Ray's asynchronous successive halving (Li et al. 2018) over runs by their names, with a memory.
+
+    At each rung, `grace` steps times a power of `reduction`, a run goes on only if it is among the best 1/reduction of
+    those that have come so far. known: rows of runs of an earlier call, so that a sweep that was killed goes on with
+    the same rungs. A run that has reached `total` steps is never stopped.
+    """
+
+    def __init__(
+        self, total: int, grace: int, reduction: float, known: Mapping[str, Sequence[EpochRow]], stopped: Stopped
+    ) -> None:
+        super().__init__(
+            time_attr="step", max_t=max(total, grace), grace_period=grace, reduction_factor=reduction, brackets=1
+        )
+        self.total, self.stopped = total, stopped
+        for run, rows in known.items():
+            for row in rows:
+                if row.top1_error is not None:
+                    self._judge(run, row.step, row.top1_error)
+
+    @classmethod
+    def of(
+        cls, asked: Early, recipe: Recipe, examples: int, known: Mapping[str, Sequence[EpochRow]], stopped: Stopped
+    ) -> Self:
+        """As asked, for trainings of a recipe on so many images."""
+        grace = asked.grace_steps(recipe.steps_per_epoch(examples))
+        return cls(recipe.total_steps(examples), grace, asked.reduction, known, stopped)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a pickle of its scheduler, which nobody reads; the runs' folders remember."""
+        return {}
+
+    def _judge(self, run: str, step: int, error: float) -> str:
+        """Record an error on its rung; whether the run may go on. At the end there is nothing left to save."""
+        if step >= self.total:
+            return TrialScheduler.CONTINUE
+        return self._brackets[0].on_result(SimpleNamespace(trial_id=run), step, -error)  # pyright: ignore
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called by Tune after each epoch of a trial."""
+        decision = self._judge(name_of(trial), result["step"], result["top1_error"])
+        if decision == TrialScheduler.STOP:
+            self.stopped(name_of(trial), result)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Nothing: the last report has been judged already."""

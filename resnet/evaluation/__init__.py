@@ -1,0 +1,1 @@
+"""Errors of a network: views of an image, scorer, summary, layer responses."""

@@ -1,0 +1,1 @@
+"""The machine: its hardware, its memory allocator, its scheduler."""

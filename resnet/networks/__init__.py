@@ -1,0 +1,1 @@
+"""The paper's networks: their table as data, their modules, their cost."""

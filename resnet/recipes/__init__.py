@@ -1,0 +1,1 @@
+"""Recipes of a training and their settings, by name."""

@@ -1,0 +1,1 @@
+"""Training in one process: step, optimiser, schedule, mixing, average, checkpoint."""

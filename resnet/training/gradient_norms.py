@@ -1,0 +1,45 @@
+"""Norms of gradients and weights, layer by layer: whether they are healthy (section 4.1) is recorded, not assumed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from resnet.recipes.settings import Frozen
+
+STEPS = (0, 100, 1_000)  # and the last: steps whose gradients are looked at before the update
+
+
+class LayerNorms(Frozen):
+    """A step of a training, before its update. loss: of its batch, over all workers.
+
+    layers: name of a convolution or the classifier -> Euclidean norms of its gradient and of its weights.
+    """
+
+    step: int
+    loss: float
+    layers: dict[str, tuple[float, float]]
+
+
+def is_watched(step: int, total: int) -> bool:
+    """Whether the norms of a step are recorded. total: steps of the training."""
+    return step in STEPS or step == total - 1
+
+
+@torch.no_grad()
+def layer_norms(network: nn.Module, scale: float = 1.0) -> dict[str, tuple[float, float]]:
+    """Norms of gradient and weight of every convolution and of the classifier, from input to output.
+
+    scale: what the loss was multiplied by before the backward pass. A layer without a gradient is left out.
+    """
+    found = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.grad is not None:
+            gradient = float(torch.linalg.vector_norm(module.weight.grad)) / scale
+            found[name] = (_short(gradient), _short(float(torch.linalg.vector_norm(module.weight))))
+    return found
+
+
+def _short(value: float) -> float:
+    """Four digits: a row of 1202 layers stays readable."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,172 @@
+"""One training step and one evaluation step of one process. They return sums over examples, never means of means.
+
+A step is `accumulate`, once or for each part of its batch, and `update`. Nothing here waits for the device, so a step
+can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn import functional as F
+
+from resnet.networks.resnet import BasicBlock, Bottleneck
+from resnet.training.mixing import Mixed
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Normalize(nn.Module):
+    """uint8 images (N, H, W, 3) -> (pixels - mean) / std as (N, 3, H, W) floats in channels_last order.
+
+    mean: (3, H, W) or (3, 1, 1), in [0, 255]; std: (3, 1, 1). The paper subtracts the per-pixel mean only; dividing by
+    one std a channel scales the input of the first batch norm and leaves the function class as it is.
+    channels_last: False gives (N, 3, H, W) in that order in memory too.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor, channels_last: bool = True) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", std.float())
+
+    def forward(self, images: Tensor, shift: Tensor | None = None) -> Tensor:
+        """images: (N, H, W, 3) uint8; shift: (N, 3) added to the pixels, in [0, 255] (PCA colour)."""
+        # Whole rows of a constant: with the three channels alone as the inner loop this takes five times as long
+        width = images.shape[2]
+        mean, std = (constant.permute(1, 2, 0).expand(-1, width, -1).contiguous() for constant in (self.mean, self.std))
+        pixels = images.float()
+        if shift is not None:
+            pixels = pixels + shift[:, None, None].expand(-1, -1, width, -1).contiguous()
+        pixels = ((pixels - mean) / std).permute(0, 3, 1, 2)  # NHWC memory seen as NCHW: channels_last without a copy
+        return pixels if self.channels_last else pixels.contiguous()
+
+
+def native_precision(device: torch.device) -> str:
+    """bfloat16 where the hardware multiplies it natively (AVX512-BF16, AMX, CUDA from Ampere on), else float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    if device.type == "cpu" and hasattr(torch.cpu, "_is_avx512_bf16_supported"):
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bfloat16" if fast else "float32"
+    return "float32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision: matrix products and convolutions in `precision`, weights and sums in float32."""
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
+
+
+def scaler(device: torch.device, precision: str) -> GradScaler:
+    """Scales the loss where gradients in float16 would vanish; does nothing with the other precisions."""
+    return GradScaler(device.type, enabled=precision == "float16")
+
+
+def to_device(network: nn.Module, device: torch.device, channels_last: bool = True) -> nn.Module:
+    """The network on a device, its convolutions in the memory format of their images. Normalize takes the same flag."""
+    return network.to(device).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
+    """Compile each residual block in place, for training. Blocks of one shape share their code, so that 152 layers
+    compile as fast as 50. Evaluation runs without: it would compile every shape a second time.
+    """
+    # Two shapes a stage, for each size of progressive resizing: torch gives up after 8.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for block in network.modules():
+        if isinstance(block, BasicBlock | Bottleneck):
+            compiled = torch.compile(block.forward, backend=backend, dynamic=False)
+            block.forward = _in_training(block, compiled, block.forward)
+
+
+def _in_training(block: nn.Module, compiled: Callable[[Tensor], Tensor], plain: Callable[[Tensor], Tensor]) -> Any:
+    return lambda x: compiled(x) if block.training else plain(x)
+
+
+def accumulate(
+    model: nn.Module,
+    pixels: Tensor,
+    target: Tensor | Mixed,
+    share: float = 1.0,
+    precision: str = "float32",
+    label_smoothing: float = 0.0,
+    scaler: GradScaler | None = None,
+) -> Tensor:
+    """Forward and backward of one part of a step's batch. (3,) sums: loss, top-1 errors, examples.
+
+    pixels: (N, 3, H, W); target: labels (N,), or labels in pairs after mixing; share: of the part in this process's
+    examples of the step. Over all parts the gradients add up to those of the undivided batch, but for batch norm, which
+    sees each part alone. With DDP all parts but the last belong into model.no_sync().
+    """
+    with autocast(pixels.device, precision):
+        logits = model(pixels)
+    loss, wrong = loss_and_errors(logits.float(), target, label_smoothing)
+    part = loss if share == 1 else loss * share
+    (part if scaler is None else scaler.scale(part)).backward()
+    with torch.no_grad():
+        count = torch.full((), float(len(pixels)), device=pixels.device)
+        return torch.stack([loss.detach() * count, wrong.float(), count]).double()
+
+
+def update(optimizer: torch.optim.Optimizer, scaler: GradScaler | None = None) -> None:
+    """One step of the optimiser with the gradients that were added up; then there are none."""
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    pixels: Tensor,
+    target: Tensor | Mixed,
+    precision: str = "float32",
+    *,
+    label_smoothing: float = 0.0,
+    scaler: GradScaler | None = None,
+) -> Tensor:
+    """Forward, backward, update. pixels: (N, 3, H, W); target: labels (N,). (3,) sums: loss, top-1 errors, examples."""
+    optimizer.zero_grad(set_to_none=True)
+    sums = accumulate(model, pixels, target, 1.0, precision, label_smoothing, scaler)
+    update(optimizer, scaler)
+    return sums
+
+
+def loss_and_errors(logits: Tensor, target: Tensor | Mixed, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy, and the number of wrong answers. logits: (N, K). A mixed image counts by the shares of both
+    its labels, so that its error goes on meaning something.
+    """
+    best = logits.detach().argmax(1)
+    if not isinstance(target, Mixed):
+        return F.cross_entropy(logits, target, label_smoothing=label_smoothing), (best != target).sum()
+    weighed = ((target.labels, target.share), (target.others, 1 - target.share))
+    losses = [share * F.cross_entropy(logits, labels, label_smoothing=label_smoothing) for labels, share in weighed]
+    errors = [share * (best != labels).sum() for labels, share in weighed]
+    return losses[0] + losses[1], errors[0] + errors[1]
+
+
+@torch.no_grad()
+def eval_step(model: nn.Module, pixels: Tensor, labels: Tensor, precision: str = "float32") -> Tensor:
+    """Sums over a batch, (4,): loss, top-1 errors, top-5 errors, examples. pixels: (N, 3, H, W); labels: (N,)."""
+    with autocast(pixels.device, precision):
+        logits = model(pixels)
+    return score(logits.float(), labels)
+
+
+def score(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sums over a batch, (4,) float64: loss, top-1 errors, top-5 errors, examples. logits: (N, K); labels: (N,)."""
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    count = torch.full((), float(len(labels)), device=labels.device)
+    return torch.stack([loss, count - best[:, 0].sum(), count - best.any(1).sum(), count]).double()

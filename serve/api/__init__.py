@@ -1,0 +1,1 @@
+"""The HTTP interface: /v1, /v2, pages, request bodies, middleware, clients."""

@@ -1,0 +1,221 @@
+"""The Open Inference Protocol, version 2, with its binary tensor extension: bytes to tensors and back.
+
+Inputs, one of the two: `image`, BYTES (N): encoded images; `pixels`, FP32 (N, 3, size, size): the evaluation's crop,
+RGB in [0, 255] (the model subtracts its own mean). Outputs: `probabilities`, FP32 (N, K), or with the classification
+extension BYTES (N, k) of `probability:class id:name`; `embedding`, FP32 (N, C).
+
+Source: the KServe project's "Predict Protocol - Version 2" and Triton's binary data and classification extensions.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import struct
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from resnet.recipes.settings import sentence
+from serve.inference.classifier import Classifier
+from serve.problems import Problem
+
+OUTPUTS = ("probabilities", "embedding")
+HEADER_LENGTH = "Inference-Header-Content-Length"
+MAX_IMAGES = 1 << 20  # a shape above this is wrong, whatever follows
+
+
+class Parameters(BaseModel):
+    """The extensions' parameters of a tensor or a request; others are ignored, as the protocol says."""
+
+    binary_data_size: Annotated[int | None, Field(ge=0)] = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+    classification: Annotated[int, Field(ge=0)] = 0
+
+
+class Tensor(BaseModel):
+    """One input of a request."""
+
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=MAX_IMAGES)]], Field(min_length=1, max_length=8)]
+    datatype: str
+    parameters: Parameters = Parameters()
+    data: Any = None
+
+
+class Wanted(BaseModel):
+    """One output that a request asks for."""
+
+    name: str
+    parameters: Parameters = Parameters()
+
+
+class Header(BaseModel):
+    """The JSON part of a request."""
+
+    id: Annotated[str | None, Field(max_length=256)] = None
+    inputs: Annotated[list[Tensor], Field(min_length=1, max_length=8)]
+    outputs: Annotated[list[Wanted], Field(max_length=8)] = []
+    parameters: Parameters = Parameters()
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A parsed request. images: encoded ones, or (size, size, 3) floats in [0, 255]."""
+
+    id: str | None
+    images: list[bytes] | list[np.ndarray]
+    wanted: list[Wanted]
+
+
+def metadata(model: Classifier, name: str, version: str) -> dict[str, Any]:
+    """What GET /v2/models/NAME answers."""
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": "pytorch",
+        "inputs": [
+            {"name": "image", "datatype": "BYTES", "shape": [-1]},
+            {"name": "pixels", "datatype": "FP32", "shape": [-1, 3, model.size, model.size]},
+        ],
+        "outputs": [
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.classes)]},
+            {"name": "embedding", "datatype": "FP32", "shape": [-1, model.num_features]},
+        ],
+    }
+
+
+def parse(body: bytes, header_length: str | None, size: int) -> InferRequest:
+    """A request's body. header_length: of the JSON part, where tensors follow it; size: of `pixels`. Problem 400."""
+    if header_length is not None and not (header_length.isascii() and header_length.isdigit()):
+        raise Problem(400, f"{HEADER_LENGTH} must be a number, got {header_length[:40]!r}")
+    length = len(body) if header_length is None else int(header_length[:18])
+    if length > len(body):
+        raise Problem(400, f"{HEADER_LENGTH} must be at most the body's {len(body)} bytes, got {length}")
+    try:
+        header = Header.model_validate_json(body[:length])
+    except ValidationError as error:
+        raise Problem(400, f"the request's JSON: {sentence(error)[:300]}") from None
+    contents = _split(header.inputs, memoryview(body)[length:])
+    chosen = [(t, c) for t, c in zip(header.inputs, contents, strict=True) if t.name in ("image", "pixels")]
+    if len(chosen) != 1 or len(header.inputs) != 1:
+        raise Problem(400, f"inputs must be one of image and pixels, got {', '.join(t.name for t in header.inputs)}")
+    tensor, content = chosen[0]
+    images = _encoded(tensor, content) if tensor.name == "image" else _pixels(tensor, content, size)
+    return InferRequest(header.id, images, _wanted(header))
+
+
+def _wanted(header: Header) -> list[Wanted]:
+    """The outputs, all if none is named, each with its own choice of binary or the request's."""
+    default = header.parameters.binary_data_output
+    wanted = header.outputs or [Wanted(name=name) for name in OUTPUTS]
+    for output in wanted:
+        if output.name not in OUTPUTS:
+            raise Problem(400, f"outputs must be among {', '.join(OUTPUTS)}, got {output.name[:80]}")
+        if output.parameters.binary_data is None:
+            output.parameters = output.parameters.model_copy(update={"binary_data": default})
+    return wanted
+
+
+def _split(inputs: list[Tensor], tail: memoryview) -> list[memoryview | None]:
+    """Each input's share of the bytes behind the JSON; None for one with `data`."""
+    parts: list[memoryview | None] = []
+    for tensor in inputs:
+        size = tensor.parameters.binary_data_size
+        if (size is None) == (tensor.data is None):
+            raise Problem(400, f"input {tensor.name[:80]} must have either data or binary_data_size")
+        if size is not None and size > len(tail):
+            raise Problem(400, f"input {tensor.name[:80]} must have {size} bytes behind the JSON, got {len(tail)}")
+        parts.append(None if size is None else tail[:size])
+        tail = tail if size is None else tail[size:]
+    if len(tail):
+        raise Problem(400, f"{len(tail)} bytes behind the JSON belong to no input")
+    return parts
+
+
+def _encoded(tensor: Tensor, content: memoryview | None) -> list[bytes]:
+    """The elements of a BYTES tensor: each after its length (4 bytes, little endian), or base64 in JSON."""
+    if tensor.datatype != "BYTES":
+        raise Problem(400, f"input image must be BYTES, got {tensor.datatype[:40]}")
+    elements = _base64(tensor.data) if content is None else _prefixed(content)
+    if len(elements) != math.prod(tensor.shape) or not elements:
+        raise Problem(400, f"input image has shape {tensor.shape} and {len(elements)} elements")
+    return elements
+
+
+def _prefixed(content: memoryview) -> list[bytes]:
+    elements, at = [], 0
+    while at < len(content):
+        if at + 4 > len(content):
+            raise Problem(400, "input image ends inside the length of an element")
+        (length,) = struct.unpack_from("<I", content, at)
+        at += 4
+        if at + length > len(content):
+            raise Problem(400, f"input image: an element must have {length} bytes, got {len(content) - at}")
+        elements.append(bytes(content[at : at + length]))
+        at += length
+    return elements
+
+
+def _base64(data: Any) -> list[bytes]:
+    try:
+        return [base64.b64decode(text, validate=True) for text in np.asarray(data).ravel().tolist()]
+    except (TypeError, ValueError, binascii.Error):
+        raise Problem(400, "input image: BYTES in JSON must be base64 strings; or use binary tensors") from None
+
+
+def _pixels(tensor: Tensor, content: memoryview | None, size: int) -> list[np.ndarray]:
+    """The images of an FP32 tensor, (size, size, 3) each."""
+    shape = tuple(tensor.shape)
+    if tensor.datatype != "FP32" or len(shape) != 4 or shape[1:] != (3, size, size) or shape[0] < 1:
+        raise Problem(400, f"input pixels must be FP32 (N, 3, {size}, {size}), got {tensor.datatype[:40]} {shape}")
+    try:
+        flat = np.asarray(tensor.data, np.float32).ravel() if content is None else np.frombuffer(content, "<f4")
+        values = flat.reshape(shape)
+    except (TypeError, ValueError, OverflowError):
+        raise Problem(400, f"input pixels must have {math.prod(shape)} numbers of 32 bits") from None
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
+        raise Problem(400, "input pixels must be numbers from 0 to 255: RGB, before any mean is subtracted")
+    return list(np.ascontiguousarray(values.transpose(0, 2, 3, 1)))
+
+
+def encode(
+    request: InferRequest, outputs: dict[str, np.ndarray], model: Classifier, name: str, version: str
+) -> tuple[bytes, dict[str, str]]:
+    """The answer's body and headers. outputs: (N, ...) float32 by name."""
+    rows: list[dict[str, Any]] = []
+    tail: list[bytes] = []
+    for wanted in request.wanted:
+        values, count = outputs[wanted.name], wanted.parameters.classification
+        labels = _labels(values, count, model) if count and wanted.name == "probabilities" else None
+        shape = list(values.shape) if labels is None else [len(values), min(count, values.shape[1])]
+        row: dict[str, Any] = {"name": wanted.name, "datatype": "BYTES" if labels else "FP32", "shape": shape}
+        if wanted.parameters.binary_data:
+            raw = values.astype("<f4").tobytes() if labels is None else _with_lengths(labels)
+            row["parameters"] = {"binary_data_size": len(raw)}
+            tail.append(raw)
+        else:
+            row["data"] = values.ravel().tolist() if labels is None else labels
+        rows.append(row)
+    answer = {"model_name": name, "model_version": version, "outputs": rows}
+    if request.id is not None:
+        answer["id"] = request.id
+    header = json.dumps(answer).encode()
+    if not tail:
+        return header, {"Content-Type": "application/json"}
+    return b"".join([header, *tail]), {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(header))}
+
+
+def _labels(probabilities: np.ndarray, count: int, model: Classifier) -> list[str]:
+    """Triton's classification strings, `value:index:label`, row after row."""
+    best = (model.best(row, count) for row in probabilities)
+    return [f"{p.probability:.6f}:{p.image_class.id}:{p.image_class.name}" for row in best for p in row]
+
+
+def _with_lengths(labels: list[str]) -> bytes:
+    return b"".join(struct.pack("<I", len(raw)) + raw for raw in (label.encode() for label in labels))

@@ -1,0 +1,1 @@
+"""HAProxy before Ray Serve: its environment, wrapper and configuration."""

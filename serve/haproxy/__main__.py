@@ -1,0 +1,15 @@
+"""`python -m serve.haproxy FOLDER` writes HAProxy's files and prints the variables to start a cluster's Ray with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from serve.haproxy.environment import SETTINGS, binary, install
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1]).absolute()
+    place.mkdir(parents=True, exist_ok=True)
+    variables = SETTINGS | {"RAY_SERVE_HAPROXY_BINARY_PATH": str(install(place, binary()))}
+    print(*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), sep="\n")

@@ -1,0 +1,1 @@
+"""Images -> classes: classifier, batching, decoding threads, export."""

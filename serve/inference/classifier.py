@@ -1,0 +1,186 @@
+"""A checkpoint as batched inference, in plain torch.
+
+The network is changed for speed where the answer stays the same to rounding: each batch normalisation is folded into
+its convolution, memory is channels_last, convolutions run in bfloat16 where the hardware multiplies it natively, and on
+a CPU the quickest engine computes them (serve/inference/engines/choose.py).
+`deviation` says how far the probabilities are from those of the untouched float32 network.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from resnet.image_class import ImageClass
+from resnet.images.crops import center_crop
+from resnet.networks.resnet import ResNet
+from resnet.recipes.settings import Interpolation
+from resnet.training.checkpoint import Checkpoint, load
+from resnet.training.step import PRECISIONS, native_precision
+from serve.inference import checkpoint_files
+from serve.inference.engines import onnx_int8
+from serve.inference.engines.choose import choose
+from serve.inference.engines.cuda_graphs import Graphs
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class and its probability."""
+
+    image_class: ImageClass
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says of one image. probabilities: (K,); embedding: (C,) pooled features; float32."""
+
+    probabilities: np.ndarray
+    embedding: np.ndarray
+
+
+def read(path: str) -> Checkpoint:
+    """A checkpoint from a folder or URI. ValueError: there is none, or it cannot be read."""
+    with checkpoint_files.local(path) as folder:
+        return load(folder)
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Put every batch normalisation into the convolution before it, in place; inference only."""
+    for child in module.children():
+        fold_batch_norm(child)
+    for (name, convolution), (following, norm) in itertools.pairwise(list(module.named_children())):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+            setattr(module, following, nn.Identity())
+
+
+def folded(net: ResNet, dtype: torch.dtype) -> ResNet:
+    """The network, changed into what an engine computes: no batch normalisation, `dtype`, channels_last."""
+    net.eval()
+    fold_batch_norm(net)
+    # torch's stubs have no overload for two of these at once
+    return net.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+class Network(nn.Module):
+    """Images to probabilities and pooled features: normalisation, the folded network, softmax.
+
+    Pooling, the classifier and softmax stay in float32: they cost nothing, and rounding there shows in the answer.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: str, device: torch.device, threads: int) -> None:
+        super().__init__()
+        self.normalize = checkpoint.normalize()
+        self.dtype = PRECISIONS[precision]
+        plain = folded(checkpoint.network(), self.dtype)
+        side = checkpoint.recipe.images.for_evaluation().size
+        self.body, self.engine = (plain, "torch") if device.type == "cuda" else choose(plain, side, threads)
+        self.classifier = nn.Linear(plain.fc.in_features, plain.fc.out_features)
+        self.classifier.load_state_dict({k: checkpoint.model[f"fc.{k}"] for k in ("weight", "bias")})
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images: (N, H, W, 3), uint8 or floats in [0, 255]. Probabilities (N, K), pooled features (N, C); float32."""
+        pixels = self.normalize(images).to(self.dtype)
+        features = self.body.features(pixels).float().mean((2, 3))
+        return self.classifier(features).softmax(1), features
+
+
+class Classifier:
+    """Batched inference of one checkpoint. ValueError where the folder holds none.
+
+    `size`: side of the network's square input; `shorter_side`: of the image before that is cut out, in pixels;
+    `interpolation`: how it is resized to that; `grey_range`: of grey images of more than 8 bits, as in training;
+    `classes`; `precision`: float32, bfloat16 or int8; `engine`: what computes it; `deviation`: largest difference of a
+    probability from the untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured
+    at export.
+    """
+
+    def __init__(self, path: str, *, precision: str = "auto", threads: int = 1, device: str = "auto") -> None:
+        torch.set_num_threads(threads)
+        gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda" if gpu else "cpu")
+        checkpoint = read(path)
+        self.recipe = checkpoint.recipe
+        self.run: str = f"{self.recipe.name}.s{checkpoint.run.get('seed', 0)}"
+        self.classes = checkpoint.progress.classes
+        self.top1_error = checkpoint.progress.top1_error
+        images = self.recipe.images.for_evaluation()
+        self.grey_range = checkpoint.grey_range
+        self.size = images.size
+        self.shorter_side = images.eval_side
+        self.interpolation: Interpolation = images.eval_interpolation
+        self.precision = native_precision(self.device) if precision == "auto" else precision
+        self._threads = threads
+        self.agreement: onnx_int8.Agreement | None = None  # of int8 with float32, as it was measured at export
+        if precision == "int8":
+            self.device = torch.device("cpu")
+            self._network, self.agreement = onnx_int8.read(path, threads)
+            self.engine = "ONNX Runtime"
+        else:
+            network = Network(checkpoint, self.precision, self.device, threads).eval().to(self.device)
+            self.engine = network.engine
+            self._network = Graphs(network) if self.device.type == "cuda" else network
+        self.mean, self.std = (checkpoint.pixels[name].flatten(1).mean(1).tolist() for name in ("mean", "std"))
+        self.num_features = checkpoint.model["fc.weight"].shape[1]
+        self.deviation = self._deviation(checkpoint)
+        self.examples = checkpoint.examples
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How an image becomes the network's input, for a person."""
+        return {
+            "shorter_side": self.shorter_side,
+            "crop": self.size,
+            "interpolation": self.interpolation,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+    def crop(self, data: bytes) -> np.ndarray:
+        """The evaluation's crop of an encoded image, upright: (size, size, 3) uint8. ValueError if it is none."""
+        return center_crop(data, self.size, self.shorter_side, self.grey_range, self.interpolation)
+
+    @torch.inference_mode()
+    def run_batch(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        """One pass through the network. images: (size, size, 3) each, uint8 or floats in [0, 255]."""
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)  # torch keeps this number for each calling thread
+        batch = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
+        probabilities, features = (values.cpu().numpy() for values in self._network(batch))
+        return [Answer(p, f) for p, f in zip(probabilities, features, strict=True)]
+
+    def predict(self, images: Sequence[bytes], top_k: int = 5) -> list[list[Prediction]]:
+        """The top_k classes of each encoded image, the most probable first."""
+        answers = self.run_batch([self.crop(data) for data in images])
+        return [self.best(answer.probabilities, top_k) for answer in answers]
+
+    def embed(self, images: Sequence[bytes]) -> np.ndarray:
+        """Pooled features of encoded images, (N, C) float32."""
+        return np.stack([a.embedding for a in self.run_batch([self.crop(data) for data in images])])
+
+    def best(self, probabilities: np.ndarray, top_k: int) -> list[Prediction]:
+        """The top_k classes, the most probable first; equal ones by id. probabilities: (K,)."""
+        top_k = min(top_k, len(probabilities))
+        least = np.partition(probabilities, -top_k)[-top_k]  # to sort a thousand for five takes 0.1 ms
+        among = np.flatnonzero(probabilities >= least)
+        order = among[np.argsort(-probabilities[among], kind="stable")][:top_k]
+        return [Prediction(self.classes[i], float(probabilities[i])) for i in order]
+
+    @torch.inference_mode()
+    def _deviation(self, checkpoint: Checkpoint) -> float:
+        """Largest difference of a probability from the untouched float32 network's, over 8 generated images."""
+        rng = np.random.default_rng(0)
+        coarse = torch.from_numpy(rng.uniform(0, 255, (8, 3, 8, 8)).astype(np.float32))
+        smooth = nn.functional.interpolate(coarse, (self.size, self.size), mode="bicubic").clamp(0, 255)
+        images = smooth.permute(0, 2, 3, 1).contiguous()
+        exact = checkpoint.network()(checkpoint.normalize()(images)).softmax(1)
+        ours = np.stack([answer.probabilities for answer in self.run_batch(list(images.numpy()))])
+        return float(np.abs(ours - exact.numpy()).max())

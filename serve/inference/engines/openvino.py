@@ -1,0 +1,60 @@
+"""A folded ResNet in OpenVINO's CPU plugin, a package that the endpoint uses where it is installed."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet.networks.resnet import ResNet
+
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+class Traced(nn.Module):
+    """What is compiled of a network: its features."""
+
+    def __init__(self, plain: ResNet) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ResNet.features."""
+        return self.plain.features(x)
+
+
+class OpenVINO:
+    """The features of a ResNet whose batch normalisation is folded. ImportError: not installed."""
+
+    def __init__(self, plain: ResNet, images: Tensor, threads: int) -> None:
+        """plain: float32 or bfloat16, which is what is computed in; images: (N, 3, S, S), as they will come."""
+        openvino: Any = import_module("openvino")
+        front: Any = import_module("openvino.frontend")
+        torch_front: Any = import_module("openvino.frontend.pytorch.ts_decoder")
+        net = Traced(copy.deepcopy(plain).float()).eval()
+        with warnings.catch_warnings():  # of torch, to which tracing is a thing of the past
+            warnings.simplefilter("ignore")
+            # openvino.convert_model does the same, and reports its use over the network.
+            traced = torch_front.TorchScriptPythonDecoder(net, example_input=(images.float(),))
+        frontend = front.FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(traced))
+        model.reshape([-1, *images.shape[1:]])
+        settings = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[images.dtype],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # where it runs is for Ray and the system to say
+        }
+        self._request: Any = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        self._lock = threading.Lock()  # a request is one caller's
+
+    def features(self, x: Tensor) -> Tensor:
+        """ResNet.features, as float32."""
+        with self._lock:
+            found = self._request.infer([x.float().contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(found[0])

@@ -1,0 +1,24 @@
+"""The endpoint's model without the endpoint: the same limits, crop, network and numbers, for jobs/predict_images.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from serve.inference import upload_checks
+from serve.inference.classifier import Classifier
+from serve.problems import Problem
+from serve.settings import Settings
+
+MAX_PIXELS: int = Settings.model_fields["max_pixels"].default
+
+
+class Offline(Classifier):
+    """A classifier that refuses what the endpoint refuses."""
+
+    def crop(self, data: bytes) -> np.ndarray:
+        """The network's input. ValueError: the endpoint's own sentence."""
+        try:
+            upload_checks.check(data, MAX_PIXELS, self.shorter_side)
+        except Problem as problem:
+            raise ValueError(problem.detail) from None
+        return super().crop(data)

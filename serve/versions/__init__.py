@@ -1,0 +1,1 @@
+"""Which model answers: traffic, canary, loaded models, rollout."""

@@ -1,0 +1,195 @@
+"""Versions that change while a replica serves: taken over, refused, tried as a canary; several models by name."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnet.training.checkpoint import answered, load, save
+from serve.api import application
+from serve.settings import Args
+from serve.versions import traffic
+from serve.versions.served_models import Models
+from serve.versions.traffic import Canary, Comparison, Side, Traffic, Version, judge, together
+from tests.serve.conftest import Client, write_checkpoint
+
+Picture = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Version]:
+    """1 and 2: sound, with stored examples; 3: like 1, with the weights of another; 4: damaged."""
+    root = tmp_path_factory.mktemp("versions")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    for number in (1, 2):
+        plain = load(write_checkpoint(root / f"plain-{number}", "cifar10-resnet8-A", 32, 10, seed=number))
+        plain.examples = answered(plain, images)
+        save(root / f"{number}", plain)
+    shutil.copytree(root / "1", root / "3")
+    shutil.copy(root / "2" / "model.safetensors", root / "3" / "model.safetensors")
+    shutil.copytree(root / "1", root / "4")
+    (root / "4" / "model.safetensors").write_bytes(b"damaged")
+    return {str(n): Version(version=str(n), checkpoint=str(root / str(n))) for n in (1, 2, 3, 4)}
+
+
+@pytest.fixture
+def served(versions: dict[str, Version]) -> Iterator[tuple[Models, Client]]:
+    own = versions["1"]
+    extra = {"other": versions["2"].checkpoint}
+    args = Args(**own.model_dump(), precision="float32", access_log=False, models=extra)
+    models = Models.open(args, None, "test")
+    client = Client(application.build(models, args))
+    yield models, client
+    client.close()
+    models.close()
+
+
+def ask(client: Client, data: bytes) -> tuple[str, list[float]]:
+    answer = client.post("/v1/predict?top_k=10", content=data)
+    assert answer.status_code == 200, answer.text
+    best = sorted(answer.json()["images"][0]["predictions"], key=lambda p: p["id"])
+    return answer.json()["version"], [p["probability"] for p in best]
+
+
+def test_another_version_takes_over_and_back(
+    served: tuple[Models, Client], versions: dict[str, Version], picture: Picture
+):
+    models, client = served
+    first = ask(client, picture(0))
+    models.apply(Traffic(stable=versions["2"]))
+    second = ask(client, picture(0))
+    assert (first[0], second[0]) == ("1", "2")
+    assert np.abs(np.subtract(first[1], second[1])).max() > 0.01
+    assert client.get("/readyz").json()["version"] == "2"
+    models.apply(Traffic(stable=versions["1"]))
+    assert ask(client, picture(0)) == first
+    lines = client.get("/metrics").text.splitlines()
+    served_requests = [line for line in lines if line.startswith("resnet_images_total")]
+    assert sorted(line.rpartition(" ")[2] for line in served_requests) == ["0.0", "1.0", "1.0", "1.0"]
+
+
+@pytest.mark.parametrize(("bad", "reason"), [("3", "3 stored examples differ by up to"), ("4", "is damaged")])
+def test_a_bad_version_is_refused_and_the_old_one_stays(
+    served: tuple[Models, Client], versions: dict[str, Version], picture: Picture, bad: str, reason: str
+):
+    models, client = served
+    first = ask(client, picture(0))
+    models.apply(Traffic(stable=versions[bad]))
+    assert ask(client, picture(0)) == first
+    refused = client.get("/v1/model").json()["refused"]
+    assert refused.startswith(f"version {bad}: ")
+    assert reason in refused
+    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions[bad].model_dump(), percent=50)))
+    assert models.trial is None
+    assert ask(client, picture(0)) == first
+    models.apply(Traffic(stable=versions["2"]))
+    assert client.get("/v1/model").json()["refused"] is None
+
+
+def test_a_replica_that_starts_when_a_bad_version_is_wanted_serves_its_own(versions: dict[str, Version]):
+    args = Args(**versions["1"].model_dump(), precision="float32")
+    models = Models.open(args, Traffic(stable=versions["3"]), "test")
+    assert models.stable.version == "1"
+    assert (models.refused or "").startswith("version 3: ")
+    models.close()
+    with pytest.raises(ValueError, match="is damaged"):
+        Models.open(Args(**versions["4"].model_dump()), None, "test")
+
+
+def test_a_canary_answers_its_share_and_takes_over(
+    served: tuple[Models, Client], versions: dict[str, Version], picture: Picture
+):
+    models, client = served
+    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions["2"].model_dump(), percent=30)))
+    images = [picture(seed) for seed in range(40)]
+    answers = [ask(client, data) for data in images]
+    again = [ask(client, data) for data in images]
+    assert [version for version, _ in again] == [version for version, _ in answers]  # an image keeps its version
+    # Images that are compared with the canary come in between, and a batch of two is rounded otherwise than one alone.
+    assert np.array([found for _, found in again]) == pytest.approx(np.array([found for _, found in answers]), abs=0.02)
+    expected = ["2" if traffic.to_canary(data, 30) else "1" for data in images]
+    assert [version for version, _ in answers] == expected
+    assert set(expected) == {"1", "2"}
+    assert client.get("/v1/model").json()["canary"] == {"version": "2", "percent": 30}
+    trial = models.trial
+    assert trial is not None
+    deadline = time.monotonic() + 20
+    while (found := trial.comparison()).compared < 2 * expected.count("2") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (found.stable.requests, found.canary.requests) == (2 * expected.count("1"), 2 * expected.count("2"))
+    assert found.compared == found.canary.requests
+    assert found.difference > 0
+    models.apply(Traffic(stable=versions["2"]))
+    assert models.trial is None
+    assert models.stable is trial.canary  # it is not loaded a second time
+    assert ask(client, images[0])[0] == "2"
+
+
+def test_what_the_canary_fails_at_the_stable_version_answers(
+    served: tuple[Models, Client], versions: dict[str, Version], picture: Picture
+):
+    models, client = served
+    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions["2"].model_dump(), percent=99)))
+    trial = models.trial
+    assert trial is not None
+    trial.canary.inference._batcher.close()  # whatever comes to it now fails
+    assert {ask(client, picture(seed))[0] for seed in range(5)} == {"1"}
+    assert trial.comparison().canary.errors >= 4
+    assert client.post("/v1/predict", content=b"no image").status_code == 400
+
+
+def test_other_models_and_versions_have_their_own_path(served: tuple[Models, Client], versions: dict[str, Version]):
+    models, client = served
+    pixels = {"name": "pixels", "datatype": "FP32", "shape": [1, 3, 32, 32], "data": [9.0] * 3072}
+    body = {"inputs": [pixels], "outputs": [{"name": "probabilities"}]}
+
+    def infer(path: str) -> tuple[str, list[float]]:
+        answer = client.post(f"/v2/models/{path}/infer", json=body).json()
+        return f"{answer['model_name']}/{answer['model_version']}", answer["outputs"][0]["data"]
+
+    own, other = infer("resnet"), infer("other")
+    assert (own[0], other[0]) == ("resnet/1", "other/1")
+    assert own[1] != other[1]
+    assert client.get("/v2/models/other").json()["name"] == "other"
+    assert client.get("/v2/models/third").json()["detail"] == "model must be resnet or other, got third"
+    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions["2"].model_dump(), percent=1)))
+    assert infer("resnet/versions/2")[1] == other[1]
+    assert infer("resnet/versions/1")[1] == own[1]
+
+
+@given(st.binary(max_size=200), st.floats(0.1, 99.9), st.floats(0.1, 99.9))
+def test_a_larger_share_keeps_what_a_smaller_one_had(data: bytes, one: float, two: float):
+    assert traffic.to_canary(data, min(one, two)) <= traffic.to_canary(data, max(one, two))
+
+
+def test_the_share_is_the_share():
+    hits = sum(traffic.to_canary(i.to_bytes(4, "big"), 10) for i in range(20_000))
+    assert abs(hits / 20_000 - 0.1) < 0.01  # 4.7 standard deviations
+
+
+def sides(requests: int, errors: int, slower: float) -> Comparison:
+    old = Side(version="1", requests=500, errors=0, seconds=(0.01,) * 500)
+    new = Side(version="2", requests=requests, errors=errors, seconds=(0.01 * slower,) * (requests - errors))
+    return Comparison(stable=old, canary=new, compared=50, agreed=40)
+
+
+@pytest.mark.parametrize(
+    ("found", "good", "words"),
+    [
+        (sides(50, 0, 1), None, "undecided, 50 of 100"),
+        (sides(200, 10, 1), False, "5.0 % of its requests fail"),
+        (sides(200, 0, 2), False, "2.0 times as long"),
+        (sides(200, 0, 1.2), True, "good.*80.0 % of 50 images"),
+    ],
+)
+def test_the_verdict(found: Comparison, good: bool | None, words: str):
+    told = judge(found)
+    assert told.good is good
+    assert re.search(words, told.sentence)
+    twice = together([found, found])
+    assert (twice.canary.requests, twice.compared) == (2 * found.canary.requests, 100)
