@@ -38,8 +38,9 @@ import numpy as np
 import psutil
 import torch
 
-from pipelines.cluster import connection
-from pipelines.progress import status as progress_status
+from pipelines import provenance
+from pipelines.cluster import private_ray
+from pipelines.progress import postings
 from pipelines.progress.status import Status
 from pipelines.tracking import mlflow_runs
 from pipelines.training.checkpoint_store import Checkpoints
@@ -114,7 +115,7 @@ class Nodes:
     """A head and one more node on this machine, each with one CPU. The driver runs on the head."""
 
     def __init__(self) -> None:
-        folder = connection.private_folder()
+        folder = private_ray.private_folder()
         os.environ["RAY_TMPDIR"] = folder  # the cluster's address is noted there, not where other programs look for it
         Path(folder, "ray").mkdir()
         import ray
@@ -273,7 +274,7 @@ class Chaos:
 
     def run(self) -> Outcome | None:
         """To the end; None if the run was lost."""
-        progress_status.forget(self.job.name)
+        postings.forget(self.job.name)
         self.job.start()
         self._draw(time.monotonic())
         moved = time.monotonic()
@@ -305,7 +306,7 @@ class Chaos:
 
     def _look(self) -> bool:
         """Take note of a new status; whether there was one."""
-        status = progress_status.look(self.job.name)
+        status = postings.look(self.job.name)
         new = status is not None and (self.last is None or status != self.last)
         if status is not None and new:
             if self.last is None or status.process != self.last.process:  # the first step of a new try
@@ -442,7 +443,7 @@ def main() -> None:
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": mlflow_runs.git_commit()}
+    about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
     about |= {"hardware": describe(), "seed": words.seed}
 
     def keep(result: dict[str, Any]) -> None:

@@ -28,11 +28,11 @@ import psutil
 
 from benchmarks.chaos import Nodes
 from benchmarks.single import commit
-from pipelines.progress import status as progress_status
+from pipelines.progress import postings
 from pipelines.training.run_folder import Outcome
 from resnet.host import hardware
 from resnet.training.checkpoint import load
-from resnet.training.optimizer import lr_at
+from resnet.training.lr_schedule import lr_at
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "cifar10-resnet8-A.s0"
@@ -76,7 +76,7 @@ def start(storage: str, epochs: int) -> subprocess.Popen[str]:
     words = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--storage", storage]
     words += ["--recipe.epochs", str(epochs), "--scaling.workers", "1:2", "--scaling.cpus-per-worker", "0.6"]
     words += ["--scaling.threads", "1", "--no-promote", "--checkpoints.every-steps", "16"]
-    progress_status.forget(RUN)
+    postings.forget(RUN)
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
@@ -113,7 +113,7 @@ def tell(text: str) -> None:
 
 def step() -> int:
     """The last step that was posted."""
-    status = progress_status.look(RUN)
+    status = postings.look(RUN)
     return 0 if status is None else status.step
 
 
@@ -127,7 +127,7 @@ def until(condition: Callable[[], bool], job: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if job.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the job did not get there; its status is {progress_status.look(RUN)}")
+            raise SystemExit(f"the job did not get there; its status is {postings.look(RUN)}")
         time.sleep(0.1)
 
 

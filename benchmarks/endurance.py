@@ -36,7 +36,7 @@ from pipelines.cluster import connection
 from resnet.host.hardware import describe
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, Progress, save
 from serve.haproxy import environment
 from serve.inference.offline_classifier import Offline

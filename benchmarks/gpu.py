@@ -38,8 +38,9 @@ from pipelines.stream.example_order import Order
 from resnet import build
 from resnet.host import hardware
 from resnet.networks import cost
-from resnet.recipes.recipe import recipe
-from resnet.training.optimizer import lr_at, optimizer
+from resnet.recipes.named import recipe
+from resnet.training.lr_schedule import lr_at
+from resnet.training.optimizer import optimizer
 from resnet.training.step import Normalize, compile_blocks, scaler, to_device, train_step
 
 

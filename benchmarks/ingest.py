@@ -36,7 +36,7 @@ from typing import Any
 
 import ingest_peers as peers
 
-from pipelines.progress.status import say
+from pipelines.progress.console import say
 from resnet.host import glibc_allocator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,10 +151,10 @@ def stretched(uri: str, times: int) -> tuple[Any, Any]:
 
 def run_ours(uri: str, cores: int, batches: int, decode: Any) -> dict[str, float]:
     """Our stream through Ray Data, one consumer: a whole epoch to warm up, then so many batches of the next."""
-    from pipelines.cluster import connection, free_cpus
+    from pipelines.cluster import free_cpus, private_ray
     from pipelines.stream import streamed
 
-    context = connection.start_private(num_cpus=cores, object_store_memory=2**30)
+    context = private_ray.start_private(num_cpus=cores, object_store_memory=2**30)
     address, store = context.address_info["gcs_address"], [0.0]
 
     def epoch(number: int, times: int) -> Generator[Any]:
@@ -417,7 +417,7 @@ def fidelity(data: Path, images: Path) -> dict[str, float]:
     import numpy as np
     from PIL import Image
 
-    from resnet.images import jpeg_region
+    from resnet.images import jpeg_header, jpeg_region
     from resnet.images.crops import draw_resized_crop, random_resized_crop
     from resnet.images.decode import decode
 
@@ -435,7 +435,7 @@ def fidelity(data: Path, images: Path) -> dict[str, float]:
         found["originals"].append(np.abs(ours - wanted).mean())
         for name in ("256", "320"):
             file = data / f"folders-{name}" / "files" / path.parent.name / f"train_{path.stem}_0.JPEG"
-            header = jpeg_region.read_header(file.read_bytes()) if file.exists() else None
+            header = jpeg_header.read_header(file.read_bytes()) if file.exists() else None
             if header is None:
                 continue
             y, x = header.height / height, header.width / width
@@ -488,7 +488,7 @@ def main() -> int:
     say(table(rows))
     for name, why in missing.items():
         say(f"{name}: null, {why}")
-    from pipelines.tracking.mlflow_runs import git_commit
+    from pipelines.provenance import git_commit
     from resnet.host.hardware import describe
 
     starts = [run["next_epoch_s"] for (name, _), runs in results.items() if name == "ours-originals" for run in runs]

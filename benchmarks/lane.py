@@ -39,7 +39,7 @@ from resnet.training.checkpoint_tensors import restore_state, state_tensors
 from resnet.training.conditions import Conditions, conditions
 from resnet.training.finite_loss import require_finite
 from resnet.training.gradient_norms import LayerNorms, is_watched, layer_norms
-from resnet.training.optimizer import EpochErrors, lr_at
+from resnet.training.lr_schedule import EpochErrors, lr_at
 from resnet.training.step import eval_step
 from resnet.training.weight_average import copy_into
 

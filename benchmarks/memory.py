@@ -80,13 +80,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for stream-memory.json and .png")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    from pipelines.cluster import connection
+    from pipelines.cluster import private_ray
 
     # Once: Ray reads the token of a cluster once in a process.
-    address = connection.start_private(num_cpus=2, object_store_memory=2**30).address_info["gcs_address"]
+    address = private_ray.start_private(num_cpus=2, object_store_memory=2**30).address_info["gcs_address"]
     found = {decode: epochs(str(options.data / "256"), options.epochs, decode, address) for decode in options.decode}
     figure(found, options.out / "stream-memory.png")
-    from pipelines.tracking.mlflow_runs import git_commit
+    from pipelines.provenance import git_commit
     from resnet.host.hardware import describe
 
     half = {name: [row["pss_mib"] for row in rows][len(rows) // 2 :] for name, rows in found.items()}

@@ -26,7 +26,9 @@ from typing import Any
 
 import psutil
 
-from pipelines.cluster import connection
+from pipelines import provenance
+from pipelines.cluster import private_ray
+from pipelines.progress import postings
 from pipelines.progress import status as progress_status
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_folder import Outcome
@@ -78,7 +80,7 @@ def watched(job: subprocess.Popen[str], server: Server) -> list[progress_status.
     away = back = False
     while job.poll() is None:
         time.sleep(0.1)
-        status = progress_status.look(RUN)
+        status = postings.look(RUN)
         if status is None or (seen and status.step == seen[-1].step):
             continue
         seen.append(status)
@@ -125,7 +127,7 @@ def measure(folder: Path, epochs: int) -> dict[str, Any]:
     """One training with an outage."""
     server = Server(folder)
     os.environ["MLFLOW_TRACKING_URI"] = server.uri
-    context = connection.start_private(object_store_memory=2**28)
+    context = private_ray.start_private(object_store_memory=2**28)
     environment = {**os.environ, "RAY_ADDRESS": context.address_info["gcs_address"]}
     words = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--no-promote"]
     words += ["--recipe.epochs", str(epochs), "--scaling.workers", "2", "--storage", str(folder / "runs")]
@@ -157,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="outage-", ignore_cleanup_errors=True) as folder:
         os.environ["RESNET_HOME"] = folder
         result = measure(Path(folder), words.epochs)
-    about = {"command": f"benchmarks/outage.py {' '.join(sys.argv[1:])}", "commit": mlflow_runs.git_commit()}
+    about = {"command": f"benchmarks/outage.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
     result = about | {"hardware": describe()} | result
     if words.out:
         Path(words.out).write_text(json.dumps(result, indent=1) + "\n")

@@ -33,9 +33,11 @@ from pipelines.progress.status import clock
 from pipelines.stream.example_order import evaluation_slice
 from resnet import build
 from resnet.paper.result_rows import CurveRow, DataSet, ResultRow, write_results
-from resnet.recipes.recipe import Recipe, recipe
+from resnet.recipes.named import recipe
+from resnet.recipes.recipe import Recipe
 from resnet.training.conditions import conditions
-from resnet.training.optimizer import lr_at, optimizer
+from resnet.training.lr_schedule import lr_at
+from resnet.training.optimizer import optimizer
 from resnet.training.step import Normalize, eval_step, native_precision, to_device, train_step
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, in [0, 255]

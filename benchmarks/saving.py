@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.tracking import mlflow_runs
+from pipelines import provenance
 from pipelines.training.checkpoint_store import Checkpoints, Writer
 from pipelines.training.learner import copied
 from resnet import build
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--uri", help="a bucket to write to, too")
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()
-    about = {"command": f"benchmarks/saving.py {' '.join(sys.argv[1:])}", "commit": mlflow_runs.git_commit()}
+    about = {"command": f"benchmarks/saving.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
     result = about | {"hardware": describe(), "network": words.network}
     with tempfile.TemporaryDirectory(prefix="saving-") as folder:
         result["folder"] = measure(words.network, str(Path(folder) / "run"), words.repeats)

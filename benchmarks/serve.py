@@ -54,7 +54,7 @@ def write_checkpoint(network: str, folder: Path) -> Path:
 
     from resnet.image_class import ImageClass
     from resnet.networks.resnet import build
-    from resnet.recipes.recipe import recipe
+    from resnet.recipes.named import recipe
     from resnet.training.checkpoint import Checkpoint, Progress, save
 
     torch.manual_seed(0)

@@ -31,7 +31,8 @@ from benchmarks.resident import Resident
 from benchmarks.stepper import Options
 from resnet.host import hardware
 from resnet.paper.result_rows import DataSet, ResultRow, write_results
-from resnet.recipes.recipe import Recipe, recipe
+from resnet.recipes.named import recipe
+from resnet.recipes.recipe import Recipe
 from resnet.training.finite_loss import NotFinite
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,9 +23,9 @@ from typing import Any
 
 import psutil
 
-from pipelines.cluster import connection
-from pipelines.progress import status as progress_status
-from pipelines.tracking import mlflow_runs
+from pipelines import provenance
+from pipelines.cluster import private_ray, ray_internals
+from pipelines.progress import postings
 from resnet.host.hardware import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,14 +58,14 @@ def births(root: psutil.Process, since: float) -> dict[str, float]:
 
 def once(storage: Path) -> dict[str, float]:
     """Seconds of each phase, and of all."""
-    progress_status.forget(RUN)
+    postings.forget(RUN)
     root, seen = psutil.Process(), {}
     words = ["-m", "pipelines.cluster", "--", "python", JOB, "--scaling.workers", "2", "--no-promote"]
     began = time.time()
     with open(storage.with_suffix(".log"), "w") as log:
         words = [sys.executable, *words, "--storage", str(storage)]
         job = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    while (status := progress_status.look(RUN)) is None:
+    while (status := postings.look(RUN)) is None:
         assert job.poll() is None, f"the job ended: {Path(log.name).read_text()[-2000:]}"
         assert time.time() < began + PATIENCE, f"no step: {Path(log.name).read_text()[-2000:]}"
         if len(seen) < len(PHASES):
@@ -102,17 +102,17 @@ def main() -> None:
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="startup-", ignore_cleanup_errors=True) as folder:
         os.environ["RESNET_HOME"] = folder
-        context = connection.start_private(
+        context = private_ray.start_private(
             include_dashboard=True, dashboard_host="127.0.0.1", object_store_memory=2**29
         )
         os.environ["RAY_ADDRESS"] = os.environ["DASHBOARD"] = f"http://{context.address_info['webui_url']}"
-        connection.await_agent(context.address_info["node_id"])
+        ray_internals.await_agent(context.address_info["node_id"])
         each: list[dict[str, float]] = []
         for number in range(words.repeats):
             each.append(once(Path(folder) / f"run-{number}"))
             print({name: round(seconds, 1) for name, seconds in each[-1].items()}, file=sys.stderr, flush=True)
     result: dict[str, Any] = {name: round(statistics.median(row[name] for row in each), 2) for name in each[0]}
-    result |= {"command": f"benchmarks/startup.py {' '.join(sys.argv[1:])}", "commit": mlflow_runs.git_commit()}
+    result |= {"command": f"benchmarks/startup.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
     result |= {"hardware": describe(), "each": each}
     if words.out:
         Path(words.out).write_text(json.dumps(result, indent=1) + "\n")

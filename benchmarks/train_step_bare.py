@@ -26,7 +26,7 @@ def _rows(run: Run) -> tuple[list[bytes], np.ndarray, int]:
     from pyarrow import parquet
 
     from pipelines.shards.manifest import read_manifest
-    from pipelines.training.fit import shards
+    from pipelines.training.run_data import shards
 
     uri = shards(run)
     manifest = read_manifest(uri)

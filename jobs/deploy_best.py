@@ -16,8 +16,8 @@ from typing import Any
 from pipelines import command_line
 from pipelines.cluster import connection
 from pipelines.models import canary
+from serve.deploy_settings import Deploy
 from serve.haproxy import environment
-from serve.settings import Deploy
 
 
 def job(argv: list[str]) -> dict[str, Any]:
@@ -31,10 +31,10 @@ def job(argv: list[str]) -> dict[str, Any]:
         asked.require_free_port()
         environment.prepare(asked.proxy, asked.max_waiting, asked.timeout)
     connection.connect()
-    from serve import app  # reads the settings above when it is imported
+    from serve.deployment import follow_once, follower, present  # reads the settings above when it is imported
 
-    follower = app.follower(asked, canary.traffic, canary.note_verdict)
-    return app.follow_once(follower, steered) if steered else app.present(asked, args, traffic, follower, private)
+    following = follower(asked, canary.traffic, canary.note_verdict)
+    return follow_once(following, steered) if steered else present(asked, args, traffic, following, private)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
     jobs/train_imagenet.py imagenet-resnet18 --data.path OUT --recipe.epochs 1 --recipe.images.size 128
     jobs/train_imagenet.py cifar10-plain56 --data.path CIFAR --recipe.optim.lr 0.05 --name low-lr --model-name plain
 
-RECIPE is <network>[@<variant>]; `python -m resnet.networks.cost` lists the networks. Every field below can be
+RECIPE is <network>[@<variant>]; `python -m resnet.paper` lists the networks. Every field below can be
 overridden. The same command again goes on where the run stopped. Lengths of --recipe.images are in pixels;
 --recipe.images.size is the side of the square that the network sees.
 """
@@ -15,9 +15,8 @@ import re
 import sys
 
 from pipelines import command_line
-from pipelines.reports import report
 from pipelines.run import Run, standard
-from pipelines.training import fit, run_folder
+from pipelines.training import fit, run_folder, run_summary
 
 
 def job(argv: list[str]) -> run_folder.Outcome:
@@ -30,7 +29,7 @@ def job(argv: list[str]) -> run_folder.Outcome:
     words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in argv[len(named) :]]
     run = command_line.parse(Run, start, words, __doc__)
     outcome = fit.fit(run)
-    print(report.table(outcome), file=sys.stderr)
+    print(run_summary.table(outcome), file=sys.stderr)
     return outcome
 
 

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from resnet.recipes.recipe import Recipe, recipe
-from resnet.recipes.settings import Frozen, Schedule
+from resnet.frozen import Frozen
+from resnet.recipes.named import recipe
+from resnet.recipes.recipe import Recipe
+from resnet.recipes.settings import Schedule
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # of a run or a registered model: a folder, a part of a URI, MLflow's
 OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older fields of Scaling

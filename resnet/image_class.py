@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 
 class ImageClass(Frozen):

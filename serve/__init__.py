@@ -1,5 +1,5 @@
 """The endpoint: a checkpoint as batched inference behind HTTP.
 
-serve/inference/classifier.py answers images, serve/inference/batching.py fills its batches, serve/api/application.py is
-the HTTP interface as a FastAPI application, app.py runs it on Ray Serve; only that file imports ray.
+inference/ computes an image's classes, versions/ chooses the model that does, api/ is the HTTP interface as a FastAPI
+application, app.py runs it on Ray Serve, deployment.py brings it to a cluster, haproxy/ is what stands before it.
 """

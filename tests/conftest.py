@@ -36,13 +36,13 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One private Ray with four pretended CPUs and a dashboard, for all tests that need one. Gives Ray's context."""
     import ray
 
-    from pipelines.cluster import connection
+    from pipelines.cluster import private_ray
     from serve.haproxy import environment
 
     before = os.environ.copy()
     os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
     environment.prepare()
-    context = connection.start_private(
+    context = private_ray.start_private(
         num_cpus=4,
         include_dashboard=True,
         dashboard_host="127.0.0.1",

@@ -65,6 +65,7 @@ def test_only_the_application_and_its_rollout_import_ray_serve() -> None:
     assert {path for path in importers("ray.serve") if path.startswith("serve/")} <= {
         "serve/app.py",
         "serve/versions/rollout.py",
+        "serve/deployment.py",
     }
     assert "pipelines" not in packages_of(importers("ray.serve"))
 

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from resnet.images import crops, jpeg_region
+from resnet.images import crops, jpeg_region, native_library
 from resnet.images.checks import image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import CorruptImage
 from resnet.images.decode import decode, grey_levels, size_of
@@ -313,7 +313,7 @@ def work(address: str, seed: int, options: argparse.Namespace) -> None:
     files = seeds(options.images, options.most, np.random.default_rng(seed))
     todo = ways(options.asan)
     if options.asan:
-        jpeg_region.FLAGS["libjpeg"] = (("-DREGION", *SANITIZE), ("-lm", "-ljpeg"))
+        native_library.FLAGS["libjpeg"] = (("-DREGION", *SANITIZE), ("-lm", "-ljpeg"))
     else:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     for data in files[:60]:  # compile, import: not on a case's time
@@ -508,7 +508,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         found = fuzz(options, Path(folder))
-    from pipelines.tracking.mlflow_runs import git_commit
+    from pipelines.provenance import git_commit
     from resnet.host.hardware import describe
 
     places = {str(options.images), str(options.out)}

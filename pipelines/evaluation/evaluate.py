@@ -17,10 +17,11 @@ from pipelines.models.by_name import label_map, open_checkpoint, open_models, ou
 from pipelines.models.weight_files import is_weights
 from pipelines.run import Run
 from pipelines.shards.row_groups import open_split
+from resnet.evaluation.error_summary import Response
 from resnet.evaluation.views import MIRRORED, SCALES, SHORTER_SIDE, SQUARE, ViewProtocol, default_protocol
-from resnet.paper.result_rows import Response
+from resnet.frozen import Frozen
 from resnet.recipes.recipe import Precision
-from resnet.recipes.settings import Frozen, Images
+from resnet.recipes.settings import Images
 
 
 class Shards(Frozen):
@@ -124,7 +125,7 @@ def _preprocessing(images: Images, protocol: ViewProtocol) -> str:
 
 def trained_on(name: str) -> str:
     """The shards that a checkpoint was trained on. ValueError: the model does not say."""
-    from pipelines.training.fit import shards
+    from pipelines.training.run_data import shards
 
     if is_weights(name):
         raise ValueError(f"data.path must be given: {name} does not say what it was trained on")
@@ -158,7 +159,7 @@ def _kept(asked: Evaluation, details: Details, scored: Scored) -> Details:
         outcome.write_predictions(asked.predictions, details, scored)
         gained["predictions"] = asked.predictions
     if asked.results is not None:
-        from pipelines.reports.collected_rows import add_evaluation
+        from pipelines.evaluation.outcome import add_evaluation
 
         checkpoint = details.outcome.checkpoints[0]
         gained["result"] = str(add_evaluation(asked.results, checkpoint, details.outcome, details.responses))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pipelines.reports.collected_rows import row_of
 from pipelines.storage import filesystem
-from resnet.evaluation.error_summary import Summary
+from resnet.evaluation.error_summary import Response, Summary
 from resnet.evaluation.views import ViewProtocol
-from resnet.paper.result_rows import Response
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
+from resnet.paper.result_rows import Evaluated, read_results, write_results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,3 +125,29 @@ def table(details: Details, worst: int = 10) -> str:
         mean = sum(stds) / len(stds)
         lines += ["", f"responses of {len(stds)} layers: std {min(stds):.3f} to {max(stds):.3f}, mean {mean:.3f}"]
     return "\n".join(["", *lines])
+
+
+def add_evaluation(results: str, checkpoint: str, outcome: Outcome, responses: Sequence[Response]) -> Path:
+    """Put the errors of a protocol, and responses, into the row of the training that wrote a checkpoint; its file.
+
+    The row is made if the folder has none yet. ValueError: the checkpoint is not a finished training's last.
+    """
+    run, _, step = checkpoint.rstrip("/").rpartition("/")
+    row = row_of(run)
+    if step != f"step-{row.steps:08d}":
+        raise ValueError(f"results takes the last checkpoint of a training, step-{row.steps:08d}, got {checkpoint}")
+    present = read_results(results) if Path(results).is_dir() else ()
+    row = next((old for old in present if old.file_name == row.file_name), row)
+    new = Evaluated(
+        protocol=outcome.protocol,
+        top1_error=outcome.top1_error,
+        top5_error=outcome.top5_error,
+        examples=outcome.examples,
+        precision=outcome.precision,
+        mirror=outcome.mirror,
+    )
+    kept = [old for old in row.evaluations if (old.protocol, old.mirror) != (new.protocol, new.mirror)]
+    gained: dict[str, Any] = {"evaluations": (*kept, new)}
+    if responses:
+        gained["responses"] = tuple(responses)
+    return write_results(results, [row.model_copy(update=gained)])[0]

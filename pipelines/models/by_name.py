@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -12,20 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.models.weight_files import SUFFIXES, is_weights, read_weights
+from pipelines.models.pretrained_weights import WEIGHTS, _model_of, open_weights
+from pipelines.models.weight_files import is_weights, read_weights
 from pipelines.run import home
-from pipelines.shards import imagenet_classes
 from pipelines.storage import Folder
-from pipelines.tracking import mlflow_runs
+from pipelines.tracking import model_registry
 from resnet.image_class import ImageClass
 
 if TYPE_CHECKING:
-    from pipelines.models.preprocessing import Preprocessing
-    from pipelines.models.weight_files import WeightFile
     from resnet.evaluation.scorer import Model
     from resnet.training.checkpoint import Checkpoint
-
-WEIGHTS = SUFFIXES  # of files of weights
 
 
 def open_models(names: Sequence[str], network: str | None = None, preprocess: str | None = None) -> list[Model]:
@@ -63,7 +58,7 @@ def place(name: str) -> str:
         raise ValueError(
             f"model must be a checkpoint, a file of weights, or a name such as resnet@champion, got {name}"
         )
-    return mlflow_runs.resolve(name)[0]
+    return model_registry.resolve(name)[0]
 
 
 def checkpoint_of(name: str, network: str | None = None, preprocess: str | None = None) -> tuple[str, str]:
@@ -76,7 +71,7 @@ def checkpoint_of(name: str, network: str | None = None, preprocess: str | None 
         read_checkpoint(name)  # to say now what is wrong with it
         return (name if "://" in name else str(Path(name).resolve())), "unregistered"
     place(name)  # the sentence on names
-    return mlflow_runs.resolve(name)
+    return model_registry.resolve(name)
 
 
 def _as_checkpoint(path: str, network: str | None, preprocess: str | None) -> tuple[str, str]:
@@ -84,7 +79,7 @@ def _as_checkpoint(path: str, network: str | None, preprocess: str | None) -> tu
 
     What weights want of their images is part of the checkpoint, and of the folder's name.
     """
-    from resnet.recipes.recipe import recipe
+    from resnet.recipes.named import recipe
     from resnet.training.checkpoint import Checkpoint, Progress, save
 
     file = read_weights(path)
@@ -158,38 +153,6 @@ def keep_examples(where: str, shards: str, count: int = 8) -> None:
     crops = np.stack([center(data, seen) for data in split.read(0, ("image",))["image"][:count]])
     with Folder(where).writing(EXAMPLES) as stream:
         stream.write(save(answered(checkpoint, crops)))
-
-
-def open_weights(path: str, network: str | None, preprocess: str | None = None) -> Model:
-    """Weights of torchvision, timm or Hugging Face, and of what trains such networks, with the preprocessing that they
-    want, which is told on standard error. network, preprocess: where they do not say."""
-    return _model_of(path, read_weights(path), network, preprocess)[0]
-
-
-def _model_of(path: str, file: WeightFile, network: str | None, preprocess: str | None) -> tuple[Model, Preprocessing]:
-    """The model of weights that were read. ValueError: they do not fit."""
-    import torch
-
-    from pipelines.models.preprocessing import class_names, preprocessing_of, settle_network
-    from resnet.evaluation.scorer import Model
-    from resnet.networks.weight_keys import torchvision_weights
-
-    network = settle_network(network, file, path)
-    try:
-        weights = torchvision_weights(file.content)
-    except ValueError as error:
-        raise ValueError(f"{path} holds no weights of a residual network: {error}") from None
-    how = preprocessing_of(file, preprocess)
-    mean, std = (torch.tensor(values).reshape(3, 1, 1) * 255 for values in (how.mean, how.std))
-    outputs = weights["fc.weight"].shape[0]
-    names = imagenet_classes.names() if outputs == 1000 else {}
-    if not names and (own := class_names(file, outputs)) is not None:
-        names = {name: name for name in own}
-    classes = tuple(ImageClass(id=i, wnid=wnid, name=name) for i, (wnid, name) in enumerate(names.items())) or None
-    model = Model(path, network, weights, mean, std, how.images, classes)
-    model.build()  # now, and not on a worker, is the time to find that they do not fit
-    print(f"{path.partition('?')[0]}: {network}, images {how.told}", file=sys.stderr)
-    return model, how
 
 
 def label_map(model: Model, classes: Sequence[ImageClass]) -> list[int]:

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.models import by_name, weight_files
-from pipelines.tracking import mlflow_runs
+from pipelines.models import by_name, pretrained_weights, weight_files
+from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.tracking.mlflow_store import reason
 
 CANARY = "canary"
@@ -34,22 +34,22 @@ def traffic(
         return {"stable": {"version": version, "checkpoint": place}, "canary": None}
     for option, value in asked.items():
         if value is not None:
-            raise ValueError(f"{option} is for checkpoint, a file of weights ({', '.join(by_name.WEIGHTS)})")
+            raise ValueError(f"{option} is for checkpoint, a file of weights ({', '.join(pretrained_weights.WEIGHTS)})")
     with told(model):
         return _registered(model)
 
 
 def _registered(model: str) -> dict[str, Any]:
     """traffic() of a registered model."""
-    source, version = mlflow_runs.resolve(model)
+    source, version = model_registry.resolve(model)
     stable = {"version": version, "checkpoint": source}
     api = mlflow_runs.client()
-    found = mlflow_runs.by_alias(api, _name(model), CANARY) if follows(model) else None
+    found = model_registry.by_alias(api, _name(model), CANARY) if follows(model) else None
     if found is None or str(found.version) == version:
         return {"stable": stable, "canary": None}
     if PERCENT not in found.tags:
         raise ValueError(f"version {found.version}, alias {CANARY}, must have tag {PERCENT}; --canary sets both")
-    place, percent = mlflow_runs.place_of(api, found), float(found.tags[PERCENT])
+    place, percent = model_registry.place_of(api, found), float(found.tags[PERCENT])
     return {"stable": stable, "canary": {"version": str(found.version), "checkpoint": place, "percent": percent}}
 
 
@@ -88,8 +88,8 @@ def begin_canary(model: str, canary: str) -> str:
     version, share = parse_canary(canary)
     if not follows(model):
         raise ValueError(f"model must name an alias to have a canary, such as resnet@champion, got {model}")
-    mlflow_runs.resolve(f"{_name(model)}/{version}")
-    if mlflow_runs.resolve(model)[1] == version:
+    model_registry.resolve(f"{_name(model)}/{version}")
+    if model_registry.resolve(model)[1] == version:
         raise ValueError(f"canary must be another version than {model}, got {version}")
     api = mlflow_runs.client()
     api.set_model_version_tag(_name(model), version, PERCENT, f"{share:g}")
@@ -108,11 +108,11 @@ def parse_canary(text: str) -> tuple[str, float]:
 def end_canary(model: str, promote: bool) -> str:
     """End the canary: as the version of the alias, or without a trace but its verdict. A sentence."""
     api, name = mlflow_runs.client(), _name(model)
-    found = mlflow_runs.by_alias(api, name, CANARY) if follows(model) else None
+    found = model_registry.by_alias(api, name, CANARY) if follows(model) else None
     if found is None:
         raise ValueError(f"{model} must have a canary to {'promote' if promote else 'roll back'}, it has none")
     if promote:
-        api.set_registered_model_alias(name, model.partition("@")[2] or mlflow_runs.CHAMPION, found.version)
+        api.set_registered_model_alias(name, model.partition("@")[2] or model_registry.CHAMPION, found.version)
     api.delete_registered_model_alias(name, CANARY)
     verdict = found.tags.get(VERDICT, "no verdict yet")
     what = f"is {model} now" if promote else "is no canary any more"

@@ -14,8 +14,9 @@ from typing import Annotated, Any, get_args
 from pydantic import Field
 
 from pipelines.models.weight_files import WeightFile
+from resnet.frozen import Frozen
 from resnet.networks import architectures
-from resnet.recipes.settings import Frozen, Images, Interpolation
+from resnet.recipes.settings import Images, Interpolation
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's ImageClassification preset
 DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}  # Table 1's bottlenecks and 18

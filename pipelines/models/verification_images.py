@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from pipelines.shards.manifest import MANIFEST
 from pipelines.storage import Folder
+from resnet.frozen import Frozen
 from resnet.images.checks import image_kinds
-from resnet.recipes.settings import Frozen
 
 SUFFIXES = tuple(f".{suffix}" for suffix in image_kinds.SUFFIXES)
 
@@ -76,7 +76,7 @@ def _of_shards(uri: str, count: int) -> list[bytes]:
 
 
 def _digits(count: int) -> list[bytes]:
-    from pipelines.preparation.formats.cifar import digits, read_digits
+    from pipelines.preparation.formats.digits import digits, read_digits
 
     listing = digits()
     rows = listing.splits["val"]

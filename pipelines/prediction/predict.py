@@ -19,7 +19,7 @@ from pipelines.prediction.prediction_worker import Part, Prediction, Predictor, 
 from pipelines.progress.status import LINE, clock
 from pipelines.shards.manifest import MANIFEST, read_manifest
 from pipelines.storage import NOT_IMAGES, Folder
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 PLAN = "_plan.json"  # readers of Parquet folders pass over names that begin with _
 

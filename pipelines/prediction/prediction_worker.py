@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from pipelines.storage import Folder
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 if TYPE_CHECKING:
     import numpy as np

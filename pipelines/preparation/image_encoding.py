@@ -16,7 +16,7 @@ from resnet.images.checks import image_headers, image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, TooLarge
 from resnet.images.decode import decode_noting, decode_reduced, open_by_pillow
 from resnet.images.grey_range import GreyRange
-from resnet.images.jpeg_region import read_header
+from resnet.images.jpeg_header import read_header
 
 JPEG_MODES = {1: "L", 3: "RGB"}  # by components
 LONGEST = 65_500  # side that libjpeg encodes

@@ -10,7 +10,7 @@ from pipelines.preparation.sources import Source
 from pipelines.preparation.splits.drawn_splits import Drawing, Share
 from pipelines.preparation.splits.groups import GroupBy
 from pipelines.shards.manifest import Encoding
-from resnet.recipes.settings import Frozen, sentence
+from resnet.frozen import Frozen, sentence
 
 QUALITY = 90
 

@@ -24,8 +24,7 @@ from pipelines.preparation.shard_writer import Finished, Work, problem_of, write
 from pipelines.preparation.sources import Source, list_source
 from pipelines.preparation.splits import duplicates
 from pipelines.preparation.splits.drawn_splits import Drawing
-from pipelines.progress.console import meter
-from pipelines.progress.status import say
+from pipelines.progress.console import meter, say
 from pipelines.shards.manifest import ALL_SPLITS, Encoding, Manifest, Origin, read_manifest
 from pipelines.storage import READERS, Folder
 

@@ -17,7 +17,7 @@ from pipelines.preparation.sources import read_images
 from pipelines.preparation.splits import duplicates
 from pipelines.shards.manifest import LEDGER, Encoding, Rejected, Shard, Split, Unusual
 from pipelines.storage import Folder
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 SCHEMA = pa.schema(
     [

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+from pipelines.progress.postings import forget, look
+from pipelines.progress.status import Status
 
 LINE = 3.0  # seconds between two lines where stderr is no terminal
+POLL = 0.5  # seconds between two looks
 
 
 class Meter:
@@ -64,3 +70,58 @@ def meter(what: str, total: int, done: int = 0) -> Iterator[Meter]:
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         counter._bar, counter._task = bar, bar.add_task(what, total=total, completed=done, rate=0.0)
         yield counter
+
+
+def say(text: str) -> None:
+    """A line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Watch:
+    """Within `with`: shows the status of a run on stderr, and hands each new one to `seen`.
+
+    One line is rewritten in place on a terminal; elsewhere lines are printed now and then.
+    """
+
+    def __init__(self, run: str, seen: Callable[[Status], None], *, show: bool = True) -> None:
+        self.run, self.seen, self.show = run, seen, show
+        self.in_place = sys.stderr.isatty()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
+        self._printed, self._step = 0.0, -1
+        self._trouble: str | None = None
+
+    def __enter__(self) -> Self:
+        forget(self.run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._end.set()
+        self._thread.join()
+        if self.show and self.in_place:
+            print(file=sys.stderr)
+
+    def _follow(self) -> None:
+        while not self._end.wait(POLL):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        if (status := look(self.run)) is None:
+            return
+        self.seen(status)
+        self._tell(status)
+        due = status.step == status.total or self.in_place or time.monotonic() - self._printed > LINE
+        if self.show and status.step != self._step and due:
+            print(status.line(), file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
+            self._printed, self._step = time.monotonic(), status.step
+
+    def _tell(self, status: Status) -> None:
+        """Say once when checkpoints cannot be written, and when they can be again."""
+        before, self._trouble = self._trouble, status.trouble
+        if status.trouble == before or not self.show:
+            return
+        text = status.trouble or f"checkpoints are written again: {status.saved}"
+        last = f"; the last good one is {status.saved or 'none yet'}, the training goes on" if status.trouble else ""
+        print(f"{status.run}: {text}{last}", file=sys.stderr, flush=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pipelines.progress.status import Status, clock, forget, look
+from pipelines.progress.postings import forget, look
+from pipelines.progress.status import Status, clock
 
 if TYPE_CHECKING:
     from rich.table import Table

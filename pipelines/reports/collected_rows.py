@@ -15,12 +15,12 @@ from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_folder import FINAL_TEST
 from resnet.evaluation.views import default_protocol
-from resnet.paper.result_rows import CurveRow, DataSet, Evaluated, Response, ResultRow, read_results, write_results
+from resnet.frozen import Frozen
+from resnet.paper.result_rows import CurveRow, DataSet, ResultRow, read_results
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.settings import Frozen
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.outcome import Outcome
+    pass
 
 ONE_DATA_SET = {"cifar10", "cifar100", "digits"}  # kinds of sources with one content; others are called by their folder
 UNKNOWN = "unknown"
@@ -171,29 +171,3 @@ def _json(folder: Folder, name: str) -> dict[str, Any] | None:
         return json.loads(folder.read(name))
     except FileNotFoundError:
         return None
-
-
-def add_evaluation(results: str, checkpoint: str, outcome: Outcome, responses: Sequence[Response]) -> Path:
-    """Put the errors of a protocol, and responses, into the row of the training that wrote a checkpoint; its file.
-
-    The row is made if the folder has none yet. ValueError: the checkpoint is not a finished training's last.
-    """
-    run, _, step = checkpoint.rstrip("/").rpartition("/")
-    row = row_of(run)
-    if step != f"step-{row.steps:08d}":
-        raise ValueError(f"results takes the last checkpoint of a training, step-{row.steps:08d}, got {checkpoint}")
-    present = read_results(results) if Path(results).is_dir() else ()
-    row = next((old for old in present if old.file_name == row.file_name), row)
-    new = Evaluated(
-        protocol=outcome.protocol,
-        top1_error=outcome.top1_error,
-        top5_error=outcome.top5_error,
-        examples=outcome.examples,
-        precision=outcome.precision,
-        mirror=outcome.mirror,
-    )
-    kept = [old for old in row.evaluations if (old.protocol, old.mirror) != (new.protocol, new.mirror)]
-    gained: dict[str, Any] = {"evaluations": (*kept, new)}
-    if responses:
-        gained["responses"] = tuple(responses)
-    return write_results(results, [row.model_copy(update=gained)])[0]

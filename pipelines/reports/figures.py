@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from resnet.evaluation.error_summary import Summary
-    from resnet.paper.result_rows import CurveRow, Response
+    from resnet.evaluation.error_summary import Response, Summary
+    from resnet.paper.result_rows import CurveRow
 
 INK, GRID = "#1a1a1b", "#c8c8c9"  # no other thing in a figure has these colours: the page replaces them
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

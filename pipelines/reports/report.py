@@ -16,8 +16,7 @@ from resnet.paper import published
 from resnet.paper.result_rows import CurveRow, ResultRow
 
 if TYPE_CHECKING:
-    from pipelines.training.run_folder import Outcome
-    from resnet.training.checkpoint import EpochRow
+    pass
 
 TABLES = {
     "imagenet": {
@@ -55,47 +54,6 @@ OTHERS = (
     "These trainings differ from the paper's in their schedule or their data. Each setting is compared within itself "
     "only: its figures say nothing of the paper's figures, and its verdicts hold for it alone."
 )
-
-
-def curves(name: str, rows: Sequence[EpochRow], home: str) -> str:
-    """Draw training error (dashed) and validation error (bold) against steps, as the paper does; the PNG's path."""
-    network = name.rpartition(".s")[0].partition("@")[0]
-    curve = [CurveRow(row.step, row.lr, row.train_loss, row.train_error, row.top1_error) for row in rows]
-    last = rows[-1].top1_error
-    title = name if last is None else f"{name}: {last:.2f} %"
-    drawing = figures.error_curves({title: {network: [curve]}})
-    figures.save(drawing, Path(home) / "figures", name)
-    return str(Path(home) / "figures" / f"{name}.png")
-
-
-def table(outcome: Outcome) -> str:
-    """A small table of one run."""
-    rows = {
-        "top-1 error": f"{outcome.top1_error:.2f} % of {outcome.examples:,} images (top-5: {outcome.top5_error:.2f} %)",
-        "training error": f"{outcome.train_error:.2f} % of the augmented images of the last whole epoch",
-        "finished network": _final(outcome),
-        "length": f"{outcome.epochs:g} epochs, {outcome.steps:,} steps, {outcome.images_per_second:,.0f} img/s",
-        "time": f"{outcome.seconds:.0f} s with start and end",
-        "checkpoint": outcome.checkpoint,
-        "MLflow run": outcome.mlflow_run or "none",
-        "model": f"resnet version {outcome.model_version}; {outcome.champion}"
-        if outcome.model_version
-        else "not registered",
-        "curves": outcome.curves or "none",
-    }
-    width = max(map(len, rows))
-    lines = [f"  {name:<{width}}  {value}" for name, value in rows.items()]
-    rule = "─" * min(100, max(map(len, lines)))
-    return "\n".join(["", outcome.run, rule, *lines, rule])
-
-
-def _final(outcome: Outcome) -> str:
-    if outcome.final_train_error is None or outcome.final_top1_error is None:
-        return "not tested"
-    return (
-        f"{outcome.final_top1_error:.2f} % top-1 error, {outcome.final_train_error:.2f} % on the training images, in "
-        "float32 without augmentation"
-    )
 
 
 def write_report(

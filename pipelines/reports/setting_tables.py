@@ -12,7 +12,7 @@ from pipelines.reports.result_settings import ABLATED, Setting, differing, gradi
 from pipelines.reports.significance import paired_interval
 from pipelines.reports.tables import bounds, three_digits
 from resnet.paper.result_rows import GENTLE, ResultRow
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 
 Numbers = Mapping[str, str]  # ResultRow.setting -> what the page calls it
 

@@ -10,9 +10,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from pipelines.shards import manifest_checks
 from pipelines.storage import Folder
+from resnet.frozen import Frozen, sentence
 from resnet.image_class import ImageClass
 from resnet.images.grey_range import GreyRange
-from resnet.recipes.settings import Frozen, sentence
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

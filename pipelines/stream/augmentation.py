@@ -18,7 +18,7 @@ from resnet.images import crops
 from resnet.images.checks import image_limits
 
 if TYPE_CHECKING:
-    from resnet.images.jpeg_region import Data
+    from resnet.images.jpeg_header import Data
     from resnet.recipes.settings import Images
 
 CHUNK = 8  # images that a thread decodes at a time: threads end a batch together

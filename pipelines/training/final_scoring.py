@@ -17,7 +17,7 @@ from pipelines.storage import Folder
 from pipelines.training.learner import Learner
 from pipelines.training.rank_data import Task
 from pipelines.training.run_folder import FINAL_TEST, PREDICTIONS
-from pipelines.training.saving import all_reduce
+from pipelines.training.training_state import all_reduce
 from resnet.evaluation.error_summary import Ranked, percent_wrong
 from resnet.evaluation.final_test import FinalTest, packed
 from resnet.training.step import eval_step

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.progress.status import Status
 from pipelines.run import Run
-from pipelines.tracking import mlflow_runs
+from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.tracking.mlflow_store import reason
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Recorder:
         self,
         outcome: Outcome,
         figure: str,
-        judged: mlflow_runs.Judged,
+        judged: model_registry.Judged,
         records: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, str]:
         """Record the end, and register the model; what the outcome gains by it. Without `mlflow_run`: not recorded.
@@ -146,7 +146,7 @@ class Recorder:
         return gained
 
     def _conclude(
-        self, outcome: Outcome, figure: str, judged: mlflow_runs.Judged, records: Mapping[str, Any]
+        self, outcome: Outcome, figure: str, judged: model_registry.Judged, records: Mapping[str, Any]
     ) -> dict[str, str]:
         """Artifacts, the checkpoint's place, the registry."""
         assert self.run_id is not None
@@ -172,20 +172,20 @@ class Recorder:
         except Exception as trouble:  # the run's own failure is what counts
             print(f"the run is not recorded as {status}: {reason(trouble)}", file=sys.stderr)
 
-    def _register(self, api: Any, checkpoint: str, data: str, judged: mlflow_runs.Judged) -> dict[str, str]:
+    def _register(self, api: Any, checkpoint: str, data: str, judged: model_registry.Judged) -> dict[str, str]:
         """The model as a version of a registered model, with files of its own; what the outcome gains by it."""
         from pipelines.models.by_name import read_checkpoint
         from pipelines.tracking import mlflow_model
 
         assert self.run_id is not None
         run_id, storage = self.run_id, self.run.storage_path
-        name = mlflow_runs.model_name(api, self.run.model_name, judged)
+        name = model_registry.model_name(api, self.run.model_name, judged)
 
         def publish() -> tuple[str, str | None]:
             _keep_examples(checkpoint, data)
             return mlflow_model.publish(api, run_id, read_checkpoint(checkpoint), storage, name)
 
-        version, sentence = mlflow_runs.register(api, run_id, checkpoint, judged, name, publish)
+        version, sentence = model_registry.register(api, run_id, checkpoint, judged, name, publish)
         return {"model_name": name, "model_version": version, "champion": sentence}
 
 

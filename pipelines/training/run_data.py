@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.run import Run, home
+from pipelines.shards import row_groups
+from pipelines.shards.manifest import Manifest
 from pipelines.shards.row_groups import Split
+from pipelines.stream import in_memory, streamed
+from pipelines.tracking import mlflow_runs
+from pipelines.training.run_folder import Place
 from resnet.image_class import ImageClass
+from resnet.images.pixel_statistics import pixel_statistics
 
 
 @dataclass(frozen=True)
@@ -26,3 +34,93 @@ class Feed:
     pixels: dict[str, np.ndarray]
     resident: dict[str, Any] | None
     grey_range: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data of a run: where the shards are, their two splits, and a fingerprint of the manifest.
+
+    holdout: images of the manifest's training split that are val in place of the manifest's own.
+    """
+
+    uri: str
+    manifest: Manifest
+    train: row_groups.Split
+    val: row_groups.Split
+    holdout: int = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of the classes and every shard, wherever they lie; another with a holdout, as its errors are no test's."""
+        return self.manifest.fingerprint(self.holdout)
+
+    @property
+    def sha256_before(self) -> str:
+        """What runs before 2026-11-24 have noted of the same data."""
+        return self.manifest.fingerprint_before(self.holdout)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What MLflow's run says of the data."""
+        return {"data": self.uri, "data_sha256": self.sha256}
+
+    @property
+    def dataset(self) -> mlflow_runs.RunDataset:
+        """The data as MLflow's page shows them; the name is the folder's."""
+        name = self.uri.rstrip("/").rpartition("/")[2].partition("?")[0]
+        sizes = {"train": self.train.examples, "val": self.val.examples, "classes": len(self.manifest.classes)}
+        held = f", {self.holdout} held out" if self.holdout else ""
+        return mlflow_runs.RunDataset(f"{name}{held}", self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
+
+    def place(self, run: Run) -> Place:
+        """The folder of a run on these data."""
+        return Place(run, self.sha256, self.sha256_before)
+
+
+def open_source(run: Run) -> Source:
+    """Find the shards of a run; the embedded digits are written on first use. ValueError before any work is done."""
+    uri = shards(run)
+    manifest, train = row_groups.open_split(uri, "train")
+    val, holdout = row_groups.Split.of(manifest, uri, "val"), run.data.holdout
+    if holdout:
+        if holdout >= train.examples:
+            raise ValueError(f"data.holdout must leave training images, got {holdout} of {train.examples}")
+        train, val = train.parted(holdout)
+    source = Source(uri, manifest, train, val, holdout)
+    for split in (source.train, source.val):
+        if split.examples == 0:
+            raise ValueError(f"{uri} must have {split.name} images, got none")
+    run.recipe.total_steps(train.examples)
+    return source
+
+
+def shards(run: Run) -> str:
+    """Where the run's shards are. The embedded digits are written on first use."""
+    if run.data.path is not None:
+        return run.data.path
+    from pipelines.preparation.prepare import write_shards
+    from pipelines.preparation.sources import Source as Origin
+
+    out = Path(home()) / "data" / "digits"
+    if not (out / "manifest.json").exists():
+        write_shards(Origin(kind="digits"), str(out), workers=0)
+    return str(out)
+
+
+def load_feed(run: Run, source: Source) -> Feed:
+    """What workers need of the data; small sets are decoded here, once, into the object store. Needs a cluster."""
+    import ray
+
+    images, train, val = run.recipe.images, source.train, source.val
+    resident = None
+    if images.policy == "pad-crop":
+        limit = run.data.memory_limit * 2**20
+        splits = {split.name: in_memory.load_resident(split, images.size, limit) for split in (train, val)}
+        sample = splits["train"].images
+        resident = {name: ray.put(tuple(split)) for name, split in splits.items()}
+    else:
+        sample = streamed.sample(train, images)
+    mean, std = pixel_statistics(sample, images.mean == "per-pixel")
+    return Feed(
+        train, val, source.manifest.classes, {"mean": mean, "std": std}, resident, source.manifest.encoding.grey_range
+    )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.run import Run
 from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs
+from resnet.frozen import Frozen
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.settings import Frozen
 
 if TYPE_CHECKING:
     from pipelines.training.checkpoint_store import Checkpoints

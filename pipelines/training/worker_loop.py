@@ -14,20 +14,21 @@ import torch
 from torch import nn
 
 from pipelines.cluster import free_cpus
-from pipelines.progress import status
+from pipelines.progress import postings, status
 from pipelines.run import Run
 from pipelines.training.checkpoint_store import Checkpoints
 from pipelines.training.final_scoring import test_finished
 from pipelines.training.learner import Learner
 from pipelines.training.rank_data import Task
 from pipelines.training.run_data import Feed
-from pipelines.training.saving import Epoch, Saver, State, all_reduce
+from pipelines.training.saving import Saver
+from pipelines.training.training_state import Epoch, State, all_reduce
 from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import EpochRow
 from resnet.training.conditions import conditions
 from resnet.training.finite_loss import NotFinite
 from resnet.training.gradient_norms import LayerNorms, is_watched, layer_norms
-from resnet.training.optimizer import EpochErrors, lr_at
+from resnet.training.lr_schedule import EpochErrors, lr_at
 from resnet.training.step import eval_step
 
 POST_EVERY = 1.0  # seconds between two statuses of rank 0
@@ -45,12 +46,12 @@ def train_worker(config: dict[str, Any]) -> None:
     this try, and Ray Train starts the next.
     """
     run = Run.model_validate_json(config["run"])
-    if status.failure(run.name):
+    if postings.failure(run.name):
         return
     try:
         train(_task(run, config["feed"]), _report if config["report"] else None, _is_preempted)
     except AGAIN_THE_SAME as error:
-        status.fail(run.name, str(error) if isinstance(error, ValueError | NotFinite) else repr(error))
+        postings.fail(run.name, str(error) if isinstance(error, ValueError | NotFinite) else repr(error))
         raise
 
 
@@ -83,7 +84,7 @@ def train(
     found = checkpoints.latest() if task.rank == 0 else None
     learner = Learner(task, found[1] if found else None)
     state = State(task.device, learner.progress, task.rank)
-    line = status.Line(run.name) if task.rank == 0 else None
+    line = postings.Line(run.name) if task.rank == 0 else None
     saver = Saver(task, learner, checkpoints, state, line, is_preempted)
     spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
     if state.step < task.total:

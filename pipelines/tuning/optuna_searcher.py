@@ -13,11 +13,11 @@ from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
 from pipelines.training.checkpoint_store import Checkpoints
-from pipelines.training.fit import Source
-from pipelines.training.run_data import Feed
-from pipelines.tuning.recipe_search import Search, setting
+from pipelines.training.run_data import Feed, Source
+from pipelines.tuning.search_space import Search, setting
+from pipelines.tuning.successive_halving import Halving
 from pipelines.tuning.trial_slots import row_of
-from pipelines.tuning.tune_runner import Halving, run_trials
+from pipelines.tuning.tune_runner import run_trials
 
 
 class Suggestions(Searcher):

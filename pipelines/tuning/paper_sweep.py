@@ -11,16 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.cluster import connection
-from pipelines.progress.status import say
+from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board, Row
 from pipelines.run import Run, Scaling, standard
 from pipelines.tracking import mlflow_runs
 from pipelines.training.checkpoint_store import Checkpoints
-from pipelines.training.fit import Source, load_feed, open_source
+from pipelines.training.run_data import Source, load_feed, open_source
 from pipelines.training.run_folder import Outcome
 from pipelines.tuning.trial_slots import Early, fit_in, judges, require_errors, require_no_name, row_of, say_if_away
+from resnet.frozen import Frozen
 from resnet.paper import published as paper_published
-from resnet.recipes.settings import Frozen
 
 STOPPED = "stopped.json"  # in a run's folder: a scheduler has stopped it
 
@@ -159,7 +159,7 @@ def _tune(name: str, sweep: Sweep, known: list[Trial], waiting: list[Trial], sou
 
 def _halving(sweep: Sweep, known: list[Trial], source: Source, board: Board) -> Any:
     """The scheduler asha over these trials, with what is known of them; it marks the folder of each that it stops."""
-    from pipelines.tuning.tune_runner import Halving
+    from pipelines.tuning.successive_halving import Halving
 
     recipe, places = known[0].run.recipe, {t.run.name: source.place(t.run) for t in known}
     per_epoch = recipe.steps_per_epoch(source.train.examples)

@@ -24,9 +24,9 @@ from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
 from pipelines.training.checkpoint_store import PREFIX, Checkpoints
-from pipelines.training.fit import Source, fit
-from pipelines.training.run_data import Feed
-from pipelines.tuning.recipe_search import Search, Tried, setting
+from pipelines.training.fit import fit
+from pipelines.training.run_data import Feed, Source
+from pipelines.tuning.search_space import Search, Tried, setting
 from pipelines.tuning.trial_slots import row_of
 
 LIVES = "lives.json"  # beside a checkpoint: [first step, lr, weight decay] of each life that led to it

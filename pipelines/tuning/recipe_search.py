@@ -5,80 +5,28 @@ Errors are those of training images that are held out; the test images are not l
 
 from __future__ import annotations
 
-import itertools
 import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-
-import numpy as np
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import connection
-from pipelines.progress.status import say
+from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run, home, standard
 from pipelines.tracking import mlflow_runs
-from pipelines.training.fit import Source, load_feed, open_source
-from pipelines.tuning.trial_slots import Early, fit_in, judges, require_errors, require_no_name, say_if_away
-from resnet.recipes.settings import Frozen
+from pipelines.training.run_data import Source, load_feed, open_source
+from pipelines.tuning.search_space import Search, Tried
+from pipelines.tuning.trial_slots import fit_in, judges, require_errors, require_no_name, say_if_away
+from resnet.frozen import Frozen
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
 Parse = Callable[[Run, Sequence[str]], Run]
-
-
-class Search(Early):
-    """What is searched, and how."""
-
-    scheduler: Annotated[
-        Literal["none", "asha", "pbt"],
-        Field(description="asha: stop early what is not among the best at each rung; pbt: a population that trains at "
-              "once, whose worst quarter takes over weights and settings of the best, changed a little"),
-    ] = "asha"  # fmt: skip
-    sampler: Annotated[
-        Literal["tpe", "random", "grid"], Field(description="what proposes; grid: points x points settings")
-    ] = "tpe"
-    trials: Annotated[int, Field(ge=1, description="trainings in all; members of the population with pbt")] = 12
-    points: Annotated[int, Field(ge=2, description="sampler grid: values of lr, and of weight decay")] = 3
-    lr: Annotated[tuple[float, float], Field(description="range, logarithmic")] = (0.01, 1.0)
-    weight_decay: Annotated[tuple[float, float], Field(description="range, logarithmic")] = (1e-5, 1e-3)
-
-    @model_validator(mode="after")
-    def _ranges_are_ordered(self) -> Self:
-        for field in ("lr", "weight_decay"):
-            low, high = getattr(self, field)
-            if not 0 < low < high:
-                raise ValueError(f"{field} must be two positive numbers, the smaller first, got {low:g} {high:g}")
-        if self.scheduler == "pbt" and self.sampler != "tpe":
-            raise ValueError(f"sampler has no effect with scheduler pbt, got {self.sampler}")
-        return self
-
-    @property
-    def count(self) -> int:
-        """Trainings that are started."""
-        return self.points**2 if self.sampler == "grid" else self.trials
-
-    def grid(self) -> list[dict[str, float]]:
-        """The settings of sampler grid."""
-        lrs, decays = (np.geomspace(*ends, self.points).tolist() for ends in (self.lr, self.weight_decay))
-        return [{"lr": lr, "weight_decay": decay} for lr, decay in itertools.product(lrs, decays)]
-
-
-class Tried(Frozen):
-    """A setting and what came of it. error: top-1 in percent at its last epoch, None if it failed."""
-
-    number: int
-    lr: float
-    weight_decay: float
-    state: Literal["finished", "stopped", "failed", "unfinished"]
-    epochs: float
-    error: float | None
-    note: str = ""
 
 
 class Found(Frozen):
@@ -161,14 +109,6 @@ def open_study(asked: Search, base: Run, source: Source) -> Study:
         for point in asked.grid():
             study.enqueue_trial(point, skip_if_exists=True)
     return study
-
-
-def setting(base: Run, number: int, lr: float, weight_decay: float) -> Run:
-    """The run of a trial, under a name of its own."""
-    optim = base.recipe.optim.model_copy(update={"lr": lr, "weight_decay": weight_decay})
-    return base.model_copy(
-        update={"recipe": base.recipe.model_copy(update={"optim": optim, "variant": f"t{number:03d}"})}
-    )
 
 
 def _tune(asked: Search, base: Run, source: Source, study: Study, left: int, slots: int) -> tuple[Tried, ...]:

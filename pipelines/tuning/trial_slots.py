@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipelines.progress.status import say
+from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Row
 from pipelines.run import Run, Scaling
 from pipelines.tracking import mlflow_runs
-from pipelines.training.fit import Source
-from resnet.recipes.settings import Frozen
+from pipelines.training.run_data import Source
+from resnet.frozen import Frozen
 
 
 class Early(Frozen):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 TOP = 5
 BINS = 15  # of confidence, of equal width: Guo et al. 2017, section 2
@@ -137,3 +137,10 @@ def _classes(
             )
         )
     return tuple(rows)
+
+
+class Response(Frozen):
+    """A 3x3 layer and the standard deviation of its responses, over images, channels and places (Figure 7)."""
+
+    layer: str
+    std: float

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from resnet.evaluation.error_summary import Response
 from resnet.networks.resnet import ResNet
-from resnet.paper.result_rows import Response
 from resnet.training.step import Normalize
 
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from resnet.images import image_orientation, jpeg_region
+from resnet.images import image_orientation, jpeg_header, jpeg_region
 from resnet.images.checks.image_limits import CorruptImage, TooLarge
 from resnet.images.decode import MAX_PIXELS, decode
 from resnet.images.grey_range import GreyRange
@@ -94,7 +94,7 @@ def _check_crop(size: int, shorter_side: int) -> None:
 
 
 def random_resized_crop(
-    data: jpeg_region.Data,
+    data: jpeg_header.Data,
     rng: np.random.Generator,
     size: int,
     area: tuple[float, float] = (0.08, 1.0),
@@ -111,7 +111,7 @@ def random_resized_crop(
 
 
 def scale_jitter_crop(
-    data: jpeg_region.Data,
+    data: jpeg_header.Data,
     rng: np.random.Generator,
     size: int,
     shorter_side: tuple[int, int] = (256, 480),
@@ -150,7 +150,7 @@ Cut = jpeg_region.Cut | Pixels | Turned
 
 
 def cut_resized(
-    data: jpeg_region.Data,
+    data: jpeg_header.Data,
     rng: np.random.Generator,
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -163,7 +163,7 @@ def cut_resized(
 
 
 def cut_jittered(
-    data: jpeg_region.Data,
+    data: jpeg_header.Data,
     rng: np.random.Generator,
     size: int,
     shorter_side: tuple[int, int] = (256, 480),
@@ -176,9 +176,9 @@ def cut_jittered(
 
 
 def _cut(
-    data: jpeg_region.Data, source: jpeg_region.Header | np.ndarray, box: jpeg_region.Box, bleed: bool, mirrored: bool
+    data: jpeg_header.Data, source: jpeg_header.Header | np.ndarray, box: jpeg_region.Box, bleed: bool, mirrored: bool
 ) -> Cut:
-    if not isinstance(source, jpeg_region.Header):
+    if not isinstance(source, jpeg_header.Header):
         return Pixels(source, box, bleed, mirrored)
     if source.orientation == 1:
         return jpeg_region.Cut(data, source, box, bleed, mirrored)
@@ -275,9 +275,9 @@ def draw_scale_jitter(
     return top * y, left * x, size * y, size * x
 
 
-def _header_or_pixels(data: jpeg_region.Data) -> tuple[jpeg_region.Header | np.ndarray, int, int]:
+def _header_or_pixels(data: jpeg_header.Data) -> tuple[jpeg_header.Header | np.ndarray, int, int]:
     """A JPEG's header, or the upright pixels of anything else; and the height and width of the upright image."""
-    header = jpeg_region.read_header(data)
+    header = jpeg_header.read_header(data)
     if header is not None:
         return header, *image_orientation.upright_size(header.height, header.width, header.orientation)
     pixels = decode(data)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import simplejpeg
 
-from resnet.images import image_orientation, jpeg_region, pnm
+from resnet.images import image_orientation, jpeg_header, jpeg_region, pnm
 from resnet.images.checks import image_headers, image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, CorruptImage, Limits, TooLarge
 from resnet.images.grey_range import GreyRange
@@ -36,7 +36,7 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    data: jpeg_region.Data, grey_range: GreyRange | None = None, limits: Limits = LIMITS, *, as_stored: bool = False
+    data: jpeg_header.Data, grey_range: GreyRange | None = None, limits: Limits = LIMITS, *, as_stored: bool = False
 ) -> np.ndarray:
     """Bytes of an image file -> (H, W, 3) uint8 RGB, equal to Pillow's.
 
@@ -48,7 +48,7 @@ def decode(
     return stored.pixels if as_stored else image_orientation.upright(*stored)
 
 
-def decode_noting(data: jpeg_region.Data, grey_range: GreyRange | None = None, limits: Limits = LIMITS) -> Decoded:
+def decode_noting(data: jpeg_header.Data, grey_range: GreyRange | None = None, limits: Limits = LIMITS) -> Decoded:
     """As decode, with the orientation that was applied."""
     pixels, orientation = _decode_stored(data, grey_range, limits)
     if data[:2] in (b"II", b"MM"):  # a TIFF
@@ -57,10 +57,10 @@ def decode_noting(data: jpeg_region.Data, grey_range: GreyRange | None = None, l
     return Decoded(image_orientation.upright(pixels, orientation), orientation)
 
 
-def _decode_stored(data: jpeg_region.Data, grey_range: GreyRange | None, limits: Limits) -> Decoded:
+def _decode_stored(data: jpeg_header.Data, grey_range: GreyRange | None, limits: Limits) -> Decoded:
     """Pixels as stored, and the orientation that is to be applied. TIFF's are upright: Pillow turns them itself."""
     data = bytes(data)  # a copy of what is none yet: Pillow's readers keep it
-    header = jpeg_region.read_header(data, limits)
+    header = jpeg_header.read_header(data, limits)
     if header is not None:
         limits.check_bytes(len(data))
         with suppress(ValueError):  # Pillow says what is wrong
@@ -126,7 +126,7 @@ def grey_levels(data: bytes, limits: Limits = LIMITS) -> np.ndarray | None:
 
 def size_of(data: bytes, limits: Limits = LIMITS) -> tuple[int, int]:
     """(height, width) as stored, from the header alone. Raises as decode, but for damage behind the header."""
-    header = jpeg_region.read_header(data, limits)
+    header = jpeg_header.read_header(data, limits)
     if header is not None:
         limits.check_bytes(len(data))
         return header.height, header.width

@@ -14,61 +14,30 @@ which.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
-import os
-import platform
-import shutil
-import struct
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 
-from resnet.images import image_orientation
-from resnet.images.checks import jpeg_scans
-from resnet.images.checks.image_limits import LIMITS, Limits, TooMuchWork
+from resnet.images.jpeg_header import Data, Header
+from resnet.images.native_library import loaded_library
 
-SOURCE = Path(__file__).with_name("jpeg_region.c")
 ENGINES = ("libjpeg", "c", "wheels")
-# What each engine's library is compiled with: before the source, and after it.
-FLAGS = {"libjpeg": (("-DREGION",), ("-lm", "-ljpeg")), "c": ((), ("-lm",))}
 SCALES = (8, 4, 2)  # a JPEG can be shrunk by these while decoding, in the frequency domain
 SPARE = 68  # jpeg_region.c: columns of a region that may come on top of those asked for
-END = b"\xff\xd9"  # marker of a JPEG's end
-HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
-MAX_PIXELS = LIMITS.pixels
 
 Box = tuple[float, float, float, float]
 """(top, left, height, width) in pixels of the stored image."""
 
-Data = bytes | memoryview
 """A file's bytes; a view of memory that somebody else holds is decoded where it lies."""
 
 
 class Undecodable(ValueError):
     """The fast way cannot decode these bytes; Pillow decides what they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a region decode must know of a JPEG, as stored.
-
-    frame: offset of its frame header; sampling: rows a colour is for; orientation: EXIF's, not applied here.
-    """
-
-    height: int
-    width: int
-    frame: int
-    sampling: int
-    orientation: int = 1
 
 
 class Cut(NamedTuple):
@@ -109,53 +78,6 @@ class Engine:
     resize: Callable[..., np.ndarray]
     resize_window: Callable[[np.ndarray, int, int, int, int, int, int], np.ndarray]
     library: ctypes.CDLL | None = None
-
-
-def read_header(data: Data, limits: Limits = LIMITS) -> Header | None:
-    """Header of a complete 8-bit grayscale or three-colour Huffman JPEG within the limits.
-
-    None: anything else, Pillow's business, or that of the limits.
-    """
-    if data[:2] != b"\xff\xd8":
-        return None
-    at, frame, orientation = 2, 0, 0
-    for _ in range(limits.parts):
-        if at + 4 > len(data) or data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte before the marker
-            at += 1
-        elif marker == 0xDA:
-            return _header(data, frame, at, orientation or 1, limits) if frame else None
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # no length follows: none belongs before the scan
-            return None
-        else:
-            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-            if marker in HUFFMAN_FRAMES:
-                frame = at
-            elif marker == 0xE1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
-                orientation = image_orientation.of_exif(bytes(data[at + 4 : end]))
-            at = end
-    return None
-
-
-def _header(data: Data, frame: int, scan: int, orientation: int, limits: Limits) -> Header | None:
-    """data[frame + 4:] is precision, height, width, components, then (id, sampling, table) of each component."""
-    if scan < frame + 10 or scan + 5 > len(data):
-        return None
-    precision, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
-    sampling = [data[frame + 11 + 3 * i] & 15 for i in range(components) if frame + 11 + 3 * i < scan]
-    plain = precision == 8 and components in (1, 3) and len(sampling) == components and all(sampling)
-    # A truncated file has no end marker (or a thumbnail's, before the scan); an early crop would not notice.
-    complete = data[-2:] == END or bytes(data).rfind(END, scan) >= 0
-    if not plain or not complete or not 0 < height * width <= limits.pixels:
-        return None
-    if jpeg_scans.is_buffered(data[frame + 1], components, data[scan + 4]):
-        try:
-            jpeg_scans.check_scans(data, scan, height, width, limits)
-        except TooMuchWork:
-            return None
-    return Header(height, width, frame, max(sampling), orientation)
 
 
 def crop_and_resize(cut: Cut, size: int, engine: Engine, out: np.ndarray | None = None) -> np.ndarray:
@@ -233,7 +155,7 @@ def engine(name: str) -> Engine | None:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
     if name == "wheels":
         return Engine(name, partial(_decode_rows, "RGBX"), _resize_wheels, _resize_window_pillow)
-    library = _library(name)
+    library = loaded_library(name)
     if library is None:
         return None
     resizes = partial(_resize_c, library), partial(_resize_window_c, library)
@@ -366,68 +288,3 @@ def _three(pixels: np.ndarray, out: np.ndarray | None) -> np.ndarray:
 
 
 # --- The C library ----------------------------------------------------------------------------------------------------
-
-
-def _library(name: str) -> ctypes.CDLL | None:
-    """jpeg_region.c for an engine, compiled now or before. None: no compiler, no libjpeg-turbo, or nowhere to write."""
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    before, after = FLAGS[name]
-    made_for = (sys.platform, platform.machine(), *before)
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), *(part.encode() for part in made_for)]))
-    folder = _private_folder()
-    if folder is None:
-        return None
-    path = folder / f"region-{name}-{key.hexdigest()[:16]}.so"
-    library = _load(path)
-    if library is None and compiler and _compile([compiler, *before], list(after), path):
-        library = _load(path)
-    return library
-
-
-def _load(path: Path) -> ctypes.CDLL | None:
-    """None where it is not there, or from a machine with another libjpeg or C library, by a shared home."""
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError:
-        return None
-    pointer, integer, long, double = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_double
-    library.resize.argtypes = [pointer, integer, integer, long, *[double] * 4, integer, integer, integer, pointer]
-    library.resize_window.argtypes = [pointer, integer, integer, long, *[integer] * 6, pointer]
-    if hasattr(library, "decode_region"):
-        region = [integer] * 5
-        library.decode_region.argtypes = [pointer, long, *region, pointer, long, ctypes.POINTER(integer)]
-        library.crop_all.argtypes = [pointer, integer, integer]
-    return library
-
-
-def _compile(command: list[str], libraries: list[str], path: Path) -> bool:
-    """Several processes may compile at once: each renames a file of its own into place."""
-    descriptor, made = tempfile.mkstemp(suffix=".so", dir=path.parent)
-    os.close(descriptor)
-    try:
-        options = ["-std=gnu11", "-O3", "-shared", "-fPIC", "-o", made, str(SOURCE), *libraries]
-        done = subprocess.run([*command, *options], capture_output=True, timeout=120, check=False)
-        if done.returncode == 0:
-            os.replace(made, path)
-        return done.returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    finally:
-        Path(made).unlink(missing_ok=True)
-
-
-def _private_folder() -> Path | None:
-    """$RESNET_HOME/cache or ~/resnet/cache, else one in the temporary folder; only where no other user can write."""
-    home = Path(os.environ.get("RESNET_HOME") or "~/resnet").expanduser()
-    if not hasattr(os, "getuid"):
-        return None
-    for folder in (home / "cache", Path(tempfile.gettempdir()) / f"resnet-cache-{os.getuid()}"):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = folder.stat()
-        except OSError:
-            continue
-        # A library that somebody else may replace is never loaded.
-        if status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(folder, os.W_OK):
-            return folder
-    return None

@@ -26,11 +26,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from resnet.evaluation.error_summary import Response
 from resnet.evaluation.final_test import FinalTest, Percent
 from resnet.evaluation.views import ViewProtocol
+from resnet.frozen import Frozen, sentence
 from resnet.networks.architectures import parse
-from resnet.recipes.recipe import Recipe, recipe
-from resnet.recipes.settings import Frozen, sentence
+from resnet.recipes.named import recipe
+from resnet.recipes.recipe import Recipe
 from resnet.training.conditions import Conditions
 from resnet.training.gradient_norms import LayerNorms
 
@@ -68,13 +70,6 @@ class Evaluated(Frozen):
     examples: int
     precision: str
     mirror: bool = False
-
-
-class Response(Frozen):
-    """A 3x3 layer and the standard deviation of its responses, over images, channels and places (Figure 7)."""
-
-    layer: str
-    std: float
 
 
 class ResultRow(Frozen):

@@ -5,40 +5,14 @@ A field that would have no effect is refused, so that a recipe says what was don
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from resnet.frozen import Frozen
 
 Interpolation = Literal["bilinear", "bicubic"]
 RESIZE_STEP = 16  # pixels; progressive resizing changes the size in such steps, so that few shapes are compiled
-
-
-class Frozen(BaseModel):
-    """An immutable model that refuses unknown fields, and says in one sentence what is wrong."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise ValueError(sentence(error)) from None
-
-
-def sentence(error: ValidationError) -> str:
-    """The first mistake that pydantic found: field, what is allowed, what was given."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"]
-    if first["type"] == "value_error":  # our own words, which name the value
-        message = message.removeprefix("Value error, ")
-        inner = field and message.split()[0].isidentifier() and not message.startswith("must ")
-        return f"{field}{'.' if inner else ' '}{message}".strip()
-    if first["type"] == "extra_forbidden":
-        return f"{field} is no field of {error.title}"
-    if first["type"] == "missing":
-        return f"{field} of {error.title} is missing"
-    return f"{field} {message.replace('Input should', 'must')}, got {first['input']!r}"
 
 
 class Images(Frozen):

@@ -26,12 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from resnet.frozen import Frozen, sentence
 from resnet.image_class import ImageClass
 from resnet.images.grey_range import GreyRange
 from resnet.networks.resnet import ResNet, build
 from resnet.networks.weight_keys import misfit
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.settings import Frozen, sentence
 from resnet.training.conditions import Conditions
 from resnet.training.gradient_norms import LayerNorms
 from resnet.training.step import Normalize

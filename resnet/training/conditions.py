@@ -6,8 +6,8 @@ import platform
 import re
 from typing import TYPE_CHECKING
 
+from resnet.frozen import Frozen
 from resnet.host import hardware
-from resnet.recipes.settings import Frozen
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 STEPS = (0, 100, 1_000)  # and the last: steps whose gradients are looked at before the update
 

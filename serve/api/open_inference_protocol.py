@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from resnet.recipes.settings import sentence
+from resnet.frozen import sentence
 from serve.inference.classifier import Classifier
 from serve.problems import Problem
 

@@ -30,59 +30,12 @@ UNAVAILABLE = (
 # the replica (uvicorn) the client's address, for the log and the rate limit.
 # What the buffer does not hold goes round by a second HAProxy, which keeps all of it and asks the first one again where
 # that answers 502: a replica died. It is the first one's child, and ends with it.
-WRAPPER = r"""#!/bin/sh
-# {binary} with Ray's configuration, on loopback and with problem details
-for word; do case $word in *.cfg) config=$word; esac; done
-fits=$((${{RAY_SERVE_HAPROXY_TUNE_BUFSIZE:-{buffer}}} / 8 * 7))
-[ -z "$config" ] || grep -q http-buffer-request "$config" || {{
-  sed -i \
-    -e 's/^\( *bind \)\*\?:\({ports}\)$/\1127.0.0.1:\2/' \
-    -e '/^ *tune.bufsize /a\    tune.memory.hot-size {hot}' \
-    -e '/^ *option redispatch /a\    option http-buffer-request' \
-    -e '/^ *option redispatch /a\    option forwardfor' \
-    -e '/^ *option redispatch /a\    timeout http-request {milliseconds}ms' \
-    -e '/^ *option redispatch /a\    errorfile 408 {folder}/408.http' \
-    -e 's#errorfile \(50[234]\) .*#errorfile \1 {folder}/\1.http#' \
-    -e 's/^\( *server .* check observe .*\)$/\1 maxconn {most}/' \
-    -e '/^ *frontend http_frontend/a\    bind unix@{folder}/again.sock mode 600 name again' \
-    -e "/^ *\(use\|default\)_backend /i\    use_backend large if {{ req.body_size gt $fits }} !{{ so_name again }}" \
-    -e 's#^ *log 127.0.0.1:514 .*##' "$config"
-  cat {folder}/large.backend >> "$config"
-}}
-case " $* " in *" -db "*)
-  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 {binary} -db -f {folder}/large.cfg > {folder}/large.log 2>&1 &
-  (tail --pid=$$ -f /dev/null; kill -USR1 $!) > /dev/null 2>&1 &
-esac
-exec {binary} "$@"
-"""
+WRAPPER = Path(__file__).with_name("wrapper.sh")  # for str.format
 LARGE_BACKEND = """backend large
     server large unix@{folder}/large.sock check
     server direct unix@{folder}/again.sock backup
 """
-LARGE = """global
-    maxconn 64
-    hard-stop-after 60s
-    nbthread 1
-    tune.bufsize {bytes}
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout http-request {milliseconds}ms
-    option abortonclose
-    option http-buffer-request
-    retry-on {RAY_SERVE_HAPROXY_RETRY_ON} 502
-    retries {RAY_SERVE_HAPROXY_RETRIES}
-    errorfile 408 {folder}/408.http
-    errorfile 502 {folder}/502.http
-    errorfile 503 {folder}/503.http
-    errorfile 504 {folder}/504.http
-frontend large
-    bind unix@{folder}/large.sock mode 600
-    default_backend again
-backend again
-    server again unix@{folder}/again.sock
-"""
+LARGE = Path(__file__).with_name("large_bodies.cfg")  # for str.format
 # Bytes: a request that fits can be sent again when its replica dies. For that HAProxy copies the whole buffer, however
 # little is in it, at each request: 0.3 ms of CPU for 1 MiB, 1.8 for 4. Hence two.
 BUFFER = 5 * 2**16
@@ -193,8 +146,8 @@ def install(folder: Path, program: str, ports: tuple[int, int] = PORTS, most: in
     wrapper = folder / "haproxy"
     times = {"milliseconds": round(1000 * timeout), "folder": folder}
     settings = times | {"ports": rf"{ports[0]}\|{ports[1]}", "hot": HOT, "buffer": BUFFER, "most": most}
-    wrapper.write_text(WRAPPER.format(binary=shlex.quote(program), **settings))
-    (folder / "large.cfg").write_text(LARGE.format(bytes=LARGEST, **times, **SETTINGS))
+    wrapper.write_text(WRAPPER.read_text().format(binary=shlex.quote(program), **settings))
+    (folder / "large.cfg").write_text(LARGE.read_text().format(bytes=LARGEST, **times, **SETTINGS))
     (folder / "large.backend").write_text(LARGE_BACKEND.format(folder=folder))
     wrapper.chmod(0o700)
     return wrapper

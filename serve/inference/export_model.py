@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from resnet.frozen import Frozen
 from resnet.images.checks.image_limits import CorruptImage
 from resnet.images.crops import center_crop
-from resnet.recipes.settings import Frozen
 from resnet.training.checkpoint import Checkpoint, load, save
 from serve.inference.engines.onnx_int8 import AGREEMENT, INT8, Agreement, Session
 

@@ -18,7 +18,7 @@ from serve.versions import traffic
 from serve.versions.traffic import KEPT, Comparison, Side
 
 if TYPE_CHECKING:
-    from serve.versions.served_models import Loaded
+    from serve.versions.loaded_model import Loaded
 
 log = logging.getLogger("serve")
 

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.serve.context import _get_global_client
 
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 from serve.settings import Args
 from serve.versions.traffic import Comparison, Traffic, Verdict, judge, together
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 ENOUGH = 100  # requests of the canary before there is a verdict
 KEPT = 1000  # latencies of each side that a replica keeps

@@ -18,9 +18,11 @@ from pipelines.stream.example_order import Order
 from resnet import build
 from resnet.images.crops import pad_crop_flip
 from resnet.paper.result_rows import read_results
-from resnet.recipes.recipe import Recipe, recipe
+from resnet.recipes.named import recipe
+from resnet.recipes.recipe import Recipe
 from resnet.training.checkpoint import load
-from resnet.training.optimizer import lr_at, optimizer
+from resnet.training.lr_schedule import lr_at
+from resnet.training.optimizer import optimizer
 from resnet.training.step import Normalize, eval_step, train_step
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from pipelines.models import canary
 from serve.api import application
-from serve.settings import Deploy
+from serve.deploy_settings import Deploy
 from serve.versions.served_models import Models
 from tests.serve.conftest import Client
 

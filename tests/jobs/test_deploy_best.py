@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from jobs import deploy_best
-from pipelines.tracking import mlflow_runs
+from pipelines.tracking import mlflow_runs, model_registry
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, Progress, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,10 +74,10 @@ def test_nothing_registered_is_one_sentence_and_status_2(tmp_path: Path):
 def registered(checkpoint: Path, alias: str) -> str:
     """A new version of the model, which the alias names now."""
     api = mlflow_runs.client()
-    if not api.search_registered_models(f"name = '{mlflow_runs.MODEL}'"):
-        api.create_registered_model(mlflow_runs.MODEL)
-    version = api.create_model_version(mlflow_runs.MODEL, str(checkpoint)).version
-    api.set_registered_model_alias(mlflow_runs.MODEL, alias, version)
+    if not api.search_registered_models(f"name = '{model_registry.MODEL}'"):
+        api.create_registered_model(model_registry.MODEL)
+    version = api.create_model_version(model_registry.MODEL, str(checkpoint)).version
+    api.set_registered_model_alias(model_registry.MODEL, alias, version)
     return str(version)
 
 
@@ -87,7 +87,7 @@ def test_on_a_running_cluster_champion_and_canary_are_what_the_registry_says(
 ):
     from ray import serve
 
-    first, second = registered(checkpoint, "other"), registered(checkpoint, mlflow_runs.CHAMPION)
+    first, second = registered(checkpoint, "other"), registered(checkpoint, model_registry.CHAMPION)
     monkeypatch.setenv("RAY_ADDRESS", ray_local.address_info["address"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -107,7 +107,7 @@ def test_on_a_running_cluster_champion_and_canary_are_what_the_registry_says(
         f"version {first} is resnet@champion now (version {first} against {second}: undecided"
     )
     assert (card()["version"], card()["canary"]) == (first, None)
-    assert mlflow_runs.resolve("resnet@champion")[1] == first
+    assert model_registry.resolve("resnet@champion")[1] == first
     deploy_best.job(["--canary", f"{second}=25%"])
     deploy_best.job(["--rollback"])
     assert (card()["version"], card()["canary"]) == (first, None)
@@ -115,7 +115,7 @@ def test_on_a_running_cluster_champion_and_canary_are_what_the_registry_says(
 
 
 def test_wrong_canaries_are_named_and_change_nothing(checkpoint: Path):
-    version = registered(checkpoint, mlflow_runs.CHAMPION)
+    version = registered(checkpoint, model_registry.CHAMPION)
     for words, sentence in (
         (["--canary", "4"], "canary must be VERSION=PERCENT%"),
         (["--canary", "4=100%"], "more than 0 and less than 100"),
@@ -127,7 +127,7 @@ def test_wrong_canaries_are_named_and_change_nothing(checkpoint: Path):
     ):
         with pytest.raises(ValueError, match=sentence):
             deploy_best.job(words)
-    assert mlflow_runs.resolve("resnet@champion")[1] == version
+    assert model_registry.resolve("resnet@champion")[1] == version
 
 
 def test_the_model_is_served_and_followed_until_told_to_stop(checkpoint: Path, tmp_path: Path):

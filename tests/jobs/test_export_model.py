@@ -15,7 +15,7 @@ from pipelines.preparation.prepare import write_shards
 from pipelines.preparation.sources import Source
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, Progress, load, save
 
 ROOT = Path(__file__).resolve().parents[2]

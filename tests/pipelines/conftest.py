@@ -11,7 +11,7 @@ from pipelines.preparation.sources import Source
 from pipelines.run import Run, standard
 from resnet.networks.resnet import build
 from resnet.paper.result_rows import CurveRow, DataSet, ResultRow
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, save
 
 

@@ -19,14 +19,15 @@ from PIL import Image
 
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, Progress, save
 from serve.api import application as api_application
 from serve.inference.classifier import Classifier
 from serve.inference.inference_service import Inference
 from serve.metrics import Metrics
 from serve.settings import Args
-from serve.versions.served_models import Loaded, Models
+from serve.versions.loaded_model import Loaded
+from serve.versions.served_models import Models
 
 
 class Client:

@@ -20,9 +20,10 @@ import psutil
 import pytest
 import yaml
 
+from serve.deploy_settings import Deploy
 from serve.haproxy import environment
 from serve.inference.classifier import Classifier
-from serve.settings import Args, Deploy
+from serve.settings import Args
 from serve.versions.traffic import Canary, Traffic, Version
 
 Picture = Callable[..., bytes]
@@ -42,10 +43,10 @@ def url(ray_local: Any, cifar: Path) -> Iterator[str]:
     """The endpoint with two replicas."""
     from ray import serve
 
-    from serve import app
+    from serve import deployment
 
     settings = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.1, "precision": "float32"}
-    yield app.deploy(Args(checkpoint=str(cifar), version="1", **settings), "127.0.0.1", free_port())
+    yield deployment.deploy(Args(checkpoint=str(cifar), version="1", **settings), "127.0.0.1", free_port())
     serve.shutdown()
 
 
@@ -72,16 +73,16 @@ def test_errors_are_problem_details_through_the_proxy(url: str):
 def test_requests_come_by_haproxy_where_it_runs(url: str):
     from ray.util import list_named_actors
 
-    from serve import app
+    from serve import deployment
     from serve.haproxy import environment
 
-    assert app.behind_haproxy() == (environment.refusal() is None)
+    assert deployment.behind_haproxy() == (environment.refusal() is None)
     ports: set[int] = set()
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.NoSuchProcess):  # HAProxy is replaced when its servers change
             found = process.net_connections() if process.info["name"] == "haproxy" else []
             ports |= {c.laddr.port for c in found if c.status == psutil.CONN_LISTEN}
-    assert (address(url)[1] in ports) == app.behind_haproxy(), list_named_actors(all_namespaces=True)
+    assert (address(url)[1] in ports) == deployment.behind_haproxy(), list_named_actors(all_namespaces=True)
 
 
 def test_metrics_are_of_all_replicas(url: str):
@@ -162,12 +163,14 @@ def test_no_client_sees_it_when_a_replica_is_killed(url: str, picture: Picture):
 
 
 def test_another_checkpoint_takes_over_without_a_failed_request(url: str, imagenet: Path, picture: Picture):
-    from serve import app
+    from serve import deployment
 
     data, versions = picture(1), []
     settings = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.1}
     with concurrent.futures.ThreadPoolExecutor(1) as pool, httpx.Client(timeout=60) as client:
-        deployed = pool.submit(app.deploy, Args(checkpoint=str(imagenet), version="2", **settings), *address(url))
+        deployed = pool.submit(
+            deployment.deploy, Args(checkpoint=str(imagenet), version="2", **settings), *address(url)
+        )
         while not deployed.done() or len(versions) < 20:
             answer = client.post(f"{url}/v1/predict", content=data)
             assert answer.status_code == 200, answer.text
@@ -183,10 +186,10 @@ def address(url: str) -> tuple[str, int]:
 
 
 def test_another_address_than_the_running_one_is_refused(url: str, cifar: Path):
-    from serve import app
+    from serve import deployment
 
     with pytest.raises(ValueError, match="where Serve runs"):
-        app.deploy(Args(checkpoint=str(cifar)), "127.0.0.1", free_port())
+        deployment.deploy(Args(checkpoint=str(cifar)), "127.0.0.1", free_port())
 
 
 def test_the_config_file_builds_the_application():
@@ -204,7 +207,7 @@ def test_the_config_file_builds_the_application():
 def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture: Picture, tmp_path: Path):
     from ray import serve
 
-    from serve import app
+    from serve import deployment
     from serve.versions import rollout
 
     serve.shutdown()  # another test's Serve listens elsewhere
@@ -215,7 +218,7 @@ def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture:
     command = [sys.executable, "-m", "ray.serve.scripts", "deploy", "--address"]
     dashboard = f"http://{ray_local.address_info['webui_url']}"
     subprocess.run([*command, dashboard, str(tmp_path / "serve.yaml")], check=True, cwd=ROOT, capture_output=True)
-    app.wait_until_ready(f"http://127.0.0.1:{port}", "1")
+    deployment.wait_until_ready(f"http://127.0.0.1:{port}", "1")
     assert httpx.post(f"http://127.0.0.1:{port}/v1/predict", content=picture(0)).status_code == 200
     assert rollout.switch(Traffic(stable=Version(version="2", checkpoint=str(cifar)))) is None
     assert httpx.get(f"http://127.0.0.1:{port}/readyz").json()["version"] == "2"

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from pipelines.preparation.listing import Listing, in_order, some
 from pipelines.preparation.splits.groups import GroupBy, groups_of
 from pipelines.shards.manifest import Split, Splitting
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 Share = Annotated[float | None, Field(gt=0, lt=1)]
 

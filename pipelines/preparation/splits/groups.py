@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from pipelines.preparation.listing import some, text_file
 from pipelines.storage import Folder
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 
 # Columns that name the image, in the order in which they are taken, in small letters.
 FILE_COLUMNS = (

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet.recipes.settings import Frozen
+from resnet.frozen import Frozen
 from serve.inference import checkpoint_files
 
 INT8, AGREEMENT = "int8.onnx", "int8.json"

@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 from jobs import write_report
-from pipelines.evaluation.outcome import Outcome
-from pipelines.reports.collected_rows import add_evaluation, row_of, rows_from_mlflow, rows_under
+from pipelines.evaluation.outcome import Outcome, add_evaluation
+from pipelines.reports.collected_rows import row_of, rows_from_mlflow, rows_under
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
-from resnet.paper.result_rows import Response, read_results
+from resnet.evaluation.error_summary import Response
+from resnet.paper.result_rows import read_results
 from resnet.training.checkpoint import load
 
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 from pipelines.reports.depth_figure import draw, panels
 from pipelines.reports.result_settings import settings
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 
 
 def trained(row, networks, **changes):

@@ -12,10 +12,12 @@ from pipelines.reports import figures, report
 from pipelines.reports.html_page import Figure, Heading, Paragraph, Table, to_html, to_markdown
 from pipelines.reports.result_settings import settings
 from pipelines.reports.tables import beside
+from pipelines.training import run_summary
+from resnet.evaluation.error_summary import Response
 from resnet.paper import published
 from resnet.paper.claims import CLAIMS
-from resnet.paper.result_rows import CurveRow, Response
-from resnet.recipes.recipe import recipe
+from resnet.paper.result_rows import CurveRow
+from resnet.recipes.named import recipe
 from resnet.training.checkpoint import EpochRow
 
 LINKS = ("src", "xlink:href", "href")
@@ -250,6 +252,6 @@ def test_curves_of_one_run_are_a_picture(tmp_path):
     rows = [
         EpochRow(epoch=i, step=10 * i + 10, lr=0.1, train_error=90 - i, top1_error=80 - i, **fields) for i in range(3)
     ]
-    path = report.curves("imagenet-resnet50-B-v1.5@90.s0", rows, str(tmp_path))
+    path = run_summary.curves("imagenet-resnet50-B-v1.5@90.s0", rows, str(tmp_path))
     with Image.open(path) as image:
         assert image.format == "PNG"

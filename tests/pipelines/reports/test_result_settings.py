@@ -13,9 +13,10 @@ from pipelines.reports.result_settings import (
     smaller_share,
     spread,
 )
+from resnet.evaluation.error_summary import Response
 from resnet.paper.claims import FULL_LR
-from resnet.paper.result_rows import CurveRow, Response
-from resnet.recipes.recipe import recipe
+from resnet.paper.result_rows import CurveRow
+from resnet.recipes.named import recipe
 from resnet.training.gradient_norms import LayerNorms
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from pipelines.reports.result_settings import settings
 from pipelines.reports.setting_tables import ablations, compute, departures, gradients
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.training.conditions import Conditions
 from resnet.training.gradient_norms import LayerNorms
 

@@ -10,10 +10,11 @@ from scipy import stats
 
 from pipelines.reports.result_settings import settings
 from pipelines.reports.verdicts import decide, decision, decisions, image_by_image, judge_trend, verdict
+from resnet.evaluation.error_summary import Response
 from resnet.evaluation.final_test import FinalTest, packed
 from resnet.paper.claim_forms import Claim, Trend, alike, chain
 from resnet.paper.claims import CLAIMS
-from resnet.paper.result_rows import Evaluated, Response
+from resnet.paper.result_rows import Evaluated
 
 
 def claim(id):

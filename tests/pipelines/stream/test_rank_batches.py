@@ -19,7 +19,7 @@ from pipelines.stream.augmentation import Pictures
 from pipelines.stream.example_order import Order
 from pipelines.stream.rank_batches import Part, encoded, joined
 from resnet.images.crops import random_resized_crop
-from resnet.images.jpeg_region import read_header
+from resnet.images.jpeg_header import read_header
 from resnet.recipes.settings import Images
 
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)

@@ -28,7 +28,7 @@ from pipelines.stream.example_order import Order
 from resnet.images import crops
 from resnet.images.crops import pca_shift
 from resnet.images.pixel_statistics import pixel_statistics
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.recipes.settings import Images
 
 Where = Literal["tasks", "worker"]

@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines.models import canary
 from pipelines.models.by_name import read_checkpoint
 from pipelines.run import Run
-from pipelines.tracking import mlflow_model, mlflow_runs
+from pipelines.tracking import mlflow_model, mlflow_runs, model_registry
 from pipelines.training.mlflow_recorder import Recorder
 from pipelines.training.run_folder import Outcome
 from serve.inference.classifier import Classifier
@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
         dataset = mlflow_runs.RunDataset("digits", told["data"], "d" * 64, {"num_rows": 1437})
         recorder = Recorder(run, {"data": told["data"]}, dataset=dataset, began=1_000_000.0)
         recorder.rows(read_checkpoint(str(checkpoint)).progress.rows)
-        judged = mlflow_runs.Judged.by_error(88.5, 360, "d" * 64, "single", name="digits")
+        judged = model_registry.Judged.by_error(88.5, 360, "d" * 64, "single", name="digits")
         gained = recorder.finish(Outcome(**told), str(root / "figure.png"), judged)
         kept = root / "kept"
         shutil.copytree(checkpoint, kept)
@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
 def test_a_version_outlives_the_runs_folder(finished: Any) -> None:
     _, gained, kept = finished
     assert (gained["model_name"], gained["model_version"]) == ("resnet", "1")
-    place, version = mlflow_runs.resolve("resnet@champion")
+    place, version = model_registry.resolve("resnet@champion")
     assert version == "1"
     assert str(kept.parent / "runs") not in place
     found, before = read_checkpoint(place), read_checkpoint(str(kept))
@@ -82,7 +82,7 @@ def test_mlflow_loads_it_and_gives_the_endpoints_numbers(finished: Any) -> None:
 
 
 def test_nothing_in_the_artifact_is_code(finished: Any) -> None:
-    place = Path(mlflow_runs.resolve("resnet@champion")[0])
+    place = Path(model_registry.resolve("resnet@champion")[0])
     assert {file.suffix for file in place.iterdir()} <= {".safetensors", ".json", ".txt", ".yaml", ""}
     assert "loader_module: serve.pyfunc_model" in (place / "MLmodel").read_text()
     assert "code:" not in (place / "MLmodel").read_text()
@@ -119,9 +119,9 @@ def test_a_version_of_before_that_points_into_a_runs_folder_still_resolves(finis
     api = mlflow_runs.client()
     api.create_registered_model("before")
     version = api.create_model_version("before", str(kept)).version
-    assert mlflow_runs.resolve(f"before/{version}")[0] == str(kept)
+    assert model_registry.resolve(f"before/{version}")[0] == str(kept)
     version = api.create_model_version("before", kept.as_uri()).version
-    assert mlflow_runs.resolve(f"before/{version}")[0] == str(kept)
+    assert model_registry.resolve(f"before/{version}")[0] == str(kept)
 
 
 def test_what_only_mlflow_can_read_is_copied_once(finished: Any, tmp_path: Path, monkeypatch: Any) -> None:

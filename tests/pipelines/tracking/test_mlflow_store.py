@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.tracking import mlflow_runs, mlflow_store
+from pipelines.tracking import mlflow_runs, mlflow_store, model_registry
 
 URI = "MLFLOW_TRACKING_URI"
 
@@ -134,7 +134,7 @@ def test_credentials_of_the_environment_are_sent(answering: Any, monkeypatch: py
 def test_a_registry_that_refuses_is_told_as_such(answering: Any) -> None:
     answering(401, b"You are not authenticated.")
     with pytest.raises(ValueError, match=r"model resnet@champion cannot be looked up: .*\(401\)"):
-        mlflow_runs.resolve("resnet@champion")
+        model_registry.resolve("resnet@champion")
 
 
 def test_a_deleted_experiment_is_told_before_the_training_with_the_way_back(
@@ -164,25 +164,25 @@ def test_a_deleted_model_version_or_alias_is_told_and_the_next_training_register
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(URI, f"sqlite:///{tmp_path}/mlflow.db")
-    api, by = mlflow_runs.client(), mlflow_runs.Judged(10, 100, "d", "single")
+    api, by = mlflow_runs.client(), model_registry.Judged(10, 100, "d", "single")
 
     def register(folder: str) -> str:
-        name = mlflow_runs.model_name(api, None, by)
+        name = model_registry.model_name(api, None, by)
         run_id = api.create_run(mlflow_runs.experiment(api)).info.run_id
-        return mlflow_runs.register(api, run_id, folder, by, name, lambda: (folder, None))[1]
+        return model_registry.register(api, run_id, folder, by, name, lambda: (folder, None))[1]
 
     assert register("/one").startswith("champion is now version 1")
     api.delete_registered_model_alias("resnet", "champion")
     with pytest.raises(ValueError, match="got 'resnet@champion'; aliases of resnet: none"):
-        mlflow_runs.resolve("resnet@champion")
+        model_registry.resolve("resnet@champion")
     assert register("/two").startswith("champion is now version 2")
     api.delete_model_version("resnet", "2")
     with pytest.raises(ValueError, match="resnet has no version 2"):
-        mlflow_runs.resolve("resnet/2")
+        model_registry.resolve("resnet/2")
     assert register("/three").startswith("champion is now version 3")
     api.delete_registered_model("resnet")
     with pytest.raises(ValueError, match="got 'resnet@champion'; `make train` trains and registers one"):
-        mlflow_runs.resolve("resnet@champion")
+        model_registry.resolve("resnet@champion")
     assert register("/four").startswith("champion is now version 1")
 
 

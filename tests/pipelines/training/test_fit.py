@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from pipelines.run import Run, Scaling, standard
-from pipelines.tracking import mlflow_runs
-from pipelines.training.fit import fit, open_source
+from pipelines.tracking import mlflow_runs, model_registry
+from pipelines.training.fit import fit
+from pipelines.training.run_data import open_source
 from pipelines.training.run_folder import Outcome
 from resnet.training.checkpoint import load
 
@@ -133,7 +134,7 @@ def test_one_mlflow_run_and_a_registered_champion(finished: tuple[Run, Outcome])
     assert record.data.params["recipe.network"] == "cifar10-resnet8-A"
     steps = [metric.step for metric in api.get_metric_history(outcome.mlflow_run, "top1_error")]
     assert steps == [22, 44], "one figure an epoch, none doubled"
-    path, version = mlflow_runs.resolve("resnet@champion")
+    path, version = model_registry.resolve("resnet@champion")
     assert load(path).progress.classes[3].name == "3"
     assert int(version) >= 1
     assert Path(outcome.curves or "").stat().st_size > 5000

@@ -19,10 +19,9 @@ from benchmarks.stepper import Options
 from pipelines.run import Run, standard
 from pipelines.stream.augmentation import Batch
 from pipelines.training.checkpoint_store import Checkpoints
-from pipelines.training.fit import Source, load_feed, open_source
 from pipelines.training.learner import Learner
 from pipelines.training.rank_data import Task
-from pipelines.training.run_data import Feed
+from pipelines.training.run_data import Feed, Source, load_feed, open_source
 from pipelines.training.run_folder import Place
 from pipelines.training.worker_loop import train
 from resnet import build

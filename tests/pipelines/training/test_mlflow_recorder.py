@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.progress.status import Status
 from pipelines.run import standard
-from pipelines.tracking import mlflow_runs
+from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training.mlflow_recorder import Recorder, table
 from resnet.training.checkpoint import EpochRow
 
@@ -77,15 +77,15 @@ def test_the_table_of_all_epochs() -> None:
     assert [line.split(",")[1] for line in lines[1:]] == ["10", "20"]
 
 
-def judged(wrong: int, data: str = "d1", examples: int = 300, protocol: str = "1-crop") -> mlflow_runs.Judged:
+def judged(wrong: int, data: str = "d1", examples: int = 300, protocol: str = "1-crop") -> model_registry.Judged:
     """Errors of a network."""
-    return mlflow_runs.Judged(wrong, examples, data, protocol)
+    return model_registry.Judged(wrong, examples, data, protocol)
 
 
-def registered(api: Any, name: str, folder: str, by: mlflow_runs.Judged) -> tuple[str, str]:
+def registered(api: Any, name: str, folder: str, by: model_registry.Judged) -> tuple[str, str]:
     """A version of a run of its own."""
     run_id = api.create_run(mlflow_runs.experiment(api)).info.run_id
-    return mlflow_runs.register(api, run_id, folder, by, name, lambda: (folder, None))
+    return model_registry.register(api, run_id, folder, by, name, lambda: (folder, None))
 
 
 def test_the_champion_moves_only_if_strictly_better_on_the_same_data(
@@ -93,7 +93,7 @@ def test_the_champion_moves_only_if_strictly_better_on_the_same_data(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     api = mlflow_runs.client()
-    assert mlflow_runs.model_name(api, None, judged(110)) == "resnet"
+    assert model_registry.model_name(api, None, judged(110)) == "resnet"
     said = [
         registered(api, "resnet", *model)[1]
         for model in (
@@ -113,7 +113,7 @@ def test_the_champion_moves_only_if_strictly_better_on_the_same_data(
         "champion stays version 1: it was judged by 1-crop, this one by 10-crop",
         "champion is now version 6: top-1 error 36.3333 % (before: 36.6667 %)",
     ]
-    assert mlflow_runs.resolve("resnet@champion") == ("/better", "6")
+    assert model_registry.resolve("resnet@champion") == ("/better", "6")
     tags = api.get_model_version("resnet", "6").tags
     assert (tags["protocol"], float(tags["top1_error"]), tags["top1_wrong"]) == ("1-crop", 109 / 3, "109")
 
@@ -135,14 +135,14 @@ def test_a_champion_of_an_older_version_of_this_program_is_compared_by_its_count
 def test_another_data_set_gets_a_model_and_a_champion_of_its_own(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     api = mlflow_runs.client()
-    mlflow_runs.model_name(api, None, judged(0))
+    model_registry.model_name(api, None, judged(0))
     birds, more = judged(9, data="d3"), judged(9, data="d4")
-    birds, more = (mlflow_runs.Judged(**{**vars(by), "name": "birds, 10 held out"}) for by in (birds, more))
-    name = mlflow_runs.model_name(api, None, birds)
+    birds, more = (model_registry.Judged(**{**vars(by), "name": "birds, 10 held out"}) for by in (birds, more))
+    name = model_registry.model_name(api, None, birds)
     assert name == "resnet-birds-10-held-out"
-    assert mlflow_runs.model_name(api, None, birds) == name, "the same data, the same model"
-    assert mlflow_runs.model_name(api, None, more) == f"{name}-d4", "the same folder's name, other images"
-    assert mlflow_runs.model_name(api, "mine", birds) == "mine"
+    assert model_registry.model_name(api, None, birds) == name, "the same data, the same model"
+    assert model_registry.model_name(api, None, more) == f"{name}-d4", "the same folder's name, other images"
+    assert model_registry.model_name(api, "mine", birds) == "mine"
     assert registered(api, name, "/birds", birds)[1] == "champion is now version 1: top-1 error 3.0000 %"
 
 
@@ -154,7 +154,7 @@ def test_what_was_registered_before_an_outage_is_not_registered_twice(
     api.create_registered_model("once")
     run_id = api.create_run(mlflow_runs.experiment(api)).info.run_id
     for _ in range(2):
-        version, sentence = mlflow_runs.register(api, run_id, "/at", judged(30), "once", lambda: ("/at", None))
+        version, sentence = model_registry.register(api, run_id, "/at", judged(30), "once", lambda: ("/at", None))
         assert (version, sentence) == ("1", "champion is now version 1: top-1 error 10.0000 %")
 
 
@@ -184,7 +184,7 @@ def test_no_alias_moves_and_no_canary_ends_on_an_error_of_the_store(
         for method in ("get_registered_model", "get_model_version_by_alias", "get_model_version"):
             patch.setattr(MlflowClient, method, fails)
         with pytest.raises(MlflowException):
-            mlflow_runs.register(api, run_id, "/worse", judged(99), name, lambda: ("/worse", None))
+            model_registry.register(api, run_id, "/worse", judged(99), name, lambda: ("/worse", None))
         with pytest.raises(MlflowException):
             canary.end_canary(f"{name}@champion", promote=True)
         with pytest.raises(ValueError, match="cannot be looked up"):

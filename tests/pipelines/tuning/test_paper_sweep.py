@@ -16,7 +16,7 @@ from jobs import sweep_paper, train_imagenet
 from pipelines import command_line
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
-from pipelines.training.fit import open_source
+from pipelines.training.run_data import open_source
 from pipelines.training.run_folder import Place
 from pipelines.tuning import paper_sweep
 from pipelines.tuning.trial_slots import fit_in
@@ -136,7 +136,7 @@ def test_a_killed_sweep_goes_on_and_gives_the_weights_of_each_trial_alone(ray_lo
 
 
 def test_asha_goes_by_rungs_remembers_them_and_never_stops_what_is_done(tmp_path: Path) -> None:
-    from pipelines.tuning.tune_runner import Halving
+    from pipelines.tuning.successive_halving import Halving
 
     def rows(*errors: float) -> list[EpochRow]:
         return [

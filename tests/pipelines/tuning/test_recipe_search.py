@@ -15,11 +15,12 @@ from jobs import search_recipe
 from pipelines import command_line
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
-from pipelines.training.fit import open_source
+from pipelines.training.run_data import open_source
 from pipelines.tuning.optuna_searcher import Suggestions
 from pipelines.tuning.population import LIVES, begin
-from pipelines.tuning.recipe_search import Search, Tried, base_run, open_study, setting, table
 from pipelines.tuning.recipe_search import _found as found  # pyright: ignore[reportPrivateUsage]
+from pipelines.tuning.recipe_search import base_run, open_study, table
+from pipelines.tuning.search_space import Search, Tried, setting
 from pipelines.tuning.trial_slots import judges
 from resnet.training.checkpoint import load
 

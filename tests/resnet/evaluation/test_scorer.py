@@ -12,7 +12,7 @@ from resnet.evaluation.scorer import Model, Scorer, batches, score_map, window
 from resnet.evaluation.views import views
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 
 IMAGENET = recipe("imagenet-resnet18").images
 SMALL = IMAGENET.model_copy(update={"size": 64})

@@ -4,7 +4,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from resnet.evaluation.views import PROTOCOLS, SCALES, default_protocol, views
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 
 IMAGENET = recipe("imagenet-resnet18").images
 SMALL = IMAGENET.model_copy(update={"size": 64})

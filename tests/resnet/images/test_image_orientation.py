@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from resnet.evaluation.views import PROTOCOLS, views
 from resnet.images import crops, image_orientation, jpeg_region
 from resnet.images.decode import decode, decode_noting
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 
 HERE = [name for name in jpeg_region.ENGINES if jpeg_region.engine(name)]
 KINDS: dict[str, dict[str, Any]] = {

@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from resnet.evaluation.error_summary import Response
 from resnet.evaluation.final_test import FinalTest, packed, unpacked
-from resnet.paper.result_rows import CurveRow, DataSet, Evaluated, Response, ResultRow, read_results, write_results
-from resnet.recipes.recipe import Recipe, recipe
+from resnet.paper.result_rows import CurveRow, DataSet, Evaluated, ResultRow, read_results, write_results
+from resnet.recipes.named import recipe
+from resnet.recipes.recipe import Recipe
 from resnet.training.conditions import Conditions
 
 

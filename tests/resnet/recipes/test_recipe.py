@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet import names
-from resnet.recipes.recipe import VARIANTS, Recipe, recipe
+from resnet.recipes.named import VARIANTS, recipe
+from resnet.recipes.recipe import Recipe
 from resnet.recipes.settings import Images
 
 STREAMED = {"policy": "random-resized-crop", "area": (0.08, 1.0), "eval_shorter_side": 256, "mean": "per-channel"}

@@ -9,7 +9,7 @@ import torch
 from resnet import build
 from resnet.image_class import ImageClass
 from resnet.images.grey_range import GreyRange
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.recipes.settings import Optim
 from resnet.training.checkpoint import Checkpoint, Progress, load, optimizer_tensors, restore_optimizer, save
 from resnet.training.optimizer import optimizer

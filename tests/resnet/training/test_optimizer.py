@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from resnet.recipes.recipe import recipe
+from resnet.recipes.named import recipe
 from resnet.recipes.settings import Optim, Schedule
-from resnet.training.optimizer import EpochErrors, lr_at, optimizer, parameter_groups, reductions
+from resnet.training.lr_schedule import EpochErrors, lr_at, reductions
+from resnet.training.optimizer import optimizer, parameter_groups
 
 
 def test_the_cifar10_schedule_divides_by_ten_at_32k_and_48k() -> None:

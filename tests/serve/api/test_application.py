@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve.api import application
+from serve.api import pages
 from serve.api.middleware import AccessLog
 from serve.inference.classifier import Classifier
 
@@ -315,5 +315,5 @@ def test_no_body_and_no_header_gives_a_500(clients: Clients):
 
 
 def test_content_policy_changes_with_the_script():
-    one, other = (application.content_policy(f"<script>{code}</script>") for code in ("a()", "b()"))
+    one, other = (pages.content_policy(f"<script>{code}</script>") for code in ("a()", "b()"))
     assert one != other

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet.images import crops, jpeg_region
+from resnet.images import crops, jpeg_header
 from resnet.images.checks import jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, CorruptImage, Limits, TooLarge, TooMuchWork
 from resnet.images.decode import decode, decode_reduced, size_of
@@ -93,7 +93,7 @@ def test_repeated_scans_are_refused_at_once_by_every_way(
             with pytest.raises(TooMuchWork, match="at most 100 scans"):
                 way()
             assert time.process_time() - began < 0.1, name  # 0.5 ms here
-        assert jpeg_region.read_header(data) is None
+        assert jpeg_header.read_header(data) is None
 
 
 def test_baseline_scans_of_one_component_each_are_counted_too(encode: Encode):

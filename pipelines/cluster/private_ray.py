@@ -1,0 +1,86 @@
+"""A private Ray on this machine's loopback interface, which ends with its process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipelines.cluster import ray_internals
+
+# Ray's own default is two seconds between two looks of the controller at its workers, the end of a training included.
+QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+# Ours to show: progress, tables, errors. Ray Tune's own reports would stand between them.
+QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_worker_maximum_startup_concurrency": "4"}
+# What Ray's own processes take while a network computes, which has all cores, is a loss of speed. A Ray that ends with
+# its job is scraped by nobody (metrics: 2 % of a core), has memory and disk looked at once in one and two seconds in
+# place of four and ten times a second (0.2 %), and ends workers that have had nothing to do (0.5 % each). Its agent
+# measures every process every five seconds, and looks twice a second whether Ray is still there (0.1 %).
+SPARING = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_memory_monitor_refresh_ms": "1000",
+    "RAY_local_fs_monitor_interval_ms": "2000",
+    "RAY_num_workers_soft_limit": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "15000",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
+}
+ALONE = "RESNET_RAY_ALONE"  # set where Ray is one machine, and stays one
+DASHBOARD: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+# Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
+LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
+
+
+def start_private(**options: Any) -> Any:
+    """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process."""
+    folder = private_folder()
+    # One machine is not taken away from itself; the actor that watches for that is one more process to start.
+    os.environ.update({"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", ALONE: "1"})
+    import ray
+
+    settings = {
+        "include_dashboard": False,
+        "logging_level": logging.WARNING,
+        "log_to_driver": LOGS,
+        "_temp_dir": folder,
+    } | options
+    context: Any = ray.init(address="local", **settings)
+    # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
+    ray_internals.note_address(context.address_info["gcs_address"], folder)
+    return context
+
+
+def private_folder() -> str:
+    """A folder for a Ray of this process's own; from here on this process starts Ray on the loopback interface only.
+
+    The folder holds the token that guards it. At exit Ray is ended and the folder removed.
+    """
+    folder = tempfile.mkdtemp(prefix="resnet-", dir=_short_temp())
+    token = Path(folder) / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ.update(QUICK | QUIET | SPARING | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
+    # A job's `python` is the one on the head's PATH.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    ray_internals.stay_on_loopback(LOGS)
+    atexit.register(_end_private, folder)
+    return folder
+
+
+def _end_private(folder: str) -> None:
+    """End Ray, then remove its folder; the other way round its processes would write it anew."""
+    import ray
+
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_temp() -> str:
+    """A temporary folder with a short name: the path of a Unix socket holds 107 bytes at most."""
+    return "/tmp" if len(tempfile.gettempdir()) > 20 else tempfile.gettempdir()

@@ -1,0 +1,103 @@
+"""Statuses, requests to save and failures of runs, in Ray's key-value store."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from pipelines.progress.status import Status
+
+KEY, SAVE, FAILED = "resnet/progress/", "resnet/save/", "resnet/failed/"
+
+
+def post(status: Status) -> None:
+    """Publish a status, from a worker. Ray's key-value store: no process of its own, a millisecond a call."""
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(KEY + status.run, status.model_dump_json().encode(), overwrite=True)
+
+
+def look(run: str) -> Status | None:
+    """The last status that was posted for a run, or None."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    value = _internal_kv_get(KEY + run)
+    return None if value is None else Status(**json.loads(value))
+
+
+def forget(run: str) -> None:
+    """Remove what an earlier try of a run posted."""
+    from ray.experimental.internal_kv import _internal_kv_del
+
+    for key in (KEY, SAVE, FAILED):
+        _internal_kv_del(key + run)
+
+
+def ask_to_save(run: str) -> None:
+    """Ask a run to save its state soon, because it is about to be stopped."""
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(SAVE + run, b"1", overwrite=True)
+
+
+def save_is_wanted(run: str) -> bool:
+    """Whether somebody has asked; answers yes once."""
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
+
+    wanted = _internal_kv_get(SAVE + run) is not None
+    if wanted:
+        _internal_kv_del(SAVE + run)
+    return wanted
+
+
+class Line:
+    """Between rank 0 and its job: what it posts, and whether it was asked to save, by a thread of its own.
+
+    A call takes up to ten milliseconds where all cores train, and the training would wait for it.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self._asked = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="post")
+        self._last: Future[None] | None = None
+
+    def post(self, status: Status) -> None:
+        """Publish a status; the one before is out by then, or is waited for."""
+        if self._last is not None:
+            self._last.result()
+        self._last = self._thread.submit(self._exchange, status)
+
+    def _exchange(self, status: Status) -> None:
+        post(status)
+        if save_is_wanted(self.run):
+            self._asked.set()
+
+    def asked(self) -> bool:
+        """Whether somebody had asked to save by the last status; answers yes once."""
+        if not self._asked.is_set():
+            return False
+        self._asked.clear()
+        return True
+
+    def close(self) -> None:
+        """Wait until the last status is out."""
+        self._thread.shutdown()
+        if self._last is not None:
+            self._last.result()
+
+
+def fail(run: str, reason: str) -> None:
+    """Say why a run cannot go on; another try would end the same way. The first word stays."""
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(FAILED + run, reason.encode(), overwrite=False)
+
+
+def failure(run: str) -> str | None:
+    """Why a run cannot go on, or None."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    reason = _internal_kv_get(FAILED + run)
+    return None if reason is None else reason.decode()

@@ -1,0 +1,107 @@
+"""Ray Train's TorchTrainer of a run, and its state saved before it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pipelines.cluster import connection
+from pipelines.cluster.ray_internals import free_places, lean_trainer
+from pipelines.progress import postings
+from pipelines.run import Run
+from pipelines.training.run_data import Feed
+from resnet.host import glibc_allocator
+
+if TYPE_CHECKING:
+    from resnet.training.checkpoint import Progress
+
+SAVING = 15.0  # seconds that a stopped run waits for its workers to save
+
+
+@contextlib.contextmanager
+def saving_first(runs: Iterable[str]) -> Iterator[None]:
+    """Within: SIGTERM (`ray job stop`, a scheduler) lets the workers save their state, then ends like Ctrl-C."""
+
+    def save(*_: object) -> None:
+        before = {
+            run: status.saved for run in tuple(runs) if (status := postings.look(run)) and status.step < status.total
+        }
+        for run in before:
+            postings.ask_to_save(run)
+        deadline = time.monotonic() + SAVING
+        while before and time.monotonic() < deadline:
+            before = {run: old for run, old in before.items() if (s := postings.look(run)) and s.saved == old}
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, save)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def run_workers(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Progress]:
+    """Run the workers to the end; the last checkpoint's place and progress."""
+    from ray.exceptions import RayActorError
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from pipelines.training.checkpoint_store import Checkpoints
+
+    trouble = None
+    with saving_first([run.name]):
+        for _ in range(1 + run.scaling.retries):
+            try:
+                _trainer(run, feed, callbacks).fit()
+                trouble = None
+            except TrainingFailedError as error:  # it has restarted the workers as often as it may
+                trouble = error
+            except RayActorError as error:  # Ray Train's controller died, and its workers with it
+                trouble = error
+                if free_places():
+                    continue
+            break
+    if (reason := postings.failure(run.name)) is not None:
+        raise RuntimeError(f"{run.name} failed: {reason}") from trouble
+    if trouble is not None:
+        raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
+    checkpoints = Checkpoints.of(run)
+    found = checkpoints.latest()
+    if found is None:
+        raise RuntimeError(f"{run.name} ended without a checkpoint in {run.folder}")
+    name, checkpoint = found
+    return checkpoints.path(name), checkpoint.progress
+
+
+def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
+    """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    from pipelines.training.worker_loop import train_worker
+
+    scaling = run.scaling
+    return lean_trainer(connection.may_grow())(
+        train_worker,
+        train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
+        scaling_config=ScalingConfig(
+            num_workers=(scaling.least, scaling.most) if scaling.is_elastic else scaling.most,
+            use_gpu=bool(scaling.gpu),
+            resources_per_worker={"CPU": scaling.cpus_per_worker or 1}
+            | ({"GPU": scaling.gpus_per_worker or 1} if scaling.gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=f"{run.folder}/ray",  # Ray's own records; our checkpoints lie beside
+            failure_config=FailureConfig(max_failures=scaling.retries),
+            callbacks=list(callbacks),
+            # It calls the function in a thread. On a GPU tensors are not the system's business.
+            worker_runtime_env={"env_vars": {} if scaling.gpu else glibc_allocator.KEPT},
+        ),
+    )

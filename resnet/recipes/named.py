@@ -1,0 +1,137 @@
+"""Recipes by name: the paper's and their variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from resnet.networks import architectures
+from resnet.recipes.recipe import Recipe
+from resnet.recipes.settings import Images, Loss, Optim, Schedule
+
+
+def imagenet_paper(network: str) -> Recipe:
+    """Section 3.4: scale jitter, PCA colour, batch 256, lr 0.1 reduced on plateaus, up to 60e4 iterations."""
+    images = Images(
+        size=224, policy="scale-jitter", shorter_side=(256, 480), flip=True, color="pca", eval_shorter_side=256
+    )
+    schedule = Schedule(kind="plateau", gamma=0.1, patience=5)
+    # "A sufficiently large training batch" (the authors' release) is 200 batches here.
+    return Recipe(
+        network=network,
+        images=images,
+        optim=Optim(batch_size=256),
+        schedule=schedule,
+        bn_batch=32,  # 256 images on 8 GPUs: the authors' release
+        bn_examples=51_200,
+        steps=600_000,
+    )
+
+
+def cifar10_paper(network: str) -> Recipe:
+    """Section 4.2: pad 4 and crop, batch 128, lr 0.1 divided by 10 at 32k and 48k of 64k iterations.
+
+    110 layers and more start with lr 0.01 until the training error is below 80 %.
+    """
+    lr, error = (0.01, 80.0) if architectures.parse(network).depth >= 110 else (None, None)
+    boundaries = (32_000 / 64_000, 48_000 / 64_000)
+    schedule = Schedule(kind="step", milestones=boundaries, gamma=0.1, gentle_lr=lr, gentle_error=error)
+    images = Images(size=32, policy="pad-crop", pad=4, flip=True)
+    # 128 images on two GPUs, whose batch norms know nothing of each other
+    optim = Optim(batch_size=128)
+    return Recipe(network=network, images=images, optim=optim, schedule=schedule, bn_batch=64, steps=64_000)
+
+
+def imagenet_90(network: str) -> Recipe:
+    """The baseline that most others report for ResNet-50: 90 epochs of random resized crops, cosine (Goyal et al. 2017,
+    He et al. 2018, arXiv 1812.01187): linear warm-up of 5 epochs, label smoothing, no decay of batch norm and bias.
+    """
+    images = Images(size=224, policy="random-resized-crop", area=(0.08, 1.0), eval_shorter_side=256, mean="per-channel")
+    return Recipe(
+        network=network,
+        variant="90",
+        images=images,
+        loss=Loss(label_smoothing=0.1),
+        optim=Optim(lr=0.1, lr_batch_size=256, batch_size=256, decay_norm_and_bias=False),
+        schedule=Schedule(kind="cosine", warmup=5 / 90),
+        epochs=90,
+    )
+
+
+def imagenet_90_step(network: str) -> Recipe:
+    """`90` with lr divided by 10 after 30, 60 and 80 epochs in place of the cosine (Goyal et al. 2017, §5.1)."""
+    schedule = Schedule(kind="step", milestones=(30 / 90, 60 / 90, 80 / 90), gamma=0.1, warmup=5 / 90)
+    return imagenet_90(network).model_copy(update={"variant": "90-step", "schedule": schedule})
+
+
+def imagenet_fast(network: str) -> Recipe:
+    """A tenth of the work of `90`: 18 epochs of growing images, tested at a larger size. Large batch and lr, averaged
+    weights.
+
+    128 to 176 pixels cost 0.46 of 224 on average, and a network trained on random resized crops has seen objects larger
+    than a test shows them: testing at 224 undoes that (arXiv 1906.06423).
+    """
+    images = Images(
+        size=176,
+        policy="random-resized-crop",
+        area=(0.25, 1.0),
+        eval_shorter_side=256,
+        eval_size=224,
+        resize=(128, 0.75),
+        mean="per-channel",
+    )
+    return Recipe(
+        network=network,
+        variant="fast",
+        images=images,
+        loss=Loss(label_smoothing=0.1),
+        optim=Optim(
+            lr=0.5, lr_batch_size=256, batch_size=1024, weight_decay=5e-5, decay_norm_and_bias=False, nesterov=True
+        ),
+        schedule=Schedule(kind="cosine", warmup=2 / 18),
+        zero_init_last_bn=has_shortcuts(network),
+        ema=0.999,
+        epochs=18,
+    )
+
+
+def cifar10_fast(network: str) -> Recipe:
+    """A fifth of the paper's epochs: larger batch, lr and decay, cosine, label smoothing, averaged weights."""
+    return Recipe(
+        network=network,
+        variant="fast",
+        images=Images(size=32, policy="pad-crop", pad=4, flip=True),
+        loss=Loss(label_smoothing=0.1),
+        optim=Optim(
+            lr=0.2, lr_batch_size=128, batch_size=512, weight_decay=5e-4, decay_norm_and_bias=False, nesterov=True
+        ),
+        schedule=Schedule(kind="cosine", warmup=5 / 32),
+        zero_init_last_bn=has_shortcuts(network),
+        ema=0.995,
+        epochs=32,
+    )
+
+
+VARIANTS: dict[tuple[str, str], Callable[[str], Recipe]] = {
+    ("imagenet", "paper"): imagenet_paper,
+    ("imagenet", "90"): imagenet_90,
+    ("imagenet", "90-step"): imagenet_90_step,
+    ("imagenet", "fast"): imagenet_fast,
+    ("cifar10", "paper"): cifar10_paper,
+    ("cifar10", "fast"): cifar10_fast,
+}
+
+
+def has_shortcuts(network: str) -> bool:
+    """Whether blocks add their input: what zero_init_last_bn needs."""
+    return architectures.parse(network).shortcut != "none"
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called `<network>[@<variant>]`, e.g. imagenet-resnet50-B@paper. ValueError names what is allowed."""
+    network, _, variant = name.partition("@")
+    parsed = architectures.parse(network)
+    variant = variant or "paper"
+    allowed = [v for family, v in VARIANTS if family == parsed.family]
+    if variant not in allowed:
+        raise ValueError(f"recipe variant must be one of {', '.join(allowed)} for {parsed.family}, got {variant!r}")
+    return VARIANTS[parsed.family, variant](parsed.name)

@@ -1,0 +1,168 @@
+"""/v1: images in, classes or features out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+
+from resnet.image_class import ImageClass
+from serve.api.http_schema import ERRORS, IMAGE_BODY, server_timing
+from serve.api.request_body import images_of
+from serve.inference.classifier import Prediction
+from serve.inference.engines.onnx_int8 import Agreement
+from serve.inference.inference_service import Served
+from serve.settings import Args
+from serve.versions.loaded_model import Loaded
+from serve.versions.served_models import Models
+
+
+class Predicted(BaseModel):
+    """One class of an image."""
+
+    id: int
+    wnid: str
+    name: str
+    probability: float
+
+
+class PredictedImage(BaseModel):
+    """The most probable classes of an image, the most probable first."""
+
+    predictions: list[Predicted]
+
+
+class Predictions(BaseModel):
+    """Answer of /v1/predict: the images in the order in which they were sent."""
+
+    model: str
+    version: str
+    images: list[PredictedImage]
+
+
+class EmbeddedImage(BaseModel):
+    """Pooled features of an image."""
+
+    embedding: list[float]
+
+
+class Embeddings(BaseModel):
+    """Answer of /v1/embed: the images in the order in which they were sent."""
+
+    model: str
+    version: str
+    images: list[EmbeddedImage]
+
+
+class PreprocessingCard(BaseModel):
+    """How an image becomes the network's input: resized, the middle cut out, (pixels - mean) / std in [0, 255].
+
+    mean: of each channel; a mean of each pixel is averaged.
+    """
+
+    shorter_side: int
+    crop: int
+    interpolation: str
+    mean: list[float]
+    std: list[float]
+
+
+class ModelCard(BaseModel):
+    """Which model this is. top1_error: percent on the validation split at training time.
+
+    engine: what computes it: OpenVINO, oneDNN, torch (a GPU too) or, int8, ONNX Runtime;
+    deviation: largest difference of a probability from the untouched float32 network's, on generated images;
+    agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
+    canary: the version that answers some percent of the images; refused: why the last version that was wanted does not
+    answer; others: models at /v2/models/NAME; grey_range: levels that become 0 and 255 in grey images of more than 8
+    bits, null for all levels of the file's type.
+    """
+
+    name: str
+    version: str
+    network: str
+    run: str
+    size: int
+    preprocessing: PreprocessingCard
+    precision: str
+    engine: str
+    deviation: float
+    agreement: Agreement | None
+    top1_error: float | None
+    num_features: int
+    grey_range: tuple[int, int] | None
+    limits: dict[str, float]
+    canary: dict[str, str | float] | None
+    refused: str | None
+    others: list[str]
+    classes: list[ImageClass]
+
+
+def shown(found: Prediction) -> dict[str, int | str | float]:
+    """As Predicted has it; pydantic's own way takes longer than all the rest of an answer."""
+    known = found.image_class
+    return {"id": known.id, "wnid": known.wnid, "name": known.name, "probability": found.probability}
+
+
+def v1(models: Models, args: Args) -> APIRouter:
+    """Images in, classes or features out."""
+    routes = APIRouter(prefix="/v1", tags=["images"])
+
+    async def answered(request: Request) -> tuple[list[Served], Loaded]:
+        with models.stable.inference.admit():
+            served, request.scope["loaded"] = await models.answer(await images_of(request, args))
+        return served, request.scope["loaded"]
+
+    @routes.post("/predict", response_model=Predictions, responses=ERRORS, openapi_extra=IMAGE_BODY)
+    async def predict(request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = 5) -> Response:
+        """The most probable classes of each image."""
+        served, by = await answered(request)
+        images = [
+            {"predictions": [shown(p) for p in by.classifier.best(s.answer.probabilities, top_k)]} for s in served
+        ]
+        return JSONResponse({**by.signature, "images": images}, headers=server_timing(served))
+
+    @routes.post("/embed", response_model=Embeddings, responses=ERRORS, openapi_extra=IMAGE_BODY)
+    async def embed(request: Request) -> Response:
+        """The features of each image after global average pooling."""
+        served, by = await answered(request)
+        images = [{"embedding": s.answer.embedding.tolist()} for s in served]
+        return JSONResponse({**by.signature, "images": images}, headers=server_timing(served))
+
+    return routes
+
+
+def about(models: Models, args: Args) -> APIRouter:
+    """What /v1 says of itself."""
+    routes = APIRouter(prefix="/v1", tags=["images"])
+
+    @routes.get("/model", responses={401: ERRORS[401]})
+    async def card() -> ModelCard:
+        """Which model answers, how exact its arithmetic is, its limits and its classes."""
+        limits = ("max_bytes", "max_pixels", "max_images", "timeout")
+        stable, trial = models.stable, models.trial
+        model = stable.classifier
+        return ModelCard(
+            name=args.name,
+            version=stable.version,
+            network=model.recipe.network,
+            run=model.run,
+            size=model.size,
+            preprocessing=PreprocessingCard(**model.preprocessing),
+            precision=model.precision,
+            engine=model.engine,
+            deviation=model.deviation,
+            agreement=model.agreement,
+            top1_error=model.top1_error,
+            num_features=model.num_features,
+            grey_range=None if model.grey_range is None else (model.grey_range.low, model.grey_range.high),
+            limits={name: getattr(args, name) for name in limits},
+            canary=None if trial is None else {"version": trial.canary.version, "percent": trial.percent},
+            refused=models.refused,
+            others=list(models.others),
+            classes=list(model.classes),
+        )
+
+    return routes

@@ -1,0 +1,64 @@
+"""The pages for people, and what a browser may load for them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, Response
+from prometheus_client.metrics_core import Metric
+
+from serve import metrics
+from serve.settings import Args
+from serve.versions.served_models import Models
+
+Gather = Callable[[], Awaitable[Sequence[Sequence[Metric]]]]
+
+
+def people(models: Models, args: Args, gather: Gather) -> APIRouter:
+    """Health, metrics, the page and the documentation."""
+    routes = APIRouter()
+    folder = Path(__file__).parent
+    pages = {name: (folder / f"{name}.html").read_text() for name in ("page", "docs")}
+
+    def page(name: str) -> HTMLResponse:
+        return HTMLResponse(pages[name], headers={"Content-Security-Policy": content_policy(pages[name])})
+
+    @routes.get("/", include_in_schema=False)
+    async def index() -> HTMLResponse:
+        return page("page")
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return page("docs")
+
+    @routes.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz", tags=["health"])
+    async def readyz() -> dict[str, str]:
+        """Whether the model is loaded."""
+        return {"status": "ready", "model": args.name, "version": models.stable.version}
+
+    @routes.get("/metrics", tags=["health"], response_class=Response)
+    async def scrape() -> Response:
+        """Counters and histograms of all replicas, in Prometheus form."""
+        return Response(metrics.exposition(await gather()), media_type=metrics.MEDIA_TYPE)
+
+    return routes
+
+
+def content_policy(html: str) -> str:
+    """A page's own script and nothing from elsewhere: the Content-Security-Policy of a self-contained page."""
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
