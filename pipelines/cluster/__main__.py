@@ -14,13 +14,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from pipelines.cluster.connection import passed_on, running_head
+from pipelines.cluster.connection import running_head
 from pipelines.cluster.private_ray import DASHBOARD, QUICK, start_private
 from pipelines.cluster.ray_internals import await_agent
-from pipelines.tracking import mlflow_runs
-from pipelines.tracking.mlflow_store import SETTINGS
-
-PASSED_ON = ("RESNET_HOME", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", mlflow_runs.PARENT, *SETTINGS)
+from pipelines.tracking.job_environment import passed_on
 
 
 @contextlib.contextmanager
@@ -60,5 +57,5 @@ if __name__ == "__main__":
     try:
         sys.exit(submit(words[1:]))
     except ValueError as error:
-        print(f"pipelines.cluster.connection: {error}", file=sys.stderr)
+        print(f"pipelines.cluster: {error}", file=sys.stderr)
         sys.exit(2)

@@ -7,11 +7,8 @@ import logging
 import os
 import socket
 
-from pipelines import provenance
 from pipelines.cluster import ray_internals
-from pipelines.cluster.__main__ import PASSED_ON
 from pipelines.cluster.private_ray import ALONE, DASHBOARD, LOGS, QUICK, QUIET, start_private
-from pipelines.tracking.mlflow_store import CREDENTIALS, store_uri
 
 
 def connect(dashboard: bool = False) -> dict[str, float]:
@@ -55,15 +52,3 @@ def running_head() -> str | None:
     with contextlib.suppress(OSError, ValueError), socket.create_connection((host, int(port)), timeout=1):
         return address
     return None
-
-
-def passed_on(private: bool) -> dict[str, str]:
-    """What a job gets of this shell's environment. To a head that this process starts credentials come by inheritance,
-    and so do not stand in Ray's own records of the job; a cluster that runs already gets them in those, which who may
-    ask it for jobs can read."""
-    names = PASSED_ON if private else (*PASSED_ON, *CREDENTIALS)
-    found = {name: os.environ[name] for name in names if name in os.environ}
-    if "MLFLOW_TRACKING_URI" in found:
-        found["MLFLOW_TRACKING_URI"] = store_uri()  # a relative path would be another file in the job's folder
-    found[provenance.COMMIT] = provenance.git_commit()  # the upload leaves .git out
-    return found

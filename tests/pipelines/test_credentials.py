@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster import connection
 from pipelines.run import standard
-from pipelines.tracking import mlflow_runs
+from pipelines.tracking import job_environment, mlflow_runs
 from pipelines.tracking.mlflow_store import CREDENTIALS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +58,7 @@ def test_what_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     monkeypatch.setenv("UNRELATED_TOKEN", SECRET)
     monkeypatch.chdir(tmp_path)
-    private, shared = connection.passed_on(private=True), connection.passed_on(private=False)
+    private, shared = job_environment.passed_on(private=True), job_environment.passed_on(private=False)
     assert SECRET not in private.values(), "the head inherits them"
     assert {name for name, value in shared.items() if value == SECRET} == set(CREDENTIALS)
     assert private["MLFLOW_EXPERIMENT_NAME"] == "mine"
