@@ -15,8 +15,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
-from ray.util import list_named_actors
 
 from serve.app import build
 from serve.deploy_settings import Deploy
@@ -35,12 +33,10 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     """
     wanted = traffic or Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
     serve.start(http_options={"host": host, "port": port})
-    client = _get_global_client()
-    assert client is not None  # serve.start made it
-    there = client.http_config
-    if (there.host, there.port) != (host, port):  # Serve keeps the address that it was started with
-        raise ValueError(f"host and port must be {there.host} {there.port}, where Serve runs, got {host} {port}")
-    if environment.refusal() is None and not behind_haproxy():
+    there = rollout.serve_address()
+    if there is not None and there != (host, port):  # Serve keeps the address that it was started with
+        raise ValueError(f"host and port must be {there[0]} {there[1]}, where Serve runs, got {host} {port}")
+    if environment.refusal() is None and not rollout.behind_haproxy():
         needs = "HAProxy is faster, and needs a Ray that was started with RAY_SERVE_ENABLE_HA_PROXY=1"
         print(f"Ray Serve's own proxy takes the requests; {needs}", file=sys.stderr)
     local = "127.0.0.1" if host in ("0.0.0.0", "::") else host
@@ -56,12 +52,6 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     serve.run(build(args), name=APPLICATION)
     wait_until_ready(url, wanted.stable.version)
     return url
-
-
-def behind_haproxy() -> bool:
-    """Whether the cluster's Serve has HAProxy take the requests: it keeps Serve's own proxy as a second choice then."""
-    actors: list[Any] = list_named_actors(all_namespaces=True)
-    return any("fallback" in actor["name"] for actor in actors)
 
 
 def wait_until_ready(url: str, version: str, seconds: float = 120.0) -> None:

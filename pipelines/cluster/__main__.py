@@ -28,13 +28,13 @@ def head() -> Iterator[dict[str, str]]:
         yield {**os.environ, "RAY_ADDRESS": address}
         return
     print("Starting a Ray head on this machine for this job (loopback only).", file=sys.stderr, flush=True)
-    import ray
-
     context = start_private(**DASHBOARD, log_to_driver=False)
     try:
         await_agent(context.address_info["node_id"])
         yield {**os.environ, "RAY_ADDRESS": f"http://{context.address_info['webui_url']}"}
     finally:
+        import ray
+
         ray.shutdown()
 
 

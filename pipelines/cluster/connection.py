@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 
 from pipelines.cluster import ray_internals
 from pipelines.cluster.private_ray import ALONE, DASHBOARD, LOGS, QUICK, QUIET, start_private
@@ -17,16 +18,18 @@ def connect(dashboard: bool = False) -> dict[str, float]:
     Uses the cluster of RAY_ADDRESS (set in every Ray job) or of `ray start` on this machine, else starts a private one
     that listens on the loopback interface only and ends with this process. dashboard: a private one has a dashboard.
     """
-    import ray
-
-    if not ray.is_initialized():
+    if not ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         for name, value in (QUICK | QUIET).items():
             os.environ.setdefault(name, value)
         address = os.environ.get("RAY_ADDRESS") or running_head()
         if address:
+            import ray
+
             ray.init(address=address, log_to_driver=LOGS, logging_level=logging.WARNING)
         else:
             start_private(**(DASHBOARD if dashboard else {}))
+    import ray  # not before it is known which: its import settles whether this process has a token
+
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 

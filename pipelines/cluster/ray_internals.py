@@ -1,23 +1,250 @@
-"""Every use of a private name of Ray, each with what it buys."""
+"""Everything of Ray that is private, in one place: what each use buys, and what happens without it.
+
+A name without a promise may be gone with Ray's next version. Each use here has a fallback that works, is named in
+PRIVATE_NAMES, and says so once in the log where it had to do without; a test imports every name and tells those that
+are missing. RESNET_WITHOUT_INTERNALS=1 forces all fallbacks.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
 import os
+import sys
 import time
-from functools import partialmethod
-from typing import Any
+from collections.abc import Callable
+from functools import cache, partialmethod
+from pathlib import Path
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+WITHOUT = "RESNET_WITHOUT_INTERNALS"
+PACE = 0.05  # seconds from one look of Ray Data's executor at its tasks to the next
+
+Answer = TypeVar("Answer")
+
+# Each private name of Ray, and what it buys.
+PRIVATE_NAMES: dict[str, str] = {
+    "ray.experimental.internal_kv._internal_kv_put": "statuses of trainings without a process for them, 1 ms a call",
+    "ray.experimental.internal_kv._internal_kv_get": "the same",
+    "ray.experimental.internal_kv._internal_kv_del": "the same",
+    "ray._private.utils.write_ray_address": "processes of a private Ray find it, and no other on the machine",
+    "ray._private.ray_constants.ENABLE_RAY_CLUSTER": "a private Ray listens on the loopback interface only",
+    "ray._raylet.Config.initialize": "the same, where Ray was imported before",
+    "ray._private.parameter.RayParams": "two processes less, 2 s of a job's start; no fixed port for the agent",
+    "ray.dashboard.consts.DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX": "a job waits for a late agent on a busy machine",
+    "ray._raylet.PlacementGroupID": "a training goes on at once where Ray Train's controller was killed",
+    "ray.data._internal.execution.execution_callback.ExecutionCallback": "0.79 instead of 0.60 of the bare decode loop",
+    "ray.train.v2._internal.callbacks.datasets.DatasetsCallback": "an actor less to start, 0.4 s",
+    "ray.train.v2._internal.callbacks.placement_group_callback.PlacementGroupCleanerCallback": "the same",
+    "ray.train.v2._internal.execution.scaling_policy.FixedScalingPolicy": "the same, where no node can be added",
+}
+
+
+class Missing(Exception):
+    """A private name is not there, or fallbacks are forced."""
+
+
+def private(name: str) -> Any:
+    """What a private name stands for. Missing: Ray has it no more."""
+    if os.environ.get(WITHOUT) == "1":
+        raise Missing(f"{name} is not used: {WITHOUT}=1")
+    assert name in PRIVATE_NAMES
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        try:
+            for part in parts[cut:]:
+                found = getattr(found, part)
+        except AttributeError:
+            break
+        return found
+    raise Missing(f"this Ray has no {name}")
+
+
+def missing_names() -> list[str]:
+    """The private names that the installed Ray lacks."""
+    return [name for name in PRIVATE_NAMES if not _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    try:
+        private(name)
+    except Missing:
+        return False
+    return True
+
+
+@cache
+def _tell(sentence: str) -> None:
+    log.warning("%s", sentence)
+
+
+def _or_else(wanted: Callable[[], Answer], fallback: Callable[[], Answer], lost: str) -> Answer:
+    """What `wanted` gives; where it needs a private name that is missing, what `fallback` gives, with a line."""
+    try:
+        return wanted()
+    except (Missing, AttributeError, TypeError) as error:
+        _tell(f"{lost}: {error}")
+        return fallback()
+
+
+# --- A key-value store of the cluster ---------------------------------------------------------------------------------
+
+
+class _Store:
+    """The store's fallback: a named actor, a process that holds a dictionary."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def put(self, key: str, value: bytes, overwrite: bool) -> None:
+        if overwrite or key not in self.values:
+            self.values[key] = value
+
+    def get(self, key: str) -> bytes | None:
+        return self.values.get(key)
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+def _store() -> Any:
+    import ray
+
+    options: Any = {"name": "resnet-postings", "namespace": "resnet", "get_if_exists": True, "lifetime": "detached"}
+    return ray.remote(_Store).options(num_cpus=0, **options).remote()
+
+
+def put(key: str, value: bytes, overwrite: bool = True) -> None:
+    """Keep a value under a key, for all processes of the cluster."""
+    import ray
+
+    _or_else(
+        lambda: private("ray.experimental.internal_kv._internal_kv_put")(key, value, overwrite=overwrite),
+        lambda: ray.get(_store().put.remote(key, value, overwrite)),
+        "postings go through an actor",
+    )
+
+
+def get(key: str) -> bytes | None:
+    """The value of a key, or None."""
+    import ray
+
+    return _or_else(
+        lambda: private("ray.experimental.internal_kv._internal_kv_get")(key),
+        lambda: ray.get(_store().get.remote(key)),
+        "postings go through an actor",
+    )
+
+
+def delete(key: str) -> None:
+    """Forget a key."""
+    import ray
+
+    _or_else(
+        lambda: private("ray.experimental.internal_kv._internal_kv_del")(key),
+        lambda: ray.get(_store().delete.remote(key)),
+        "postings go through an actor",
+    )
+
+
+# --- A Ray of this process's own --------------------------------------------------------------------------------------
+
+
+def noted_address() -> str | None:
+    """The address that `ray start --head` wrote down on this machine, or None; it may have ended since.
+
+    Read from Ray's file, not by Ray's own function: its import settles whether this process uses a token, and that is
+    known only where no such Ray is found.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"
+    file = Path(folder) / "ray" / "ray_current_cluster"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return file.read_text().strip() or None
+    return None
+
+
+def note_address(address: str, folder: str) -> None:
+    """Write down the address of a private Ray, where its jobs look first."""
+    _or_else(
+        lambda: private("ray._private.utils.write_ray_address")(address, folder),
+        lambda: os.environ.update(RAY_ADDRESS=address),
+        "jobs find this Ray by RAY_ADDRESS",
+    )
+
+
+def stay_on_loopback(show_logs: bool) -> None:
+    """Make each Ray that this process starts listen on 127.0.0.1 only, with two processes less.
+
+    show_logs: keep the process that hands on the workers' lines.
+    """
+    # Read by Ray at import: without it Ray binds the machine's outward address, whatever node address is asked for.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+    def wanted() -> None:
+        # The same for a process that has imported Ray before: both settings are read once, at import.
+        private("ray._private.ray_constants.ENABLE_RAY_CLUSTER")
+        constants: Any = importlib.import_module("ray._private.ray_constants")
+        constants.ENABLE_RAY_CLUSTER = False
+        private("ray._raylet.Config.initialize")("")
+        parameters = private("ray._private.parameter.RayParams")
+        # A node's agent, which takes jobs, wants port 52365 and goes without where another Ray has it; any free one
+        # serves. One process hands on workers' lines, one would ask a cloud for more nodes.
+        spared: Any = {"include_log_monitor": show_logs, "no_monitor": True}
+        parameters.__init__ = partialmethod(parameters.__init__, dashboard_agent_listen_port=0, **spared)
+
+    _or_else(wanted, lambda: None, "this Ray listens on all interfaces, guarded by its token")
 
 
 def await_agent(node: str, patience: float = 120.0) -> None:
     """Wait for the agent that takes a node's jobs: on a busy machine it comes later than the 10 s that Ray waits."""
-    from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
-    from ray.experimental.internal_kv import _internal_kv_get
 
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if _internal_kv_get(f"{DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX}{node}", namespace="dashboard") is not None:
-            return
-        time.sleep(0.1)
+    def wanted() -> None:
+        prefix = private("ray.dashboard.consts.DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX")
+        look = private("ray.experimental.internal_kv._internal_kv_get")
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and look(f"{prefix}{node}", namespace="dashboard") is None:
+            time.sleep(0.1)
+
+    _or_else(wanted, lambda: time.sleep(10), "the agent that takes jobs is given ten seconds")
+
+
+# --- Ray Data ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def paced() -> type | None:
+    """A callback by which Ray Data's executor looks at its tasks no more often than every PACE seconds, or None.
+
+    It is a thread of the consumer, here of a training worker. Where all tasks have blocks ready that nobody has room
+    for, Ray 2.60 looks again at once, 800 times a second, and holds Python's lock while it does: threads that decode
+    beside it get a third of their speed.
+    """
+
+    def wanted() -> type | None:
+        base = private("ray.data._internal.execution.execution_callback.ExecutionCallback")
+
+        class Paced(base):  # pyright: ignore[reportGeneralTypeIssues]
+            """Waits at the end of each look."""
+
+            last = 0.0
+
+            def on_execution_step(self, executor: Any) -> None:
+                """Called by the executor's thread."""
+                time.sleep(max(0.0, self.last + PACE - time.monotonic()))
+                self.last = time.monotonic()
+
+        return Paced
+
+    return _or_else(wanted, lambda: None, "Ray Data's executor is not slowed down")
+
+
+# --- Ray Train --------------------------------------------------------------------------------------------------------
 
 
 def free_places() -> bool:
@@ -27,35 +254,46 @@ def free_places() -> bool:
     A trial of a sweep leaves them: they cannot be told from those of the other trials. Whether they are gone.
     """
     import ray
-    from ray._raylet import PlacementGroupID  # pyright: ignore[reportAttributeAccessIssue]  compiled
     from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
     here = ray.get_runtime_context()
     if here.get_actor_id() is not None:
         return False
-    for name, found in placement_group_table().items():
-        if name.endswith(here.get_job_id()) and found["state"] != "REMOVED":  # an id ends with that of its job
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
-    return True
+
+    def wanted() -> bool:
+        group_id = private("ray._raylet.PlacementGroupID")
+        for name, found in placement_group_table().items():
+            if name.endswith(here.get_job_id()) and found["state"] != "REMOVED":  # an id ends with that of its job
+                remove_placement_group(PlacementGroup(group_id(bytes.fromhex(name))))
+        return True
+
+    return _or_else(wanted, lambda: False, "a training whose controller was lost is started again by hand")
 
 
 def lean_trainer(may_grow: bool) -> Any:
-    """TorchTrainer without the three actors that a run does not need; each is a process that a start waits for.
+    """Ray's TorchTrainer without the three actors that a run does not need; each is a process that a start waits for.
 
     DatasetManager hands out datasets: ours are made by the workers. PlacementGroupCleaner removes the places of a lost
-    controller: free_places does, but for a trial of a sweep, which keeps it. AutoscalingCoordinator asks for nodes,
-    and tells an elastic run of its share of them: not asked where there can be none.
+    controller: free_places does, but for a trial of a sweep, which keeps it. AutoscalingCoordinator asks for
+    nodes, and tells an elastic run of its share of them: not asked where there can be none. may_grow: whether there
+    can.
     """
+    from ray.train.torch import TorchTrainer
+
+    return _or_else(lambda: _lean_trainer(may_grow), lambda: TorchTrainer, "Ray Train starts three actors more")
+
+
+def _lean_trainer(may_grow: bool) -> type:
     import ray
     from ray.train.torch import TorchTrainer
-    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
+    datasets = private("ray.train.v2._internal.callbacks.datasets.DatasetsCallback")
+    cleaner = private("ray.train.v2._internal.callbacks.placement_group_callback.PlacementGroupCleanerCallback")
+    policy = private("ray.train.v2._internal.execution.scaling_policy.FixedScalingPolicy")
     is_trial = ray.get_runtime_context().get_actor_id() is not None
-    spared = (DatasetsCallback,) if is_trial else (DatasetsCallback, PlacementGroupCleanerCallback)
+    spared = (datasets,) if is_trial else (datasets, cleaner)
 
-    class Unasking(FixedScalingPolicy):
+    class Unasking(policy):  # pyright: ignore[reportGeneralTypeIssues]
         """The same workers always, and no word to an autoscaler."""
 
         def after_controller_start(self, train_run_context: Any) -> None:
@@ -71,43 +309,8 @@ def lean_trainer(may_grow: bool) -> Any:
             return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, spared)]
 
         def _initialize_and_run_controller(self, **given: Any) -> Any:
-            if isinstance(given["scaling_policy"], FixedScalingPolicy) and not may_grow:
+            if isinstance(given["scaling_policy"], policy) and not may_grow:
                 given["scaling_policy"] = Unasking(self.scaling_config)
             return super()._initialize_and_run_controller(**given)
 
     return LeanTrainer
-
-
-def stay_on_loopback(show_logs: bool) -> None:
-    """Make each Ray that this process starts listen on the loopback interface only, with two processes less.
-
-    show_logs: keep the process that hands on the workers' lines.
-    """
-    # Read by Ray at import: without it Ray binds the machine's outward address, whatever node address is asked for.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    from ray._private import ray_constants
-    from ray._private.parameter import RayParams
-    from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]  compiled
-
-    # The same for a process that has imported Ray before: both settings are read once, at import.
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    Config.initialize("")
-    # A node's agent, which takes jobs, wants port 52365 and goes without where another Ray has it; any free one serves.
-    # Two processes less: one that hands on workers' lines, and one that would ask a cloud for more nodes.
-    spared = {"include_log_monitor": show_logs, "no_monitor": True}
-    initialise: Any = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0, **spared)
-    RayParams.__init__ = initialise
-
-
-def note_address(address: str, folder: str) -> None:
-    """Write where a Ray listens into its folder, where a job looks for it."""
-    from ray._private.utils import write_ray_address
-
-    write_ray_address(address, folder)
-
-
-def noted_address() -> str | None:
-    """Address that the last `ray start --head` noted on this machine, if any; it may have ended since."""
-    from ray._private.utils import read_ray_address
-
-    return read_ray_address()

@@ -6,48 +6,39 @@ import json
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from pipelines.cluster import ray_internals
 from pipelines.progress.status import Status
 
 KEY, SAVE, FAILED = "resnet/progress/", "resnet/save/", "resnet/failed/"
 
 
 def post(status: Status) -> None:
-    """Publish a status, from a worker. Ray's key-value store: no process of its own, a millisecond a call."""
-    from ray.experimental.internal_kv import _internal_kv_put
-
-    _internal_kv_put(KEY + status.run, status.model_dump_json().encode(), overwrite=True)
+    """Publish a status, from a worker."""
+    ray_internals.put(KEY + status.run, status.model_dump_json().encode())
 
 
 def look(run: str) -> Status | None:
     """The last status that was posted for a run, or None."""
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    value = _internal_kv_get(KEY + run)
+    value = ray_internals.get(KEY + run)
     return None if value is None else Status(**json.loads(value))
 
 
 def forget(run: str) -> None:
     """Remove what an earlier try of a run posted."""
-    from ray.experimental.internal_kv import _internal_kv_del
-
     for key in (KEY, SAVE, FAILED):
-        _internal_kv_del(key + run)
+        ray_internals.delete(key + run)
 
 
 def ask_to_save(run: str) -> None:
     """Ask a run to save its state soon, because it is about to be stopped."""
-    from ray.experimental.internal_kv import _internal_kv_put
-
-    _internal_kv_put(SAVE + run, b"1", overwrite=True)
+    ray_internals.put(SAVE + run, b"1")
 
 
 def save_is_wanted(run: str) -> bool:
     """Whether somebody has asked; answers yes once."""
-    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
-
-    wanted = _internal_kv_get(SAVE + run) is not None
+    wanted = ray_internals.get(SAVE + run) is not None
     if wanted:
-        _internal_kv_del(SAVE + run)
+        ray_internals.delete(SAVE + run)
     return wanted
 
 
@@ -90,14 +81,10 @@ class Line:
 
 def fail(run: str, reason: str) -> None:
     """Say why a run cannot go on; another try would end the same way. The first word stays."""
-    from ray.experimental.internal_kv import _internal_kv_put
-
-    _internal_kv_put(FAILED + run, reason.encode(), overwrite=False)
+    ray_internals.put(FAILED + run, reason.encode(), overwrite=False)
 
 
 def failure(run: str) -> str | None:
     """Why a run cannot go on, or None."""
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    reason = _internal_kv_get(FAILED + run)
+    reason = ray_internals.get(FAILED + run)
     return None if reason is None else reason.decode()

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from resnet.networks.resnet import BasicBlock, Bottleneck
 from resnet.training.mixing import Mixed
+from resnet.training.torch_internals import allow_recompilations, multiplies_bfloat16
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -54,9 +55,8 @@ def native_precision(device: torch.device) -> str:
     """bfloat16 where the hardware multiplies it natively (AVX512-BF16, AMX, CUDA from Ampere on), else float32."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    if device.type == "cpu" and hasattr(torch.cpu, "_is_avx512_bf16_supported"):
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bfloat16" if fast else "float32"
+    if device.type == "cpu":
+        return "bfloat16" if multiplies_bfloat16() else "float32"
     return "float32"
 
 
@@ -80,7 +80,7 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
     compile as fast as 50. Evaluation runs without: it would compile every shape a second time.
     """
     # Two shapes a stage, for each size of progressive resizing: torch gives up after 8.
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    allow_recompilations(64)
     for block in network.modules():
         if isinstance(block, BasicBlock | Bottleneck):
             compiled = torch.compile(block.forward, backend=backend, dynamic=False)

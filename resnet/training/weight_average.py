@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from resnet.training.torch_internals import move_towards
+
 
 def decay_at(step: int, decay: float) -> float:
     """Decay after a step, counted from 0. It rises at first, so that the initial weights are soon forgotten."""
@@ -27,9 +29,7 @@ class Average:
         floats = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
         averages = [self.tensors[name] for name in floats]
         weights = [state[name] for name in floats]
-        difference = torch._foreach_sub(weights, averages)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_mul_(difference, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_add_(averages, difference)  # pyright: ignore[reportPrivateImportUsage]
+        move_towards(averages, weights, 1 - decay)
         for name in self.tensors.keys() - floats:
             self.tensors[name].copy_(state[name])
 

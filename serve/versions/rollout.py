@@ -6,14 +6,20 @@ user_config would take a replica out of service while it is reconfigured: while 
 
 from __future__ import annotations
 
+import importlib
+import logging
+import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
+import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.experimental import internal_kv
-from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
+from ray.util import list_named_actors
 
 from resnet.frozen import Frozen
 from serve.settings import Args
@@ -23,6 +29,95 @@ APPLICATION = "resnet"
 DEPLOYMENT = "classifier"
 KEY = b"resnet/serve/deployed"
 LOOK = 1.0  # seconds between two looks of a replica
+WITHOUT = "RESNET_WITHOUT_INTERNALS"  # environment variable: 1 does without Ray's private names, as pipelines does
+
+# Each private name of Ray that serve uses, and what it buys.
+PRIVATE_NAMES = {
+    "ray.experimental.internal_kv._internal_kv_put": "the wanted versions are kept without an actor for them",
+    "ray.experimental.internal_kv._internal_kv_get": "the same: a look of each replica a second, 1 ms",
+    "ray.serve.context._get_global_client": "another host or port than Serve's is refused at once, not after 120 s",
+}
+log = logging.getLogger("serve")
+
+
+@cache
+def _internals() -> Any | None:
+    """Ray's key-value store, or None where it is missing or not to be used; then an actor holds what is kept."""
+    if os.environ.get(WITHOUT) != "1":
+        try:
+            from ray.experimental import internal_kv
+
+            return internal_kv if hasattr(internal_kv, "_internal_kv_put") else None
+        except ImportError:
+            pass
+    log.warning("the wanted versions are kept by an actor: Ray's key-value store is not used")
+    return None
+
+
+def serve_internals_missing() -> list[str]:
+    """The private names above that the installed Ray lacks."""
+    missing = []
+    for name in PRIVATE_NAMES:
+        module, _, attribute = name.rpartition(".")
+        try:
+            found = hasattr(importlib.import_module(module), attribute)
+        except ImportError:
+            found = False
+        if not found:
+            missing.append(name)
+    return missing
+
+
+class _Notes:
+    """What is kept where Ray's key-value store is missing."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes] = {}
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keep a value."""
+        self.values[key] = value
+
+    def get(self, key: bytes) -> bytes | None:
+        """A value, or None."""
+        return self.values.get(key)
+
+
+def _notes() -> Any:
+    options: Any = {"name": "resnet-serve-notes", "namespace": "resnet", "get_if_exists": True, "lifetime": "detached"}
+    return ray.remote(_Notes).options(num_cpus=0, **options).remote()
+
+
+def _put(key: bytes, value: bytes) -> None:
+    store = _internals()
+    if store is None:
+        ray.get(_notes().put.remote(key, value))
+    else:
+        store._internal_kv_put(key, value, overwrite=True)
+
+
+def _get(key: bytes) -> bytes | None:
+    store = _internals()
+    return ray.get(_notes().get.remote(key)) if store is None else store._internal_kv_get(key)
+
+
+def serve_address() -> tuple[str, int] | None:
+    """Host and port at which Serve listens on this cluster; None: this Ray does not say."""
+    if os.environ.get(WITHOUT) == "1":
+        return None
+    try:
+        from ray.serve.context import _get_global_client
+
+        there = _get_global_client().http_config  # pyright: ignore[reportOptionalMemberAccess]
+        return there.host or "127.0.0.1", there.port
+    except (ImportError, AttributeError):
+        return None
+
+
+def behind_haproxy() -> bool:
+    """Whether the cluster's Serve has HAProxy take the requests: it keeps Serve's own proxy as a second choice then."""
+    actors: list[Any] = list_named_actors(all_namespaces=True)
+    return any("fallback" in actor["name"] for actor in actors)
 
 
 class Deployed(Frozen):
@@ -47,15 +142,16 @@ class State(Frozen):
 
 def read_deployed() -> Deployed | None:
     """What runs on this cluster, as `deploy` and `switch` noted it; None where they did not."""
-    value = internal_kv._internal_kv_get(KEY)
+    value = _get(KEY)
     return None if value is None else Deployed.model_validate_json(value)
 
 
 def running() -> Deployed | None:
     """What runs: the arguments of the replicas, and who answers. None where nothing does. Starts nothing."""
-    if _get_global_client(raise_if_no_controller_running=False) is None:
+    try:
+        there = serve.status().applications.get(APPLICATION)
+    except RayServeException:  # Serve does not run on this cluster
         return None
-    there = serve.status().applications.get(APPLICATION)
     if there is None or there.status != "RUNNING":
         return None
     noted = read_deployed()
@@ -78,7 +174,7 @@ def replicas() -> int:
 
 def note(deployed: Deployed) -> None:
     """Write down what the replicas shall serve."""
-    internal_kv._internal_kv_put(KEY, deployed.model_dump_json().encode(), overwrite=True)
+    _put(KEY, deployed.model_dump_json().encode())
 
 
 def states() -> list[State]:

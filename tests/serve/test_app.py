@@ -73,16 +73,16 @@ def test_errors_are_problem_details_through_the_proxy(url: str):
 def test_requests_come_by_haproxy_where_it_runs(url: str):
     from ray.util import list_named_actors
 
-    from serve import deployment
     from serve.haproxy import environment
+    from serve.versions import rollout
 
-    assert deployment.behind_haproxy() == (environment.refusal() is None)
+    assert rollout.behind_haproxy() == (environment.refusal() is None)
     ports: set[int] = set()
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.NoSuchProcess):  # HAProxy is replaced when its servers change
             found = process.net_connections() if process.info["name"] == "haproxy" else []
             ports |= {c.laddr.port for c in found if c.status == psutil.CONN_LISTEN}
-    assert (address(url)[1] in ports) == deployment.behind_haproxy(), list_named_actors(all_namespaces=True)
+    assert (address(url)[1] in ports) == rollout.behind_haproxy(), list_named_actors(all_namespaces=True)
 
 
 def test_metrics_are_of_all_replicas(url: str):

@@ -16,8 +16,7 @@ from PIL import Image
 from pyarrow import fs
 from pyarrow import parquet as pq
 
-from pipelines.cluster import data_execution
-from pipelines.cluster.data_execution import Paced
+from pipelines.cluster import ray_internals
 from pipelines.cluster.free_cpus import Room
 from pipelines.preparation.prepare import write_shards
 from pipelines.preparation.sources import Source
@@ -126,13 +125,14 @@ def test_an_executor_that_has_to_wait_does_not_spin(
     ray_local: Any, shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its thread holds Python's lock, which the threads that decode and train need."""
-    seen, pace = [0], Paced.on_execution_step
+    callback: Any = ray_internals.paced()
+    seen, pace = [0], callback.on_execution_step
 
-    def counted(self: Paced, executor: Any) -> None:
+    def counted(self: Any, executor: Any) -> None:
         seen[0] += 1
         pace(self, executor)
 
-    monkeypatch.setattr(Paced, "on_execution_step", counted)
+    monkeypatch.setattr(callback, "on_execution_step", counted)
     split = row_groups.open_split(shards, "train")[1]
     split = replace(split, places=40 * split.places, rows=40 * split.rows)  # more than Ray Data has room for
     batches = streamed.streamed_batches(split, Order(split.rows, 24, 4, 0), JITTER, 0, 0, 0, 1, Room(1.0, 1))
@@ -140,7 +140,7 @@ def test_an_executor_that_has_to_wait_does_not_spin(
         next(batches)
         begin, before = time.monotonic(), seen[0]
         time.sleep(1)
-        assert seen[0] - before <= 1.1 * (time.monotonic() - begin) / data_execution.PACE
+        assert seen[0] - before <= 1.1 * (time.monotonic() - begin) / ray_internals.PACE
 
 
 def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local: Any, shards: str) -> None:

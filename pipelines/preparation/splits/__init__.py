@@ -1,0 +1,1 @@
+"""Splits that are drawn: by class, by group; duplicates between them."""

@@ -1,0 +1,85 @@
+"""Private names of Ray and torch: all are there in the versions that are pinned, and none is needed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines.cluster import ray_internals
+from resnet.training import torch_internals
+from serve.versions import rollout
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_no_private_name_is_missing() -> None:
+    """A new version of Ray or torch that lacks one is told here, by name; the fallbacks are used meanwhile."""
+    assert ray_internals.missing_names() == []
+    assert torch_internals.missing_names() == []
+    assert rollout.serve_internals_missing() == []
+
+
+def test_a_name_that_is_gone_is_told_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ray_local: Any
+) -> None:
+    monkeypatch.setitem(ray_internals.PRIVATE_NAMES, "ray.nothing.of_the_kind", "a test")
+    assert ray_internals.missing_names() == ["ray.nothing.of_the_kind"]
+    monkeypatch.setenv(ray_internals.WITHOUT, "1")
+    ray_internals.put("key", b"1")
+    ray_internals.put("key", b"2", overwrite=False)
+    assert ray_internals.get("key") == b"1"
+    ray_internals.put("key", b"3")
+    assert ray_internals.get("key") == b"3"
+    ray_internals.delete("key")
+    assert ray_internals.get("key") is None
+    assert "postings go through an actor" in caplog.text
+
+
+def test_the_address_that_a_head_wrote_down_is_read_as_ray_reads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ray._private.utils import read_ray_address, write_ray_address
+
+    for variable in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert ray_internals.noted_address() is None
+        (tmp_path / variable / "ray").mkdir(parents=True)
+        write_ray_address("127.0.0.1:6379")
+        assert ray_internals.noted_address() == read_ray_address() == "127.0.0.1:6379"
+        monkeypatch.delenv(variable)
+
+
+def test_weights_are_averaged_the_same_way_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    weights, averages = [torch.randn(3, 4) for _ in range(3)], [torch.randn(3, 4) for _ in range(3)]
+    others = [average.clone() for average in averages]
+    torch_internals.move_towards(averages, weights, 0.25)
+    expected = torch_internals.multiplies_bfloat16()
+    monkeypatch.setenv(torch_internals.WITHOUT, "1")
+    torch_internals.move_towards(others, weights, 0.25)
+    torch.testing.assert_close(averages, others)
+    assert torch_internals.multiplies_bfloat16() == expected
+
+
+def test_all_trains_and_sweeps_without_a_private_name(tmp_path: Path) -> None:
+    """A training and a sweep of two networks with every fallback forced, each on a Ray of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {ray_internals.WITHOUT: "1", "RESNET_HOME": str(tmp_path / "home")}
+
+    def job(name: str, *words: str) -> dict[str, Any]:
+        command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *words, "--storage", str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    trained = job("train_imagenet", "cifar10-resnet8", "--recipe.epochs", "2", "--scaling.workers", "2")
+    assert trained["steps"] == 44
+    swept = job("sweep_paper", "figure1", "--networks", "cifar10-plain8", "cifar10-resnet8", "--seeds", "0",
+                "--recipe.epochs", "1")  # fmt: skip
+    assert [run["steps"] for run in swept["runs"]] == [22, 22]
+    assert swept["failed"] == {}
