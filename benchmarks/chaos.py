@@ -40,13 +40,13 @@ import torch
 
 from pipelines import provenance
 from pipelines.cluster import private_ray
+from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.progress import postings
 from pipelines.progress.status import Status
 from pipelines.tracking import mlflow_runs
-from pipelines.training.checkpoint_store import Checkpoints
-from pipelines.training.run_folder import Outcome
-from resnet.host.hardware import describe
-from resnet.training.checkpoint import Checkpoint, load
+from pipelines.training.run_folder import TrainingOutcome
+from resnet.host.hardware import describe_hardware
+from resnet.training.checkpoint import Checkpoint, load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("worker", "driver", "controller", "node", "sigterm", "notice")
@@ -217,18 +217,18 @@ class Job:
 
     def saved(self) -> int:
         """The step of the newest whole checkpoint."""
-        names = Checkpoints(str(self.storage / self.name), keep=1).names()
+        names = CheckpointStore(str(self.storage / self.name), keep=1).names()
         return int(names[-1].removeprefix("step-")) if names else 0
 
     def said(self) -> str:
         """The end of what its last try said."""
         return self.storage.with_suffix(f".{self.tries}.log").read_text()[-2000:]
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> TrainingOutcome | None:
         """What it gave; None if it has not ended well."""
         if self.process.poll() != 0 or self.process.stdout is None:
             return None
-        return Outcome(**json.loads(self.process.stdout.read().splitlines()[-1]))
+        return TrainingOutcome(**json.loads(self.process.stdout.read().splitlines()[-1]))
 
 
 def whole(case: Case, folder: Path) -> Checkpoint:
@@ -240,7 +240,7 @@ def whole(case: Case, folder: Path) -> Checkpoint:
     outcome = job.outcome()
     assert outcome is not None, f"the run without trouble failed: {job.storage}"
     print(f"{case.name}: {outcome.steps} steps without trouble, {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return load(outcome.checkpoint)
+    return load_checkpoint(outcome.checkpoint)
 
 
 class Plan(NamedTuple):
@@ -272,7 +272,7 @@ class Chaos:
         self.step = self.known = 0
         self.last: Status | None = None
 
-    def run(self) -> Outcome | None:
+    def run(self) -> TrainingOutcome | None:
         """To the end; None if the run was lost."""
         postings.forget(self.job.name)
         self.job.start()
@@ -306,7 +306,7 @@ class Chaos:
 
     def _look(self) -> bool:
         """Take note of a new status; whether there was one."""
-        status = postings.look(self.job.name)
+        status = postings.last_status(self.job.name)
         new = status is not None and (self.last is None or status != self.last)
         if status is not None and new:
             if self.last is None or status.process != self.last.process:  # the first step of a new try
@@ -420,7 +420,7 @@ def measure(words: argparse.Namespace, folder: Path, keep: Callable[[dict[str, A
             result["each"] += [asdict(kill) | {"again": kill.again} for kill in chaos.kills]
             result["lost_runs"] += outcome is None
             if outcome is not None:
-                found = (difference(reference, load(outcome.checkpoint)), doubled(job.storage, job))
+                found = (difference(reference, load_checkpoint(outcome.checkpoint)), doubled(job.storage, job))
                 result["differences"] += [f"{job.storage.name}: {what}" for what in found if what is not None]
             result["kills"] = len(result["each"])
             result["bit_identical"] = not result["differences"] and not result["lost_runs"]
@@ -444,7 +444,7 @@ def main() -> None:
     words = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     about = {"command": f"benchmarks/chaos.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
-    about |= {"hardware": describe(), "seed": words.seed}
+    about |= {"hardware": describe_hardware(), "seed": words.seed}
 
     def keep(result: dict[str, Any]) -> None:
         if words.out:

@@ -29,9 +29,9 @@ import psutil
 from benchmarks.chaos import Nodes
 from benchmarks.single import commit
 from pipelines.progress import postings
-from pipelines.training.run_folder import Outcome
+from pipelines.training.run_folder import TrainingOutcome
 from resnet.host import hardware
-from resnet.training.checkpoint import load
+from resnet.training.checkpoint import load_checkpoint
 from resnet.training.lr_schedule import lr_at
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         os.environ["RESNET_HOME"] = f"{folder}/home"
         nodes = Nodes()
         outcome, seconds = disturb(nodes, start(f"{folder}/runs", args.epochs))
-        checkpoint = load(outcome.checkpoint)
+        checkpoint = load_checkpoint(outcome.checkpoint)
     rows, recipe = checkpoint.progress.rows, checkpoint.recipe
     total, steps = checkpoint.progress.total_steps, checkpoint.progress.total_steps // args.epochs
     found = {
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         "lr_of_the_schedule": [row.lr for row in rows]
         == [lr_at(row.step - 1, total, recipe.optim, recipe.schedule) for row in rows],
         "top1_error": outcome.top1_error,
-        "hardware": hardware.describe(),
+        "hardware": hardware.describe_hardware(),
         "commit": commit(),
     }
     if args.out:
@@ -80,7 +80,7 @@ def start(storage: str, epochs: int) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-def disturb(nodes: Nodes, job: subprocess.Popen[str]) -> tuple[Outcome, dict[str, Any]]:
+def disturb(nodes: Nodes, job: subprocess.Popen[str]) -> tuple[TrainingOutcome, dict[str, Any]]:
     """Lose a node, let another join, wait for the end."""
     until(lambda: step() > MORE and workers(nodes) == 2, job)
     (node,) = nodes.cluster.worker_nodes
@@ -113,7 +113,7 @@ def tell(text: str) -> None:
 
 def step() -> int:
     """The last step that was posted."""
-    status = postings.look(RUN)
+    status = postings.last_status(RUN)
     return 0 if status is None else status.step
 
 
@@ -127,16 +127,16 @@ def until(condition: Callable[[], bool], job: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if job.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the job did not get there; its status is {postings.look(RUN)}")
+            raise SystemExit(f"the job did not get there; its status is {postings.last_status(RUN)}")
         time.sleep(0.1)
 
 
-def ended(job: subprocess.Popen[str]) -> Outcome:
+def ended(job: subprocess.Popen[str]) -> TrainingOutcome:
     """What a job gave."""
     out, _ = job.communicate(timeout=480)
     if job.returncode:
         raise SystemExit(f"the job failed with {job.returncode}")
-    return Outcome(**json.loads(out.splitlines()[-1]))
+    return TrainingOutcome(**json.loads(out.splitlines()[-1]))
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ from PIL import Image
 
 from benchmarks.endurance_client import Expected, Load, Seen, drip, drop, fuzz
 from pipelines.cluster import connection
-from resnet.host.hardware import describe
+from resnet.host.hardware import describe_hardware
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
 from resnet.recipes.named import recipe
-from resnet.training.checkpoint import Checkpoint, Progress, save
+from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from serve.haproxy import environment
 from serve.inference.offline_classifier import Offline
 from serve.settings import Args
@@ -65,7 +65,7 @@ def untrained(folder: Path, seed: int) -> str:
     pixels = {"mean": torch.full((3, 1, 1), 120.0), "std": torch.full((3, 1, 1), 60.0)}
     run = {"recipe": recipe("cifar10-resnet20").model_dump(mode="json"), "seed": seed}
     progress = Progress(step=1, total_steps=1, examples=1, classes=classes)
-    save(folder, Checkpoint(net.state_dict(), {}, pixels, run, progress))
+    save_checkpoint(folder, Checkpoint(net.state_dict(), {}, pixels, run, progress))
     return str(folder)
 
 
@@ -171,7 +171,7 @@ class Endurance:
             for traffic in (Traffic(stable=self.two), Traffic(stable=self.one), canary):
                 assert self.rollout.switch(traffic) is None
             time.sleep(4)
-            verdict = self.rollout.verdict()
+            verdict = self.rollout.canary_verdict()
             told.append(verdict.sentence if verdict else "none")
             assert self.rollout.switch(Traffic(stable=self.one)) is None
 
@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--proxy", choices=("auto", "haproxy", "serve"), default="auto")
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=TRIALS)
     asked = parser.parse_args()
-    environment.prepare(asked.proxy, MOST, TIMEOUT)
+    environment.use_haproxy(asked.proxy, MOST, TIMEOUT)
     connection.connect()
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
         endurance = Endurance(Path(folder), photographs(asked.images), asked.seconds)
@@ -314,7 +314,7 @@ def main() -> None:
 
             serve.shutdown()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"command": " ".join(sys.argv), "commit": commit, "hardware": describe(), "proxy": asked.proxy}
+    about = {"command": " ".join(sys.argv), "commit": commit, "hardware": describe_hardware(), "proxy": asked.proxy}
     print(json.dumps(about | found))
 
 

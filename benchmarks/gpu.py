@@ -334,7 +334,7 @@ def main(argv: list[str]) -> int:
     def left() -> float:
         return 60 * args.minutes - (time.monotonic() - began)
 
-    result: dict[str, Any] = {"benchmark": "gpu", "smoke": args.smoke, "hardware": hardware.describe()}
+    result: dict[str, Any] = {"benchmark": "gpu", "smoke": args.smoke, "hardware": hardware.describe_hardware()}
     result |= {"device": str(device), "torch": torch.__version__, "cuda": torch.version.cuda}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "matmul": lambda: matmul(sizes, device, timer),

@@ -126,7 +126,7 @@ def unpack_shards(uri: str, out: Path, repeat: int) -> None:
 
 def recipe_images() -> Any:
     """The input policy: random resized crop of 8 to 100 % of the area, mirror."""
-    from resnet.recipes.settings import Images
+    from resnet.recipes.recipe_settings import Images
 
     return Images(size=224, policy="random-resized-crop", area=(0.08, 1), eval_shorter_side=256, mean="per-channel")
 
@@ -159,7 +159,7 @@ def run_ours(uri: str, cores: int, batches: int, decode: Any) -> dict[str, float
 
     def epoch(number: int, times: int) -> Generator[Any]:
         split, order = stretched(uri, times)
-        place = (number, 0, 0, 1, free_cpus.Room.of(cores), decode, cores)
+        place = (number, 0, 0, 1, free_cpus.TaskBudget.of(cores), decode, cores)
         for i, batch in enumerate(streamed.streamed_batches(split, order, recipe_images(), *place)):
             if i % 16 == 0:  # asking costs milliseconds
                 store.append(store_used(address))
@@ -435,7 +435,7 @@ def fidelity(data: Path, images: Path) -> dict[str, float]:
         found["originals"].append(np.abs(ours - wanted).mean())
         for name in ("256", "320"):
             file = data / f"folders-{name}" / "files" / path.parent.name / f"train_{path.stem}_0.JPEG"
-            header = jpeg_header.read_header(file.read_bytes()) if file.exists() else None
+            header = jpeg_header.read_jpeg_header(file.read_bytes()) if file.exists() else None
             if header is None:
                 continue
             y, x = header.height / height, header.width / width
@@ -489,7 +489,7 @@ def main() -> int:
     for name, why in missing.items():
         say(f"{name}: null, {why}")
     from pipelines.provenance import git_commit
-    from resnet.host.hardware import describe
+    from resnet.host.hardware import describe_hardware
 
     starts = [run["next_epoch_s"] for (name, _), runs in results.items() if name == "ours-originals" for run in runs]
     summary = goals(results, cores, False) | {
@@ -504,7 +504,7 @@ def main() -> int:
         "missing": missing,
         "command": "python benchmarks/ingest.py " + " ".join(sys.argv[1:]),
         "commit": git_commit(),
-        "hardware": describe(),
+        "hardware": describe_hardware(),
         "rows": rows,
     }
     print(json.dumps(summary), flush=True)

@@ -34,7 +34,7 @@ from resnet.image_class import ImageClass
 from resnet.paper.result_rows import CurveRow
 from resnet.recipes.recipe import Recipe
 from resnet.training import batch_norm_statistics
-from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, load, save
+from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, load_checkpoint, save_checkpoint
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
 from resnet.training.conditions import Conditions, conditions
 from resnet.training.finite_loss import require_finite
@@ -272,7 +272,7 @@ class Lane:
         pixels = {"mean": self.stepper.normalize.mean, "std": self.stepper.normalize.std}
         run = self._identity() | {"curve": [list(row) for row in self.curve]}
         before = self._saved()
-        save(target, Checkpoint(model=model, optimizer=rest, pixels=pixels, run=run, progress=progress))
+        save_checkpoint(target, Checkpoint(model=model, optimizer=rest, pixels=pixels, run=run, progress=progress))
         for old in before:
             shutil.rmtree(old)
 
@@ -291,7 +291,7 @@ class Lane:
         saved = self._saved()
         if not saved:
             return
-        found = load(saved[-1])
+        found = load_checkpoint(saved[-1])
         for field, wanted in self._identity().items():
             if found.run.get(field) != wanted:
                 raise ValueError(f"{field} of {self.folder} must be as in the run that is there; give another --out")

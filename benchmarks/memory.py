@@ -44,7 +44,7 @@ def epochs(uri: str, count: int, decode: Any, address: str) -> list[dict[str, fl
     rows = []
     for epoch in range(count):
         begin, images, store = time.perf_counter(), 0, 0.0
-        place = (epoch, 0, 0, 1, free_cpus.Room.of(2), decode, 2)
+        place = (epoch, 0, 0, 1, free_cpus.TaskBudget.of(2), decode, 2)
         for batch in streamed.streamed_batches(split, order, ingest.recipe_images(), *place):
             images += len(batch.labels)
             store = max(store, ingest.store_used(address))
@@ -87,7 +87,7 @@ def main() -> int:
     found = {decode: epochs(str(options.data / "256"), options.epochs, decode, address) for decode in options.decode}
     figure(found, options.out / "stream-memory.png")
     from pipelines.provenance import git_commit
-    from resnet.host.hardware import describe
+    from resnet.host.hardware import describe_hardware
 
     half = {name: [row["pss_mib"] for row in rows][len(rows) // 2 :] for name, rows in found.items()}
     slopes = {n: round(float(np.polyfit(range(len(v)), v, 1)[0]), 2) for n, v in half.items() if len(v) > 1}
@@ -96,7 +96,7 @@ def main() -> int:
         "epochs": found,
         "command": "python benchmarks/memory.py " + " ".join(sys.argv[1:]),
         "commit": git_commit(),
-        "hardware": describe(),
+        "hardware": describe_hardware(),
     }
     (options.out / "stream-memory.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary), flush=True)

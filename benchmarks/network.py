@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         "benchmark": "network",
         "of_folded": min(case["of_folded"] for case in cases),
         "cases": cases,
-        "hardware": hardware.describe(),
+        "hardware": hardware.describe_hardware(),
         "torch": torch.__version__,
         "commit": commit(),
     }

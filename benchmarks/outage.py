@@ -29,11 +29,11 @@ import psutil
 from pipelines import provenance
 from pipelines.cluster import private_ray
 from pipelines.progress import postings
-from pipelines.progress import status as progress_status
+from pipelines.progress.status import Status
 from pipelines.tracking import mlflow_runs
-from pipelines.training.run_folder import Outcome
-from resnet.host.hardware import describe
-from resnet.training.checkpoint import load
+from pipelines.training.run_folder import TrainingOutcome
+from resnet.host.hardware import describe_hardware
+from resnet.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "cifar10-resnet8-A.s0"
@@ -74,13 +74,13 @@ class Server:
         raise TimeoutError(f"no MLflow server after {PATIENCE:g} s: {self.folder}/server.log")
 
 
-def watched(job: subprocess.Popen[str], server: Server) -> list[progress_status.Status]:
+def watched(job: subprocess.Popen[str], server: Server) -> list[Status]:
     """What the run posted until its end. The server is killed after a third of the steps, and back after two."""
-    seen: list[progress_status.Status] = []
+    seen: list[Status] = []
     away = back = False
     while job.poll() is None:
         time.sleep(0.1)
-        status = postings.look(RUN)
+        status = postings.last_status(RUN)
         if status is None or (seen and status.step == seen[-1].step):
             continue
         seen.append(status)
@@ -96,15 +96,15 @@ def watched(job: subprocess.Popen[str], server: Server) -> list[progress_status.
     return seen
 
 
-def pace(seen: list[progress_status.Status], begin: float, end: float) -> float:
+def pace(seen: list[Status], begin: float, end: float) -> float:
     """Median steps a second between two statuses within a part of the training."""
     part = [status for status in seen if begin < status.step / status.total <= end]
     return statistics.median((b.step - a.step) / (b.time - a.time) for a, b in pairwise(part))
 
 
-def record(outcome: Outcome) -> dict[str, Any]:
+def record(outcome: TrainingOutcome) -> dict[str, Any]:
     """What the server has of the run, against the rows of its checkpoint."""
-    api, rows = mlflow_runs.client(), load(outcome.checkpoint).progress.rows
+    api, rows = mlflow_runs.client(), load_checkpoint(outcome.checkpoint).progress.rows
     found = api.search_runs([mlflow_runs.experiment(api)])
     history = {m: api.get_metric_history(found[0].info.run_id, m) for m in ("train_loss", "top1_error", "running/loss")}
     steps = [metric.step for metric in history["top1_error"]]
@@ -139,7 +139,7 @@ def measure(folder: Path, epochs: int) -> dict[str, Any]:
             seen = watched(job, server)
         assert job.returncode == 0, (folder / "job.log").read_text()[-2000:]
         assert job.stdout is not None
-        outcome = Outcome(**json.loads(job.stdout.read().splitlines()[-1]))
+        outcome = TrainingOutcome(**json.loads(job.stdout.read().splitlines()[-1]))
         server.await_()
         paces = {"before": pace(seen, 0.05, 1 / 3), "during": pace(seen, 1 / 3, 2 / 3), "after": pace(seen, 2 / 3, 1)}
         return {"steps_per_s": {name: round(value, 2) for name, value in paces.items()}} | {
@@ -160,7 +160,7 @@ def main() -> None:
         os.environ["RESNET_HOME"] = folder
         result = measure(Path(folder), words.epochs)
     about = {"command": f"benchmarks/outage.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
-    result = about | {"hardware": describe()} | result
+    result = about | {"hardware": describe_hardware()} | result
     if words.out:
         Path(words.out).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from pipelines import provenance
-from pipelines.training.checkpoint_store import Checkpoints, Writer
+from pipelines.models.checkpoint_store import CheckpointStore, Writer
 from pipelines.training.learner import copied
 from resnet import build
-from resnet.host.hardware import describe
+from resnet.host.hardware import describe_hardware
 from resnet.image_class import ImageClass
 from resnet.training.checkpoint import Checkpoint, Progress
 
@@ -33,7 +33,7 @@ def measure(network: str, place: str, repeats: int) -> dict[str, float]:
     model = build(network, 1000)
     momentum = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
     classes = (ImageClass(id=0, wnid="n0", name="zero"),)
-    writer, waits, cpu, wholes = Writer(Checkpoints(place, keep=1)), [], [], []
+    writer, waits, cpu, wholes = Writer(CheckpointStore(place, keep=1)), [], [], []
     for step in range(1, repeats + 2):
         began, busy = time.perf_counter(), time.process_time()
         progress = Progress(step=step, total_steps=repeats + 1, examples=1, classes=classes)
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--out", help="file for the result, too")
     words = parser.parse_args()
     about = {"command": f"benchmarks/saving.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
-    result = about | {"hardware": describe(), "network": words.network}
+    result = about | {"hardware": describe_hardware(), "network": words.network}
     with tempfile.TemporaryDirectory(prefix="saving-") as folder:
         result["folder"] = measure(words.network, str(Path(folder) / "run"), words.repeats)
     if words.uri:

@@ -55,7 +55,7 @@ def write_checkpoint(network: str, folder: Path) -> Path:
     from resnet.image_class import ImageClass
     from resnet.networks.resnet import build
     from resnet.recipes.named import recipe
-    from resnet.training.checkpoint import Checkpoint, Progress, save
+    from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
 
     torch.manual_seed(0)
     chosen = recipe(network)
@@ -63,7 +63,7 @@ def write_checkpoint(network: str, folder: Path) -> Path:
     pixels = {"mean": torch.full((3, 1, 1), 120.0), "std": torch.full((3, 1, 1), 60.0)}
     run = {"recipe": chosen.model_dump(mode="json"), "seed": 0}
     progress = Progress(step=1, total_steps=1, examples=1, classes=classes)
-    save(folder / network, Checkpoint(build(chosen.network, 1000).state_dict(), {}, pixels, run, progress))
+    save_checkpoint(folder / network, Checkpoint(build(chosen.network, 1000).state_dict(), {}, pixels, run, progress))
     return folder / network
 
 
@@ -300,9 +300,9 @@ def main() -> None:
     parser.add_argument("--ours", nargs="*", default=[], help="options of jobs/deploy_best.py, without their dashes")
     asked = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from resnet.host.hardware import describe
+    from resnet.host.hardware import describe_hardware
 
-    outcome: dict[str, Any] = {"hardware": describe(), "command": " ".join(sys.argv), "tables": {}}
+    outcome: dict[str, Any] = {"hardware": describe_hardware(), "command": " ".join(sys.argv), "tables": {}}
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:
         images = find_images(asked.images, Path(folder))
         for network in asked.network:

@@ -226,7 +226,7 @@ class Pool:
         """For the last line of stdout."""
         seconds = max(time.monotonic() - self.began, 1e-9)
         return {
-            "hardware": hardware.describe(),
+            "hardware": hardware.describe_hardware(),
             "lanes": self.lanes,
             "steps_per_second": round(self.steps / seconds, 1),
             "images_per_second": round(self.images / seconds, 1),

@@ -26,7 +26,7 @@ import psutil
 from pipelines import provenance
 from pipelines.cluster import private_ray, ray_internals
 from pipelines.progress import postings
-from resnet.host.hardware import describe
+from resnet.host.hardware import describe_hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = "jobs/train_imagenet.py"
@@ -65,7 +65,7 @@ def once(storage: Path) -> dict[str, float]:
     with open(storage.with_suffix(".log"), "w") as log:
         words = [sys.executable, *words, "--storage", str(storage)]
         job = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    while (status := postings.look(RUN)) is None:
+    while (status := postings.last_status(RUN)) is None:
         assert job.poll() is None, f"the job ended: {Path(log.name).read_text()[-2000:]}"
         assert time.time() < began + PATIENCE, f"no step: {Path(log.name).read_text()[-2000:]}"
         if len(seen) < len(PHASES):
@@ -113,7 +113,7 @@ def main() -> None:
             print({name: round(seconds, 1) for name, seconds in each[-1].items()}, file=sys.stderr, flush=True)
     result: dict[str, Any] = {name: round(statistics.median(row[name] for row in each), 2) for name in each[0]}
     result |= {"command": f"benchmarks/startup.py {' '.join(sys.argv[1:])}", "commit": provenance.git_commit()}
-    result |= {"hardware": describe(), "each": each}
+    result |= {"hardware": describe_hardware(), "each": each}
     if words.out:
         Path(words.out).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

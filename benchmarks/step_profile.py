@@ -96,7 +96,7 @@ def mark_parts() -> None:
 
         setattr(owner, attribute, marked)
 
-    named(pipelines.training.rank_data.Task, "tensors", "copy")
+    named(pipelines.training.rank_data.RankData, "tensors", "copy")
     named(torch.nn.parallel.DistributedDataParallel, "forward", "forward")
     named(torch.Tensor, "backward", "backward")
     named(pipelines.training.learner, "update", "update")
@@ -117,7 +117,9 @@ def measure(network: str, data: str, workers: int, folder: str) -> dict[str, Any
         pass
 
         mark_parts()
-        pipelines.training.rank_data.Task.training = profiled(folder, pipelines.training.rank_data.Task.training)
+        pipelines.training.rank_data.RankData.training = profiled(
+            folder, pipelines.training.rank_data.RankData.training
+        )
         pipelines.training.worker_loop.train_worker(config)
 
     plain = pipelines.training.worker_loop.train_worker
@@ -208,7 +210,7 @@ def main() -> None:
     given = {"cifar": ("ResNet-20, CIFAR-10", words.cifar), "resnet18": ("ResNet-18, 224 pixels", words.imagenet)}
     rows: dict[str, dict[str, Any]] = {}
     from benchmarks.single import commit
-    from resnet.host.hardware import describe
+    from resnet.host.hardware import describe_hardware
 
     for network, (title, data) in given.items():
         if data is None:
@@ -217,7 +219,7 @@ def main() -> None:
             os.environ["RESNET_HOME"] = folder
             rows[title] = measure(network, data, words.workers, folder)
     result = {"command": f"benchmarks/step_profile.py {' '.join(sys.argv[1:])}", "commit": commit()}
-    result |= {"hardware": describe(), "networks": rows}
+    result |= {"hardware": describe_hardware(), "networks": rows}
     if words.out:
         words.out.write_text(json.dumps(result, indent=1) + "\n")
     if words.picture:

@@ -121,7 +121,7 @@ def summary(
         "of_bare_ddp_by_cpu": round(statistics.median(bare[2] / ours[2] for ours, bare in pairs), 4),
         "data_wait_fraction": round(statistics.median(ours[1] for ours, _ in pairs), 4),
         "bare_data_wait_fraction": round(statistics.median(bare[1] for _, bare in pairs), 4),
-        "hardware": hardware.describe(),
+        "hardware": hardware.describe_hardware(),
         "commit": commit(),
     }
 
@@ -260,7 +260,7 @@ def clock_steps(folder: str, rank: int) -> Any:
 def the_run(network: str, data: str, workers: int, batch: int, streamed: bool, storage: str) -> Any:
     """The run that both sides train."""
     from pipelines.run import Run, standard
-    from resnet.recipes.settings import Images
+    from resnet.recipes.recipe_settings import Images
 
     run = standard(NETWORKS[network])
     changes: dict[str, Any] = {"optim": run.recipe.optim.model_dump() | {"batch_size": batch}}
@@ -291,9 +291,9 @@ def ours(folder: str, network: str, data: str, workers: int, batch: int, streame
         pass
 
         note = clock_steps(folder, ray.train.get_context().get_world_rank())
-        plain = pipelines.training.rank_data.Task.training
+        plain = pipelines.training.rank_data.RankData.training
         timed: Any = lambda *args: clocked_waits(plain(*args), note)  # noqa: E731
-        pipelines.training.rank_data.Task.training = timed
+        pipelines.training.rank_data.RankData.training = timed
         pipelines.training.worker_loop.train_worker(config)
 
     pipelines.training.worker_loop.train_worker = clocked

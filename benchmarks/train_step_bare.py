@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.run import Run
-from resnet.images import crops as images_crops
+from resnet.images.crops import border_color, center_crop, draw_pad_crop, pad_crop_flip, random_resized_crop
 
 
 def statistics_of(run: Run) -> tuple[Tensor, Tensor]:
@@ -48,15 +48,15 @@ def _resident(run: Run, encoded: list[bytes], labels: np.ndarray, local: int, ra
     """The set in memory; crops and mirror images by the engine's own function."""
     policy = run.recipe.images
     assert policy.pad is not None
-    pixels = np.stack([images_crops.center_crop(data, policy.size, policy.size) for data in encoded])
-    border = images_crops.border_color(policy.border, pixels.mean(0).transpose(2, 0, 1))
+    pixels = np.stack([center_crop(data, policy.size, policy.size) for data in encoded])
+    border = border_color(policy.border, pixels.mean(0).transpose(2, 0, 1))
     rng = np.random.default_rng(rank)
     while True:
-        offsets, flips = images_crops.draw_pad_crop(rng, len(labels), policy.pad)
+        offsets, flips = draw_pad_crop(rng, len(labels), policy.pad)
         order = rng.permutation(len(labels))
         for start in range(0, len(order) - local + 1, local):
             index = order[start : start + local]
-            crops = images_crops.pad_crop_flip(pixels[index], offsets[index], flips[index], policy.pad, border)
+            crops = pad_crop_flip(pixels[index], offsets[index], flips[index], policy.pad, border)
             yield torch.from_numpy(crops), torch.from_numpy(labels[index])
 
 
@@ -72,9 +72,7 @@ class _Encoded(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         assert self.policy.area is not None
         rng = np.random.default_rng(index)
-        crop = images_crops.random_resized_crop(
-            self.encoded[index], rng, self.policy.size, self.policy.area, flip=self.policy.flip
-        )
+        crop = random_resized_crop(self.encoded[index], rng, self.policy.size, self.policy.area, flip=self.policy.flip)
         return torch.from_numpy(crop), int(self.labels[index])
 
 

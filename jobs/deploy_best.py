@@ -11,29 +11,28 @@ starts Ray for itself and serves until Ctrl-C. While it stays, it serves what th
 """
 
 import os
-from typing import Any
 
 from pipelines import command_line
 from pipelines.cluster import connection
-from pipelines.models import canary
+from pipelines.models import canary_alias
 from serve.deploy_settings import Deploy
 from serve.haproxy import environment
 
 
-def job(argv: list[str]) -> dict[str, Any]:
+def job(argv: list[str]) -> dict[str, object]:
     """Deploy, say how to ask, and stay while Ray is this job's own."""
-    asked = command_line.parse(Deploy, Deploy(), argv, __doc__)
-    steered = canary.steer(asked.model, asked.canary, promote=asked.promote, rollback=asked.rollback)
-    args, traffic = asked.resolved(canary.traffic(asked.model, asked.checkpoint, asked.network, asked.preprocess))
+    asked = command_line.parse_arguments(Deploy, Deploy(), argv, __doc__)
+    steered = canary_alias.steer(asked.model, asked.canary, promote=asked.promote, rollback=asked.rollback)
+    args, traffic = asked.resolved(canary_alias.traffic(asked.model, asked.checkpoint, asked.network, asked.preprocess))
     if private := not (os.environ.get("RAY_ADDRESS") or connection.running_head()):
         if steered:
             return steered  # whatever serves the model follows the registry
         asked.require_free_port()
-        environment.prepare(asked.proxy, asked.max_waiting, asked.timeout)
+        environment.use_haproxy(asked.proxy, asked.max_waiting, asked.timeout)
     connection.connect()
     from serve.deployment import follow_once, follower, present  # reads the settings above when it is imported
 
-    following = follower(asked, canary.traffic, canary.note_verdict)
+    following = follower(asked, canary_alias.traffic, canary_alias.note_verdict)
     return follow_once(following, steered) if steered else present(asked, args, traffic, following, private)
 
 

@@ -16,15 +16,15 @@ import sys
 
 from pipelines import command_line
 from pipelines.evaluation.evaluate import Evaluation, evaluate
-from pipelines.evaluation.outcome import Outcome, table
+from pipelines.evaluation.outcome import EvaluationOutcome, evaluation_table
 
 
-def job(argv: list[str]) -> Outcome:
+def job(argv: list[str]) -> EvaluationOutcome:
     """Test, print the tables, return the figures."""
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
-    asked = command_line.parse(Evaluation, Evaluation(), argv[len(names) :], __doc__)
+    asked = command_line.parse_arguments(Evaluation, Evaluation(), argv[len(names) :], __doc__)
     details = evaluate(names, asked)
-    print(table(details), file=sys.stderr)
+    print(evaluation_table(details), file=sys.stderr)
     return details.outcome
 
 

@@ -17,15 +17,15 @@ from typing import Any
 
 from pipelines import command_line
 from pipelines.models import by_name
-from pipelines.models.verification_images import Export, sample
+from pipelines.models.verification_images import Export, sample_images
 
 
 def job(argv: list[str]) -> Any:
     """Resolve the model, take images, write."""
     name, asked = command_line.parse_after_model(Export, argv, __doc__)
     place, _ = by_name.checkpoint_of(name, asked.network, asked.preprocess)
-    images = sample(asked.images, asked.count)
-    from serve.inference.export_model import export
+    images = sample_images(asked.images, asked.count)
+    from serve.inference.model_export import export
 
     exported = export(by_name.read_checkpoint(place), Path(asked.out).resolve(), asked.formats, images)
     said = ", ".join(exported.differences)

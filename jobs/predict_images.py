@@ -16,13 +16,13 @@ from functools import partial
 
 from pipelines import command_line
 from pipelines.models import by_name
-from pipelines.prediction.predict import Outcome, predict
-from pipelines.prediction.prediction_worker import Prediction
+from pipelines.prediction.predict import PredictionOutcome, predict
+from pipelines.prediction.prediction_worker import PredictionJob
 
 
-def job(argv: list[str]) -> Outcome:
+def job(argv: list[str]) -> PredictionOutcome:
     """Resolve the model, and predict what is missing."""
-    name, asked = command_line.parse_after_model(Prediction, argv, __doc__)
+    name, asked = command_line.parse_after_model(PredictionJob, argv, __doc__)
     checkpoint, version = by_name.checkpoint_of(name, asked.network, asked.preprocess)
     from serve.inference.offline_classifier import Offline
 

@@ -20,13 +20,13 @@ from pipelines.tuning import recipe_search, search_space
 def job(argv: list[str]) -> recipe_search.Found:
     """Search and print the table of settings."""
     if {"-h", "--help"} & set(argv):
-        command_line.parse(search_space.Search, None, ["--help"], __doc__)
+        command_line.parse_arguments(search_space.Search, None, ["--help"], __doc__)
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     options, overrides = command_line.parse_some(search_space.Search, argv[1:])
     found = recipe_search.search(
-        named, options, overrides, lambda run, words: command_line.parse(Run, run, words, None)
+        named, options, overrides, lambda run, words: command_line.parse_arguments(Run, run, words, None)
     )
-    print(recipe_search.table(found), file=sys.stderr)
+    print(recipe_search.search_table(found), file=sys.stderr)
     return found
 
 

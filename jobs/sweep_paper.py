@@ -21,13 +21,13 @@ def job(argv: list[str]) -> dict[str, object]:
     """Run the sweep and print its table."""
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     if {"-h", "--help"} & set(argv):
-        command_line.parse(paper_sweep.Sweep, None, ["--help"], __doc__)
+        command_line.parse_arguments(paper_sweep.Sweep, None, ["--help"], __doc__)
     options, overrides = command_line.parse_some(paper_sweep.Sweep, argv[1:])
     planned = paper_sweep.trials(
-        named, options, overrides, lambda run, words: command_line.parse(Run, run, words, None)
+        named, options, overrides, lambda run, words: command_line.parse_arguments(Run, run, words, None)
     )
     done = paper_sweep.run_sweep(named, options, planned)
-    print(paper_sweep.table(named, done), file=sys.stderr)
+    print(paper_sweep.comparison_table(named, done), file=sys.stderr)
     failed = {t.run.name: t.failure for t in done if t.failure is not None}
     rows = [t.outcome.model_dump(mode="json") for t in done if t.outcome is not None]
     return {"sweep": named, "runs": rows, "failed": failed}

@@ -19,7 +19,7 @@ from pipelines.run import Run, standard
 from pipelines.training import fit, run_folder, run_summary
 
 
-def job(argv: list[str]) -> run_folder.Outcome:
+def job(argv: list[str]) -> run_folder.TrainingOutcome:
     """Train one run and print its table."""
     named = argv[:1] if argv and not argv[0].startswith("-") else []
     data_is_given = any(word.startswith("--data.path") for word in argv)
@@ -27,9 +27,9 @@ def job(argv: list[str]) -> run_folder.Outcome:
         print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
     start = standard(named[0] if named else "cifar10-resnet20", data_is_given=data_is_given)
     words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in argv[len(named) :]]
-    run = command_line.parse(Run, start, words, __doc__)
+    run = command_line.parse_arguments(Run, start, words, __doc__)
     outcome = fit.fit(run)
-    print(run_summary.table(outcome), file=sys.stderr)
+    print(run_summary.run_table(outcome), file=sys.stderr)
     return outcome
 
 

@@ -22,7 +22,7 @@ from resnet.paper import result_rows
 
 def job(argv: list[str]) -> dict[str, object]:
     """Collect rows, write the pages."""
-    asked = command_line.parse(collected_rows.Rows, None, argv, __doc__)
+    asked = command_line.parse_arguments(collected_rows.Rows, None, argv, __doc__)
     rows = asked.read()
     if asked.export is not None:
         result_rows.write_results(asked.export, rows)

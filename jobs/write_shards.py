@@ -18,14 +18,14 @@ cluster of RAY_ADDRESS, or one of its own on this machine.
 
 from typing import Any
 
-from pipelines.command_line import parse, run_job
+from pipelines.command_line import parse_arguments, run_job
 from pipelines.preparation.preparation_options import Preparation
 from pipelines.preparation.prepare import prepare
 
 
 def job(argv: list[str]) -> dict[str, Any]:
     """The preparation that the command line asks for."""
-    return prepare(parse(Preparation, None, argv, __doc__))
+    return prepare(parse_arguments(Preparation, None, argv, __doc__))
 
 
 if __name__ == "__main__":

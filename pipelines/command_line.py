@@ -15,7 +15,7 @@ from pydantic import BaseModel
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse(kind: type[Model], default: Model | None, argv: Sequence[str], description: str | None) -> Model:
+def parse_arguments(kind: type[Model], default: Model | None, argv: Sequence[str], description: str | None) -> Model:
     """An object of `kind`, with the dotted overrides of argv over `default`. --help prints and exits.
 
     Raises ValueError with one sentence for an unknown name or a value that is not allowed.
@@ -37,7 +37,7 @@ def parse(kind: type[Model], default: Model | None, argv: Sequence[str], descrip
 def parse_after_model(kind: type[Model], argv: Sequence[str], description: str | None) -> tuple[str, Model]:
     """The model that the first word names, and an object of `kind` from the options behind it."""
     name = argv[0] if argv and not argv[0].startswith("-") else None
-    asked = parse(kind, None, argv[1:] if name else argv, description)
+    asked = parse_arguments(kind, None, argv[1:] if name else argv, description)
     if name is None:
         raise ValueError("MODEL must come first: a checkpoint, a registered model such as resnet@champion, or weights")
     return name, asked
@@ -53,7 +53,7 @@ def parse_some(kind: type[Model], argv: Sequence[str]) -> tuple[Model, list[str]
         if word.startswith("--"):
             target = mine if word.partition("=")[0].replace("_", "-") in names else rest
         target.append(word)
-    return parse(kind, None, mine, None), rest
+    return parse_arguments(kind, None, mine, None), rest
 
 
 def _first_paragraph(box: str) -> str:

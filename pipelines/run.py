@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from resnet.frozen import Frozen
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.settings import Schedule
+from resnet.recipes.recipe_settings import Schedule
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # of a run or a registered model: a folder, a part of a URI, MLflow's
 OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older fields of Scaling
@@ -145,7 +145,7 @@ class Scaling(Frozen):
         return self.model_copy(update=known)
 
 
-class Checkpoints(Frozen):
+class CheckpointSchedule(Frozen):
     """When the state of the training is saved. The last and the best are kept."""
 
     every_epochs: Annotated[int, Field(ge=1)] = 1
@@ -160,7 +160,7 @@ class Run(Frozen):
     recipe: Recipe
     data: Data = Data()
     scaling: Scaling = Scaling()
-    checkpoints: Checkpoints = Checkpoints()
+    checkpoints: CheckpointSchedule = CheckpointSchedule()
     seed: Annotated[int, Field(ge=0, description="of initial weights, order of examples and augmentation")] = 0
     storage: Annotated[
         str | None,

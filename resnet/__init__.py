@@ -5,9 +5,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from resnet.networks.architectures import names, parse
+from resnet.networks.architectures import names, parse_network
 
-__all__ = ["build", "names", "parse"]
+__all__ = ["build", "names", "parse_network"]
 
 if TYPE_CHECKING:
     from resnet.networks.resnet import build

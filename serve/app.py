@@ -22,7 +22,7 @@ from resnet.host import glibc_allocator
 from serve.api import application
 from serve.settings import Args
 from serve.versions import rollout
-from serve.versions.rollout import DEPLOYMENT, State
+from serve.versions.rollout import DEPLOYMENT, ReplicaState
 from serve.versions.served_models import Models
 from serve.versions.traffic import Traffic, Version
 
@@ -69,16 +69,18 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP interface; Ray Serve asks for it when the model is loaded."""
         # Ray's proxy echoes the id
-        return application.build(self.models, self.args, self.gather, echo_id=False, replicas=lambda: self.running)
+        return application.create_application(
+            self.models, self.args, self.gather, echo_id=False, replicas=lambda: self.running
+        )
 
     def families(self) -> list[Metric]:
         """The metrics of this replica."""
         return self.models.families()
 
-    def state(self) -> State:
+    def state(self) -> ReplicaState:
         """Who answers here."""
         trial = self.models.trial
-        return State(
+        return ReplicaState(
             replica=self.name,
             pid=os.getpid(),
             args=self.args,

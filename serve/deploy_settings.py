@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from serve.inference import checkpoint_files
 from serve.settings import Args, Settings
 from serve.versions.traffic import Traffic
 
@@ -59,6 +58,8 @@ class Deploy(Settings):
         if "://" not in checkpoint and not (Path(checkpoint).expanduser() / "model.safetensors").is_file():
             raise ValueError(f"checkpoint must be a folder with model.safetensors, got {checkpoint}")
         for place in (checkpoint, *self.models.values()):
+            from serve.inference import checkpoint_files  # loads torch
+
             checkpoint_files.require(place)
         shared = {field: getattr(self, field) for field in Settings.model_fields}
         name = self.model.replace("/", "@").partition("@")[0]

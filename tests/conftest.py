@@ -41,7 +41,7 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     before = os.environ.copy()
     os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
-    environment.prepare()
+    environment.use_haproxy()
     context = private_ray.start_private(
         num_cpus=4,
         include_dashboard=True,

@@ -40,7 +40,7 @@ def test_entrypoint_of_the_rayjob_is_a_job_with_a_valid_command_line() -> None:
     python, script, recipe, *options = shlex.split(JOB["spec"]["entrypoint"])
     assert python == "python"
     assert Path(script).name == Path(str(train_imagenet.__file__)).name
-    run = command_line.parse(Run, standard(recipe), options, "")
+    run = command_line.parse_arguments(Run, standard(recipe), options, "")
     assert run.storage_path.startswith("s3://")
 
 

@@ -85,13 +85,13 @@ KNOWN: Mapping[str, frozenset[str]] = {
     ),
     "names": frozenset(  # to be mended
         {
-            "Checkpoints: pipelines/run.py pipelines/training/checkpoint_store.py",
+            "Checkpoints: pipelines/run.py pipelines/models/checkpoint_store.py",
             "Comparison: resnet/paper/claims.py serve/versions/traffic.py",
             "Engine: resnet/images/jpeg_region.py serve/inference/engines/choose.py",
             "Follower: pipelines/tuning/tune_runner.py serve/versions/rollout.py",
             "Header: resnet/images/jpeg_header.py serve/api/open_inference_protocol.py",
             "Layout: pipelines/preparation/sources.py resnet/networks/architectures.py",
-            "Network: resnet/networks/architectures.py serve/inference/classifier.py serve/inference/export_model.py",
+            "Network: resnet/networks/architectures.py serve/inference/classifier.py serve/inference/model_export.py",
             "Outcome: pipelines/evaluation/outcome.py pipelines/prediction/predict.py pipelines/training/run_folder.py",
             "Part: pipelines/prediction/prediction_worker.py pipelines/stream/rank_batches.py",
             "Prediction: pipelines/prediction/prediction_worker.py serve/inference/classifier.py",
@@ -119,9 +119,9 @@ KNOWN: Mapping[str, frozenset[str]] = {
     ),
     "file names": frozenset(  # to be mended
         {
-            "canary.py: pipelines/models/canary.py serve/versions/canary.py",
-            "export_model.py: jobs/export_model.py serve/inference/export_model.py",
-            "settings.py: resnet/recipes/settings.py serve/settings.py",
+            "canary.py: pipelines/models/canary_alias.py serve/versions/canary.py",
+            "export_model.py: jobs/export_model.py serve/inference/model_export.py",
+            "settings.py: resnet/recipes/recipe_settings.py serve/settings.py",
         }
     ),
     "without test": frozenset(  # to be mended
@@ -137,7 +137,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "pipelines/command_line.py",
             "pipelines/evaluation/outcome.py",
             "pipelines/evaluation/scoring_tasks.py",
-            "pipelines/models/canary.py",
+            "pipelines/models/canary_alias.py",
             "pipelines/models/pretrained_weights.py",
             "pipelines/models/verification_images.py",
             "pipelines/prediction/predict.py",
@@ -190,7 +190,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "resnet/images/native_library.py",
             "resnet/images/pixel_statistics.py",
             "resnet/recipes/named.py",
-            "resnet/recipes/settings.py",
+            "resnet/recipes/recipe_settings.py",
             "resnet/training/checkpoint_tensors.py",
             "resnet/training/conditions.py",
             "resnet/training/lr_schedule.py",

@@ -228,7 +228,7 @@ def ways(asan: bool) -> dict[str, Callable[[bytes], object]]:
 
     def checked(data: bytes) -> None:
         try:
-            upload_checks.check(data, 50_000_000, 256)
+            upload_checks.check_upload(data, 50_000_000, 256)
         except Problem as problem:
             if problem.status not in (400, 413, 415):
                 raise
@@ -267,7 +267,7 @@ def _crops_by_c(data: bytes) -> None:
     _crops_by(engine, data)
 
 
-def _crops_by(engine: jpeg_region.Engine, data: bytes) -> None:
+def _crops_by(engine: jpeg_region.JpegEngine, data: bytes) -> None:
     rng = np.random.default_rng(len(data))
     cuts = [crops.cut_resized(data, rng, flip=True), crops.cut_jittered(data, rng, 48, (55, 90), flip=True)]
     outs = np.zeros((2, 48, 48, 3), np.uint8)
@@ -509,12 +509,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = fuzz(options, Path(folder))
     from pipelines.provenance import git_commit
-    from resnet.host.hardware import describe
+    from resnet.host.hardware import describe_hardware
 
     places = {str(options.images), str(options.out)}
     words = [f"{w} PLACE" if w in ("--images", "--out") else w for w in sys.argv[1:] if w not in places]
     found |= {"command": f"python benchmarks/reliability/fuzz_images.py {' '.join(words)}"}
-    found |= {"commit": git_commit(), "hardware": describe()}
+    found |= {"commit": git_commit(), "hardware": describe_hardware()}
     if options.out:
         kept = dict(_numbered(options.out)) | {"asan" if options.asan else "all": found}
         options.out.write_text(json.dumps(kept, indent=1) + "\n")

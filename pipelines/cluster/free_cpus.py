@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 PATIENCE = 2.0  # seconds within which a node answers that is there
 
 
-class Room(NamedTuple):
+class TaskBudget(NamedTuple):
     """What a rank's data tasks may hold. each: CPUs of one; tasks: how many at a time."""
 
     each: float
     tasks: int
 
     @classmethod
-    def of(cls, cpus: float) -> Room:
+    def of(cls, cpus: float) -> TaskBudget:
         """On nodes that have room for tasks of a whole CPU."""
         each = min(1.0, cpus)
         return cls(each, max(1, int(cpus / each)) if each else 1)
 
 
-def fitting(free: Iterable[float], ranks: int, cpus: float) -> Room:
+def fitting(free: Iterable[float], ranks: int, cpus: float) -> TaskBudget:
     """The most that each of `ranks` ranks may hold, so that all tasks of all ranks run side by side.
 
     free: CPUs of each node that no worker holds; cpus: at most, for a rank. A task may wait, holding its CPUs, until
@@ -32,7 +32,7 @@ def fitting(free: Iterable[float], ranks: int, cpus: float) -> Room:
     """
     left = [max(0.0, round(amount, 4)) for amount in free]
     sizes = {min(1.0, cpus)} | {amount / count for amount in left for count in range(1, ranks + 1)}
-    best = Room(0.0, 1)  # nowhere is room: a task that holds nothing runs beside the workers
+    best = TaskBudget(0.0, 1)  # nowhere is room: a task that holds nothing runs beside the workers
     for size in sizes:
         each = int(size * 1e4) / 1e4  # Ray counts in ten-thousandths
         if not 0.01 <= each <= min(1.0, cpus):
@@ -40,11 +40,11 @@ def fitting(free: Iterable[float], ranks: int, cpus: float) -> Room:
         places = sum(int(amount / each + 1e-6) for amount in left)
         tasks = min(places // ranks, max(1, int(cpus / each + 1e-6)))
         if tasks and (each * tasks, each) > (best.each * best.tasks, best.each):
-            best = Room(each, tasks)
+            best = TaskBudget(each, tasks)
     return best
 
 
-def here(cpus: float) -> Room:
+def here(cpus: float) -> TaskBudget:
     """What this training worker's data tasks may hold: `cpus` at most. Called by all ranks before they read.
 
     The driver has counted the cluster's CPUs, but that may be long ago, or just after a node was lost: for 13 s, seen

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from pipelines.cluster import connection
 from pipelines.evaluation import outcome
-from pipelines.evaluation.outcome import Details, Outcome
-from pipelines.evaluation.scoring_tasks import Scored, Test, placing, score
+from pipelines.evaluation.outcome import Details, EvaluationOutcome
+from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
 from pipelines.models.by_name import label_map, open_checkpoint, open_models, output_names
 from pipelines.models.weight_files import is_weights
 from pipelines.run import Run
@@ -21,7 +21,7 @@ from resnet.evaluation.error_summary import Response
 from resnet.evaluation.views import MIRRORED, SCALES, SHORTER_SIDE, SQUARE, ViewProtocol, default_protocol
 from resnet.frozen import Frozen
 from resnet.recipes.recipe import Precision
-from resnet.recipes.settings import Images
+from resnet.recipes.recipe_settings import Images
 
 
 class Shards(Frozen):
@@ -83,13 +83,13 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
         raise ValueError(f"{uri} must have {split.name} images, got none")
     outputs = label_map(models[0], manifest.classes)
     keys = asked.predictions is not None
-    test = Test(models, protocol, split, outputs, asked.mirror, asked.precision, asked.responses, keys)
+    test = ScoringJob(models, protocol, split, outputs, asked.mirror, asked.precision, asked.responses, keys)
     began = time.monotonic()
     resources = connection.connect()
     where = placing(resources.get("CPU", 1), resources.get("GPU", 0), asked.workers, asked.gpu)
-    scored = score(test, where, show)
+    scored = score_split(test, where, show)
     seconds, summary = time.monotonic() - began, scored.ranked.summary()
-    outcome = Outcome(
+    outcome = EvaluationOutcome(
         protocol=protocol,
         mirror=asked.mirror,
         top1_error=summary.top1_error,
@@ -167,5 +167,5 @@ def _kept(asked: Evaluation, details: Details, scored: Scored) -> Details:
         gained["out"] = str(Path(asked.out).resolve())
     details = details.model_copy(update={"outcome": details.outcome.model_copy(update=gained)})
     if asked.out is not None:
-        outcome.write(Path(asked.out), details)
+        outcome.write_evaluation(Path(asked.out), details)
     return details

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.reports.collected_rows import row_of
-from pipelines.storage import filesystem
+from pipelines.prediction.predictions_file import parquet_bytes, predictions_table
+from pipelines.reports.collected_rows import row_of_run
+from pipelines.storage import Folder
 from resnet.evaluation.error_summary import Response, Summary
 from resnet.evaluation.views import ViewProtocol
 from resnet.frozen import Frozen
 from resnet.paper.result_rows import Evaluated, read_results, write_results
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from pipelines.evaluation.scoring_tasks import Scored
 
 
-class Outcome(Frozen):
+class EvaluationOutcome(Frozen):
     """What a test gave. Errors in percent of `examples` images; ece: expected calibration error of the top score.
 
     preprocessing: what was done to an image before the protocol's views.
@@ -48,22 +47,22 @@ class Outcome(Frozen):
 class Details(Frozen):
     """All of a test: evaluation.json. names: what each output of the networks means, to people."""
 
-    outcome: Outcome
+    outcome: EvaluationOutcome
     summary: Summary
     names: tuple[str, ...]
     responses: tuple[Response, ...] = ()
 
 
-def write(out: Path, details: Details) -> None:
+def write_evaluation(out: Path, details: Details) -> None:
     """evaluation.json, and the figures of what is known."""
     from pipelines.reports import figures
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(details.model_dump_json(indent=1))
-    figures.save(figures.reliability(details.summary), out, "reliability")
+    figures.save_figure(figures.reliability_diagram(details.summary), out, "reliability")
     if details.responses:
         name = Path(details.outcome.checkpoints[0]).name
-        figures.save(figures.responses({name: details.responses}), out, "responses")
+        figures.save_figure(figures.responses({name: details.responses}), out, "responses")
 
 
 def write_predictions(uri: str, details: Details, scored: Scored) -> None:
@@ -71,31 +70,15 @@ def write_predictions(uri: str, details: Details, scored: Scored) -> None:
 
     label and top are outputs of the network. The file's metadata hold the outcome.
     """
-    from pyarrow import parquet
-
-    folder, _, name = uri.rpartition("/")
-    system, root = filesystem(folder or ".")
-    system.create_dir(root, recursive=True)
-    parquet.write_table(predictions(details, scored), f"{root}/{name}", filesystem=system)
-
-
-def predictions(details: Details, scored: Scored) -> pa.Table:
-    """The table of write_predictions."""
-    import pyarrow as pa
-
-    ranked = scored.ranked
     assert scored.keys is not None
-    columns = {
-        "key": pa.array(scored.keys.tolist(), pa.string()),
-        "label": pa.array(ranked.labels, pa.int32()),
-        "top": pa.array(list(ranked.top), pa.list_(pa.int32())),
-        "score": pa.array(list(ranked.scores), pa.list_(pa.float64())),
-        "score_of_label": pa.array(ranked.of_label, pa.float64()),
-    }
-    return pa.table(columns, metadata={"evaluation": details.outcome.model_dump_json()})
+    metadata = {"evaluation": details.outcome.model_dump_json()}
+    table = predictions_table(scored.keys.tolist(), scored.ranked, "float64", metadata)
+    folder, _, name = uri.rpartition("/")
+    with Folder(folder or ".").writing(name) as file:
+        file.write(parquet_bytes(table))
 
 
-def table(details: Details, worst: int = 10) -> str:
+def evaluation_table(details: Details, worst: int = 10) -> str:
     """What a person wants to see of a test."""
     outcome, summary = details.outcome, details.summary
     how = f"{outcome.protocol}{' and mirror images' if outcome.mirror else ''}, {outcome.precision}"
@@ -127,13 +110,13 @@ def table(details: Details, worst: int = 10) -> str:
     return "\n".join(["", *lines])
 
 
-def add_evaluation(results: str, checkpoint: str, outcome: Outcome, responses: Sequence[Response]) -> Path:
+def add_evaluation(results: str, checkpoint: str, outcome: EvaluationOutcome, responses: Sequence[Response]) -> Path:
     """Put the errors of a protocol, and responses, into the row of the training that wrote a checkpoint; its file.
 
     The row is made if the folder has none yet. ValueError: the checkpoint is not a finished training's last.
     """
     run, _, step = checkpoint.rstrip("/").rpartition("/")
-    row = row_of(run)
+    row = row_of_run(run)
     if step != f"step-{row.steps:08d}":
         raise ValueError(f"results takes the last checkpoint of a training, step-{row.steps:08d}, got {checkpoint}")
     present = read_results(results) if Path(results).is_dir() else ()

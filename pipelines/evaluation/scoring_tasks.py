@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.shards.row_groups import Split
 from resnet.evaluation.error_summary import Ranked
 from resnet.evaluation.views import ViewProtocol, views
-from resnet.recipes.settings import Images
+from resnet.recipes.recipe_settings import Images
 
 if TYPE_CHECKING:
     from resnet.evaluation.scorer import Model
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 CHUNK = 32  # images that a task yields at once
 LINE = 5.0  # seconds between two lines of progress
 
-Block = dict[str, np.ndarray]
+ColumnBlock = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Test:
+class ScoringJob:
     """What is tested and how. outputs: the networks' output of each label; keys: also return each image's key.
 
     responses: also record the responses of the layers of the one network (Figure 7).
@@ -84,7 +84,7 @@ def placing(cpus: float, gpus: float, workers: int | None, gpu: bool | None) -> 
     return Placing(count, on_gpu, share, max(1, int(cpus // count)), left)
 
 
-def score(test: Test, where: Placing, show: bool = True) -> Scored:
+def score_split(test: ScoringJob, where: Placing, show: bool = True) -> Scored:
     """Rows of every image of the split. show: progress on stderr. RuntimeError: an image did not come exactly once."""
     import ray
 
@@ -110,7 +110,7 @@ def _any(task: Any) -> Any:
     return task
 
 
-def _read(split: Split, images: Images, protocol: ViewProtocol, keys: bool, item: Block) -> Iterator[Block]:
+def _read(split: Split, images: Images, protocol: ViewProtocol, keys: bool, item: ColumnBlock) -> Iterator[ColumnBlock]:
     """A Ray Data task: row groups -> views of their images.
 
     An image is one row, whatever its views' sizes: pixels (bytes of all views, one after the other) and shapes (V, 2).
@@ -149,7 +149,7 @@ class _Worker:
 
         torch.set_num_threads(threads)
         device = torch.device("cuda" if gpu else "cpu")
-        self.test: Test = ray.get(test)
+        self.test: ScoringJob = ray.get(test)
         self.precision = native_precision(device) if self.test.precision == "auto" else self.test.precision
         self.scorer = Scorer(
             self.test.models,
@@ -159,7 +159,7 @@ class _Worker:
             precision=self.precision,
         )
 
-    def __call__(self, block: Block) -> Block:
+    def __call__(self, block: ColumnBlock) -> ColumnBlock:
         own = [_unpack(pixels, shapes) for pixels, shapes in zip(block["pixels"], block["shapes"], strict=True)]
         scores, extra = self._with_responses(own) if self.test.responses else (self.scorer.score(own), {})
         ranked = Ranked.of(scores, np.asarray(self.test.outputs)[block["label"]])
@@ -168,7 +168,7 @@ class _Worker:
         precision = np.full(len(own), self.precision)
         return rows | {"of_label": ranked.of_label, "precision": precision} | keys | extra
 
-    def _with_responses(self, own: list[list[np.ndarray]]) -> tuple[np.ndarray, Block]:
+    def _with_responses(self, own: list[list[np.ndarray]]) -> tuple[np.ndarray, ColumnBlock]:
         from resnet.evaluation.layer_responses import watching
 
         with watching(self.scorer.nets[0]) as sums:
@@ -177,11 +177,11 @@ class _Worker:
         return scores, {"responses": np.concatenate(sums.parts), "values": values}
 
 
-def _together(test: Test, blocks: Any, show: bool) -> Scored:
+def _together(test: ScoringJob, blocks: Any, show: bool) -> Scored:
     """Rows from blocks in whatever order they come; each image exactly once."""
     total = test.split.examples
     tell = _teller(total) if show else lambda _: None
-    parts: list[Block] = []
+    parts: list[ColumnBlock] = []
     done = 0
     for block in blocks:
         parts.append(block)
@@ -195,9 +195,9 @@ def _together(test: Test, blocks: Any, show: bool) -> Scored:
     ranked = Ranked(rows["label"], rows["top"], rows["score"], rows["of_label"])
     responses = None
     if test.responses:
-        from resnet.evaluation.layer_responses import layers
+        from resnet.evaluation.layer_responses import measured_layers
 
-        names = tuple(layers(test.models[0].build()))
+        names = tuple(measured_layers(test.models[0].build()))
         responses = (names, [int(n) for n in rows["values"][0]], rows["responses"])
     return Scored(ranked, str(rows["precision"][0]), rows.get("key"), responses)
 

@@ -80,7 +80,7 @@ def _as_checkpoint(path: str, network: str | None, preprocess: str | None) -> tu
     What weights want of their images is part of the checkpoint, and of the folder's name.
     """
     from resnet.recipes.named import recipe
-    from resnet.training.checkpoint import Checkpoint, Progress, save
+    from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
 
     file = read_weights(path)
     model, how = _model_of(path, file, network, preprocess)
@@ -91,19 +91,19 @@ def _as_checkpoint(path: str, network: str | None, preprocess: str | None) -> tu
         classes = model.classes or tuple(ImageClass(id=i, wnid=str(i), name=f"class {i}") for i in range(model.outputs))
         run = {"recipe": recipe(model.network).model_copy(update={"images": model.images}).model_dump(mode="json")}
         progress = Progress(step=0, total_steps=0, examples=0, classes=classes)
-        save(folder, Checkpoint(model.weights, {}, {"mean": model.mean, "std": model.std}, run, progress))
+        save_checkpoint(folder, Checkpoint(model.weights, {}, {"mean": model.mean, "std": model.std}, run, progress))
     return str(folder), version
 
 
 def read_checkpoint(where: str) -> Checkpoint:
     """A checkpoint from a folder or URI. ValueError: there is none, or it is damaged or cannot be read."""
-    from resnet.training.checkpoint import load
+    from resnet.training.checkpoint import load_checkpoint
 
     try:
         if where.startswith(("http://", "https://")):
             with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
                 _download(where, Path(temporary))
-                return load(temporary)
+                return load_checkpoint(temporary)
         folder = Folder(where)
         steps = [e.name for e in folder.entries() if e.is_folder and e.name.startswith("step-")]
         if steps:
@@ -111,12 +111,12 @@ def read_checkpoint(where: str) -> Checkpoint:
                 f"a checkpoint must be named, {where} holds several: the last is {where.rstrip('/')}/{steps[-1]}"
             )
         if folder.is_local:
-            return load(folder.path())
+            return load_checkpoint(folder.path())
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
             for entry in folder.entries():
                 if not entry.is_folder:
                     Path(temporary, entry.name).write_bytes(folder.read(entry.name))
-            return load(temporary)
+            return load_checkpoint(temporary)
     except OSError as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"checkpoint {where.partition('?')[0]} cannot be read: {first}") from None

@@ -16,7 +16,7 @@ from pydantic import Field
 from pipelines.models.weight_files import WeightFile
 from resnet.frozen import Frozen
 from resnet.networks import architectures
-from resnet.recipes.settings import Images, Interpolation
+from resnet.recipes.recipe_settings import Images, Interpolation
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's ImageClassification preset
 DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}  # Table 1's bottlenecks and 18
@@ -27,7 +27,7 @@ TIMM_SIDES = {"1": 224, "2": 224, "3": 160}
 TORCHVISION_NAMES = re.compile(r"resnet(18|34|50|101|152)-([0-9a-f]{8})\.pth")
 
 
-class Preprocessing(Frozen):
+class ImagePreprocessing(Frozen):
     """What happens to an image before the network sees it. resize: shorter side in pixels; size: of the square that is
     cut out; mean, std: of pixels in [0, 1]; source: where this is from."""
 
@@ -60,7 +60,7 @@ class Preprocessing(Frozen):
         return f"resized to {side} ({self.interpolation}), the middle {self.size} x {self.size}: {self.source}"
 
 
-def parse_option(text: str) -> Preprocessing:
+def parse_option(text: str) -> ImagePreprocessing:
     """RESIZE[,CROP[,INTERPOLATION]], e.g. 232 or 235,224,bicubic. ValueError."""
     match = re.fullmatch(r"(\d+)(?:,(\d+))?(?:,([a-z]+))?", text.replace(" ", ""))
     if match is None or (match[3] or "bilinear") not in get_args(Interpolation):
@@ -72,24 +72,24 @@ def parse_option(text: str) -> Preprocessing:
         fields["size"] = int(match[2])
     if match[3]:
         fields["interpolation"] = match[3]
-    return Preprocessing(**fields)
+    return ImagePreprocessing(**fields)
 
 
-def preprocessing_of(file: WeightFile, asked: str | None) -> Preprocessing:
+def preprocessing_of(file: WeightFile, asked: str | None) -> ImagePreprocessing:
     """What weights want. asked: the option, which wins but for mean and std."""
     found = (
         _of_timm(file.configs.get("config.json", {}))
         or _of_hugging_face(file.configs.get("preprocessor_config.json", {}))
         or _of_torchvision(file)
         or _of_timm_name(file.name)
-        or Preprocessing(resize=256, source="torchvision's first recipe, as nothing says otherwise")
+        or ImagePreprocessing(resize=256, source="torchvision's first recipe, as nothing says otherwise")
     )
     if asked is None:
         return found
     return parse_option(asked).model_copy(update={"mean": found.mean, "std": found.std})
 
 
-def _of_timm(config: Mapping[str, Any]) -> Preprocessing | None:
+def _of_timm(config: Mapping[str, Any]) -> ImagePreprocessing | None:
     """config.json of timm's models on the hub: input_size, crop_pct, interpolation, mean, std."""
     known = config.get("pretrained_cfg")
     if not isinstance(known, Mapping) or "crop_pct" not in known:
@@ -98,7 +98,7 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocessing | None:
     how = known.get("interpolation", "bilinear")
     if how not in get_args(Interpolation):
         raise ValueError(f"interpolation of config.json must be one of {', '.join(get_args(Interpolation))}, got {how}")
-    return Preprocessing(
+    return ImagePreprocessing(
         resize=math.floor(size / float(known["crop_pct"])),  # as timm rounds
         size=size,
         interpolation=how,
@@ -108,7 +108,7 @@ def _of_timm(config: Mapping[str, Any]) -> Preprocessing | None:
     )
 
 
-def _of_hugging_face(config: Mapping[str, Any]) -> Preprocessing | None:
+def _of_hugging_face(config: Mapping[str, Any]) -> ImagePreprocessing | None:
     """preprocessor_config.json. ConvNextImageProcessor, which ResNets have: resized to size / crop_pct below 384."""
     if not config.get("do_normalize") or "image_mean" not in config:
         return None
@@ -121,7 +121,7 @@ def _of_hugging_face(config: Mapping[str, Any]) -> Preprocessing | None:
         resize, size = int(side / (config.get("crop_pct") or 224 / 256)), side
     else:
         resize = size = side
-    return Preprocessing(
+    return ImagePreprocessing(
         resize=resize,
         size=size,
         interpolation=RESAMPLE.get(config.get("resample", 2), "bilinear"),
@@ -131,7 +131,7 @@ def _of_hugging_face(config: Mapping[str, Any]) -> Preprocessing | None:
     )
 
 
-def _of_torchvision(file: WeightFile) -> Preprocessing | None:
+def _of_torchvision(file: WeightFile) -> ImagePreprocessing | None:
     """torchvision's own table of weights, by the hash that its file names hold: resize 232 for IMAGENET1K_V2."""
     match = TORCHVISION_NAMES.fullmatch(file.name)
     tags = {file.sha256[:8], *([match[2]] if match else [])}
@@ -142,7 +142,7 @@ def _of_torchvision(file: WeightFile) -> Preprocessing | None:
             named = TORCHVISION_NAMES.fullmatch(weights.url.rpartition("/")[2])
             if named is not None and named[2] in tags:
                 how = weights.transforms()
-                return Preprocessing(
+                return ImagePreprocessing(
                     resize=how.resize_size[0],
                     size=how.crop_size[0],
                     interpolation=how.interpolation.value,
@@ -153,13 +153,13 @@ def _of_torchvision(file: WeightFile) -> Preprocessing | None:
     return None
 
 
-def _of_timm_name(name: str) -> Preprocessing | None:
+def _of_timm_name(name: str) -> ImagePreprocessing | None:
     match = TIMM_NAMES.fullmatch(name)
     if match is None:
         return None
     size = TIMM_SIDES[match[1]]
     source = f"timm's a{match[1]} recipe, by the file's name"
-    return Preprocessing(resize=math.floor(size / 0.95), size=size, interpolation="bicubic", source=source)
+    return ImagePreprocessing(resize=math.floor(size / 0.95), size=size, interpolation="bicubic", source=source)
 
 
 def network_of(file: WeightFile) -> str | None:
@@ -187,7 +187,7 @@ def settle_network(asked: str | None, file: WeightFile, place: str) -> str:
             raise ValueError(f"network must say what {place} holds, e.g. --network imagenet-resnet50-B-v1.5")
         return known
     if known is not None:
-        mine, theirs = architectures.parse(asked), architectures.parse(known)
+        mine, theirs = architectures.parse_network(asked), architectures.parse_network(known)
         alike = (mine.depth, mine.shortcut) == (theirs.depth, theirs.shortcut)
         if alike and mine.v15 != theirs.v15 and theirs.layout.block == "bottleneck":
             raise ValueError(f"network must be {known} for {place}, got {asked}: the same shapes, another stride")

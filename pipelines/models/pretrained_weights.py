@@ -10,7 +10,7 @@ from pipelines.shards import imagenet_classes
 from resnet.image_class import ImageClass
 
 if TYPE_CHECKING:
-    from pipelines.models.preprocessing import Preprocessing
+    from pipelines.models.preprocessing import ImagePreprocessing
     from pipelines.models.weight_files import WeightFile
     from resnet.evaluation.scorer import Model
 
@@ -23,7 +23,9 @@ def open_weights(path: str, network: str | None, preprocess: str | None = None) 
     return _model_of(path, read_weights(path), network, preprocess)[0]
 
 
-def _model_of(path: str, file: WeightFile, network: str | None, preprocess: str | None) -> tuple[Model, Preprocessing]:
+def _model_of(
+    path: str, file: WeightFile, network: str | None, preprocess: str | None
+) -> tuple[Model, ImagePreprocessing]:
     """The model of weights that were read. ValueError: they do not fit."""
     import torch
 
@@ -39,7 +41,7 @@ def _model_of(path: str, file: WeightFile, network: str | None, preprocess: str 
     how = preprocessing_of(file, preprocess)
     mean, std = (torch.tensor(values).reshape(3, 1, 1) * 255 for values in (how.mean, how.std))
     outputs = weights["fc.weight"].shape[0]
-    names = imagenet_classes.names() if outputs == 1000 else {}
+    names = imagenet_classes.names_by_wnid() if outputs == 1000 else {}
     if not names and (own := class_names(file, outputs)) is not None:
         names = {name: name for name in own}
     classes = tuple(ImageClass(id=i, wnid=wnid, name=name) for i, (wnid, name) in enumerate(names.items())) or None

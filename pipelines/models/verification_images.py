@@ -39,7 +39,7 @@ class Export(Frozen):
         return self
 
 
-def sample(images: str | None, count: int) -> list[bytes]:
+def sample_images(images: str | None, count: int) -> list[bytes]:
     """At most `count` images, spread evenly: a split's val, else train, of shards; files of a folder or URI with the
     folders in it; None: the digits that are held out. ValueError: there are none."""
     if images is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipelines.cluster import connection
-from pipelines.prediction.prediction_worker import Part, Prediction, Predictor, Worker, part_name
+from pipelines.prediction.prediction_worker import PredictionJob, PredictionPart, Predictor, Worker, part_name
 from pipelines.progress.status import LINE, clock
 from pipelines.shards.manifest import MANIFEST, read_manifest
 from pipelines.storage import NOT_IMAGES, Folder
@@ -24,7 +24,7 @@ from resnet.frozen import Frozen
 PLAN = "_plan.json"  # readers of Parquet folders pass over names that begin with _
 
 
-class Outcome(Frozen):
+class PredictionOutcome(Frozen):
     """images: all, predicted and failed; failed: those without a prediction, their reason is in column `error`."""
 
     out: str
@@ -39,8 +39,8 @@ class Outcome(Frozen):
 
 
 def predict(
-    asked: Prediction, model: tuple[str, str], open_predictor: Callable[[], Predictor], show: bool = True
-) -> Outcome:
+    asked: PredictionJob, model: tuple[str, str], open_predictor: Callable[[], Predictor], show: bool = True
+) -> PredictionOutcome:
     """Write the parts that are missing. model: name and version, for the record; show: progress on stderr.
 
     ValueError: no images, or a folder that holds something else. Ray is not touched where nothing is to be done.
@@ -55,7 +55,7 @@ def predict(
         _write_all(missing, asked, open_predictor, show)
     failed = sum(_failed(out, part, show) for part in parts)
     seconds, written = time.monotonic() - began, sum(part.images for part in missing)
-    return Outcome(
+    return PredictionOutcome(
         out=out.shown,
         model=model[0],
         version=model[1],
@@ -68,7 +68,7 @@ def predict(
     )
 
 
-def list_parts(asked: Prediction) -> tuple[list[Part], str]:
+def list_parts(asked: PredictionJob) -> tuple[list[PredictionPart], str]:
     """All parts, and a digest of what they hold. ValueError: there are no images."""
     source, out = Folder(asked.images), Folder(asked.out)
     if source.holds(out):
@@ -82,7 +82,7 @@ def list_parts(asked: Prediction) -> tuple[list[Part], str]:
     return parts, hashlib.sha256(json.dumps([part.model_dump() for part in parts]).encode()).hexdigest()
 
 
-def _of_shards(asked: Prediction) -> Iterator[Part]:
+def _of_shards(asked: PredictionJob) -> Iterator[PredictionPart]:
     manifest = read_manifest(asked.images)
     splits = [asked.split] if asked.split else ["train", "val"]
     groups = [
@@ -94,18 +94,18 @@ def _of_shards(asked: Prediction) -> Iterator[Part]:
     per_part = max(1, asked.part_images // manifest.row_group_size)
     for number, start in enumerate(range(0, len(groups), per_part)):
         some = groups[start : start + per_part]
-        yield Part(number=number, images=sum(g[2] for g in some), groups=tuple(g[:2] for g in some))
+        yield PredictionPart(number=number, images=sum(g[2] for g in some), groups=tuple(g[:2] for g in some))
 
 
-def _of_files(source: Folder, per_part: int) -> Iterator[Part]:
+def _of_files(source: Folder, per_part: int) -> Iterator[PredictionPart]:
     """Every file in the folder and below it, but hidden ones: what is no image is listed as such, not passed over."""
     keys = [n for n in source.files() if not any(p.startswith(".") or p in NOT_IMAGES for p in n.split("/"))]
     for number, start in enumerate(range(0, len(keys), per_part)):
         some = tuple(keys[start : start + per_part])
-        yield Part(number=number, images=len(some), keys=some)
+        yield PredictionPart(number=number, images=len(some), keys=some)
 
 
-def _claim(out: Folder, asked: Prediction, model: tuple[str, str], digest: str) -> None:
+def _claim(out: Folder, asked: PredictionJob, model: tuple[str, str], digest: str) -> None:
     """Note what the folder is for. ValueError: it holds predictions of another model, of other images or of another
     kind, or other files."""
     fields = ("images", "split", "top_k", "embeddings", "network", "precision", "part_images")
@@ -126,7 +126,9 @@ def _claim(out: Folder, asked: Prediction, model: tuple[str, str], digest: str) 
         stream.write(json.dumps(plan, indent=2).encode())
 
 
-def _write_all(missing: list[Part], asked: Prediction, open_predictor: Callable[[], Predictor], show: bool) -> None:
+def _write_all(
+    missing: list[PredictionPart], asked: PredictionJob, open_predictor: Callable[[], Predictor], show: bool
+) -> None:
     """Ray Data: an actor for each worker holds the model; a part is one item."""
     resources = connection.connect()  # before ray.data is imported: it sets how Ray behaves
     import ray
@@ -157,7 +159,7 @@ def _write_all(missing: list[Part], asked: Prediction, open_predictor: Callable[
             shown = now
 
 
-def _failed(out: Folder, part: Part, show: bool) -> int:
+def _failed(out: Folder, part: PredictionPart, show: bool) -> int:
     """Images of a part that have no prediction; the first three are named. RuntimeError: an image did not come once."""
     from pyarrow import parquet
 

@@ -35,7 +35,7 @@ class Predictor(Protocol):
         ...
 
 
-class Prediction(Frozen):
+class PredictionJob(Frozen):
     """What is predicted, how, and where it goes."""
 
     images: Annotated[str, Field(description="folder or URI of images, with the folders in it; or of shards")]
@@ -55,7 +55,7 @@ class Prediction(Frozen):
     gpu: Annotated[bool | None, Field(description="one GPU a worker. None: if there is one")] = None
 
 
-class Part(Frozen):
+class PredictionPart(Frozen):
     """Some images: keys of files in the folder, or row groups of shards."""
 
     number: int
@@ -72,25 +72,25 @@ def part_name(number: int) -> str:
 class Worker:
     """A Ray Data actor: parts in, files out."""
 
-    def __init__(self, asked: Prediction, open_predictor: Callable[[], Predictor]) -> None:
+    def __init__(self, asked: PredictionJob, open_predictor: Callable[[], Predictor]) -> None:
         self.asked, self.predictor = asked, open_predictor()
         self.source, self.out = Folder(asked.images), Folder(asked.out)
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, list[int]]:
         """Write parts; how many images each has."""
-        parts = [Part.model_validate_json(text) for text in block["part"]]
+        parts = [PredictionPart.model_validate_json(text) for text in block["part"]]
         for part in parts:
             self._write(part)
         return {"images": [part.images for part in parts]}
 
-    def _write(self, part: Part) -> None:
+    def _write(self, part: PredictionPart) -> None:
         from pyarrow import parquet
 
         table = predicted(self._read(part), self.predictor, self.asked)
         with self.out.writing(part_name(part.number)) as stream:
             parquet.write_table(table, stream, compression="zstd")
 
-    def _read(self, part: Part) -> Images:
+    def _read(self, part: PredictionPart) -> Images:
         from pyarrow import parquet
 
         if part.keys:
@@ -111,7 +111,7 @@ class Worker:
             return b""
 
 
-def predicted(images: Images, predictor: Predictor, asked: Prediction) -> pa.Table:
+def predicted(images: Images, predictor: Predictor, asked: PredictionJob) -> pa.Table:
     """The rows of some images, in order. Decoding goes on in a thread while the network computes."""
     rows: list[dict[str, Any]] = []
     batches = [images[at : at + asked.batch] for at in range(0, len(images), asked.batch)]
@@ -137,7 +137,7 @@ def _crops(predictor: Predictor, images: Images) -> list[tuple[str, np.ndarray |
 
 
 def _answers(
-    crops: list[tuple[str, np.ndarray | str]], predictor: Predictor, asked: Prediction
+    crops: list[tuple[str, np.ndarray | str]], predictor: Predictor, asked: PredictionJob
 ) -> Iterator[dict[str, Any]]:
     pixels = [crop for _, crop in crops if not isinstance(crop, str)]
     answers = iter(predictor.run_batch(pixels) if pixels else [])
@@ -152,7 +152,7 @@ def _answers(
         yield row | ({"embedding": answer.embedding} if asked.embeddings else {})
 
 
-def _table(rows: list[dict[str, Any]], asked: Prediction) -> pa.Table:
+def _table(rows: list[dict[str, Any]], asked: PredictionJob) -> pa.Table:
     """key; id, wnid, name, probability: lists, the most probable class first; error: where there is no prediction."""
     import pyarrow as pa
 

@@ -39,7 +39,7 @@ def refuse_other_use(out: Folder) -> None:
         raise ValueError(f"out must be empty or hold shards, {out.uri} holds {some(names)}")
 
 
-def begin(out: Folder, wanted: Manifest) -> dict[str, Finished] | None:
+def resume_preparation(out: Folder, wanted: Manifest) -> dict[str, Finished] | None:
     """What is finished already, by shard; None: the manifest is there. ValueError: another preparation's folder."""
     sizes = {entry.name: entry.size for entry in out.entries(hidden=True)}
     if MANIFEST in sizes:

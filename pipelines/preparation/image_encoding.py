@@ -16,7 +16,7 @@ from resnet.images.checks import image_headers, image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, TooLarge
 from resnet.images.decode import decode_noting, decode_reduced, open_by_pillow
 from resnet.images.grey_range import GreyRange
-from resnet.images.jpeg_header import read_header
+from resnet.images.jpeg_header import read_jpeg_header
 
 JPEG_MODES = {1: "L", 3: "RGB"}  # by components
 LONGEST = 65_500  # side that libjpeg encodes
@@ -86,7 +86,7 @@ def shrink(pixels: np.ndarray, shorter_side: int) -> np.ndarray:
 
 def _pixels(data: bytes, grey_range: tuple[int, int] | None) -> Seen:
     """Also whether libjpeg found damage that it could mend, as every reader of the image will; and the orientation."""
-    header, damage = read_header(data), ()
+    header, damage = read_jpeg_header(data), ()
     if header is not None:
         try:
             pixels = image_orientation.upright(simplejpeg.decode_jpeg(data, strict=True), header.orientation)
@@ -109,7 +109,7 @@ def _png(grey: np.ndarray) -> bytes:
 
 def _header(data: bytes, key: str) -> tuple[tuple[str, ...], bool]:
     """What is unusual in the header of an image that decodes; whether it is grey of more than 8 bits."""
-    kind = image_headers.check(data)
+    kind = image_headers.check_header(data)
     mode, animated = _mode(data, kind.name)
     suffix = key.rpartition("/")[2].rpartition(".")[2].lower() if "." in key.rpartition("/")[2] else ""
     found = []

@@ -14,7 +14,7 @@ import pyarrow.compute
 
 from pipelines.preparation.discovery.passing_over import BESIDE_SPLITS, Passing, text_of
 from pipelines.shards import imagenet_classes
-from pipelines.shards.manifest import ALL_SPLITS, PassedOver, Split, Unusual
+from pipelines.shards.manifest import ALL_SPLITS, PassedOver, SplitName, Unusual
 from pipelines.storage import Folder
 from resnet.image_class import ImageClass
 
@@ -54,13 +54,13 @@ class Listing:
     kind: str
     source: Folder
     classes: tuple[ImageClass, ...]
-    splits: dict[Split, pa.Table]
+    splits: dict[SplitName, pa.Table]
     passed_over: tuple[PassedOver, ...] = ()
     converted: tuple[Unusual, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
-    def present(self) -> tuple[Split, ...]:
+    def present(self) -> tuple[SplitName, ...]:
         """The splits that are there, in order."""
         return tuple(split for split in ALL_SPLITS if split in self.splits)
 
@@ -156,7 +156,7 @@ def container_row_and_key(table: pa.Table) -> pa.ChunkedArray:
 
 def classes_of(wnids: Sequence[str], names: Sequence[str] | None = None) -> tuple[ImageClass, ...]:
     """Classes with ids 0, 1, ... Those of ILSVRC2012 get its human names, others the given ones or their wnid."""
-    known = imagenet_classes.names() if set(wnids) <= set(imagenet_classes.wnids()) else {}
+    known = imagenet_classes.names_by_wnid() if set(wnids) <= set(imagenet_classes.wnids()) else {}
     given = names or wnids
     return tuple(ImageClass(id=i, wnid=w, name=known.get(w, given[i])) for i, w in enumerate(wnids))
 
@@ -193,14 +193,14 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-SPLIT_WORDS: dict[Split, set[str]] = {
+SPLIT_WORDS: dict[SplitName, set[str]] = {
     "train": {"train", "training"},
     "val": {"val", "valid", "validation"},
     "test": {"test", "testing"},
 }
 
 
-def split_of(name: str) -> Split | None:
+def split_of(name: str) -> SplitName | None:
     """The split that a path tells, by its first part that tells one: train; val, valid, validation; test."""
     for part in name.lower().split("/"):
         words = set(re.split(r"[^a-z]+", part))
@@ -210,15 +210,15 @@ def split_of(name: str) -> Split | None:
     return None
 
 
-def by_split(files: Sequence[str]) -> dict[Split, list[str]]:
+def by_split(files: Sequence[str]) -> dict[SplitName, list[str]]:
     """Files by split. Test files count as val only where there are no others; splits without files are left out."""
-    found: dict[Split, list[str]] = {s: [f for f in files if split_of(f) == s] for s in ALL_SPLITS}
+    found: dict[SplitName, list[str]] = {s: [f for f in files if split_of(f) == s] for s in ALL_SPLITS}
     if not found["val"]:
         found["val"], found["test"] = found["test"], []
     return {split: mine for split, mine in found.items() if mine}
 
 
-def chosen_splits(files: Sequence[str], asked: Asked, passing: Passing) -> dict[Split, list[str]]:
+def chosen_splits(files: Sequence[str], asked: Asked, passing: Passing) -> dict[SplitName, list[str]]:
     """Files of each split; all are train's where no name tells a split. Files of test, unless kept, are passed over."""
     found = by_split(files) or {"train": list(files)}
     if not asked.keep_test and "test" in found:

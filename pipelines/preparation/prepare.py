@@ -20,7 +20,7 @@ from pipelines.preparation.grey_sampling import measured_range
 from pipelines.preparation.listing import Listing, some
 from pipelines.preparation.preparation_options import Preparation
 from pipelines.preparation.shard_plan import SHARD_BYTES, ShardPlan, default_row_group_size, fingerprint, plan
-from pipelines.preparation.shard_writer import Finished, Work, problem_of, write_shard
+from pipelines.preparation.shard_writer import Finished, Work, shard_problem, write_shard
 from pipelines.preparation.sources import Source, list_source
 from pipelines.preparation.splits import duplicates
 from pipelines.preparation.splits.drawn_splits import Drawing
@@ -115,7 +115,7 @@ def write_shards(
         rows = row_group_size or default_row_group_size(listing)
         plans = plan(listing, rows, shard_bytes, seed)
         wanted = _wanted(listing, plans, rows, seed, encoding, drawing)
-        done = finished_shards.begin(folder, wanted)
+        done = finished_shards.resume_preparation(folder, wanted)
         if done is None:
             return _finished(listing, folder, plans, workers, repair_all)
         counts = ", ".join(f"{t.num_rows:,} {split}" for split, t in listing.splits.items())
@@ -123,7 +123,7 @@ def write_shards(
         for note in listing.notes:
             say(note)
         _write_all(listing, folder, wanted, plans, done, workers)
-        counted = wanted.model_copy(update={"duplicates": duplicates.count(listing, plans, done)})
+        counted = wanted.model_copy(update={"duplicates": duplicates.count_duplicates(listing, plans, done)})
         return finished_shards.finish(folder, counted, [done[p.file] for p in plans], max_rejected)
     except OSError as error:
         if error.errno in free_space.FULL:
@@ -271,7 +271,7 @@ def verify(uri: str) -> list[str]:
         told = f"{total} images and {len(manifest.rejected)} rejected ones"
         problems.append(f"the manifest was edited: it counts {told}, of {manifest.source.images} in the source")
     with ThreadPoolExecutor(READERS[folder.is_local]) as pool, meter("verified", total) as shown:
-        found = pool.map(lambda shard: problem_of(folder, shard, len(manifest.classes)), manifest.shards)
+        found = pool.map(lambda shard: shard_problem(folder, shard, len(manifest.classes)), manifest.shards)
         for shard, problem in zip(manifest.shards, found, strict=True):
             problems += [problem] if problem else []
             shown.add(shard.examples)

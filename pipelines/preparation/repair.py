@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.preparation import finished_shards
 from pipelines.preparation.listing import some
-from pipelines.preparation.shard_writer import Finished, problem_of
+from pipelines.preparation.shard_writer import Finished, shard_problem
 from pipelines.progress.console import meter
 from pipelines.shards.manifest import MANIFEST, Manifest, Shard
 from pipelines.storage import READERS, Folder
@@ -30,7 +30,7 @@ def damaged(out: Folder, manifest: Manifest, read_all: bool) -> list[str]:
         meter("compared", sum(s.examples for s in suspects)) as shown,
     ):
         for shard, problem in zip(
-            suspects, pool.map(lambda s: problem_of(out, s, len(manifest.classes)), suspects), strict=True
+            suspects, pool.map(lambda s: shard_problem(out, s, len(manifest.classes)), suspects), strict=True
         ):
             lost += [shard.file] if problem else []
             shown.add(shard.examples)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.preparation.listing import Listing
-from pipelines.shards.manifest import ALL_SPLITS, Split
+from pipelines.shards.manifest import ALL_SPLITS, SplitName
 
 SHARD_BYTES = 192 * 2**20
 LEAST_SHARDS = 8  # of a split, where it has the row groups: so many tasks can share the work
@@ -22,7 +22,7 @@ class ShardPlan(NamedTuple):
     """A shard to be written. rows: of the split's listing, in the order in which they are written."""
 
     file: str
-    split: Split
+    split: SplitName
     rows: np.ndarray
 
 
@@ -46,7 +46,7 @@ def plan(listing: Listing, row_group_size: int, shard_bytes: int, seed: int) -> 
 
 
 def _plan_split(
-    listing: Listing, split: Split, row_group_size: int, shard_bytes: int, seed: tuple[int, int]
+    listing: Listing, split: SplitName, row_group_size: int, shard_bytes: int, seed: tuple[int, int]
 ) -> list[ShardPlan]:
     table, rng = listing.splits[split], np.random.default_rng(seed)
     order = shuffled(table, rng)

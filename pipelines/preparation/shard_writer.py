@@ -15,7 +15,7 @@ from pipelines.preparation.free_space import told_when_full
 from pipelines.preparation.image_encoding import admit
 from pipelines.preparation.sources import read_images
 from pipelines.preparation.splits import duplicates
-from pipelines.shards.manifest import LEDGER, Encoding, Rejected, Shard, Split, Unusual
+from pipelines.shards.manifest import LEDGER, Encoding, Rejected, Shard, SplitName, Unusual
 from pipelines.storage import Folder
 from resnet.frozen import Frozen
 
@@ -57,7 +57,7 @@ class Work:
     source: Folder
     out: Folder
     file: str
-    split: Split
+    split: SplitName
     rows: pa.Table
     row_group_size: int
     encoding: Encoding
@@ -107,7 +107,7 @@ def _written(work: Work) -> Finished:
         rejected=tuple(notes.rejected),
         unusual=unusual,
         reencoded=notes.reencoded,
-        digests=duplicates.as_text(notes.digests),
+        digests=duplicates.digests_as_text(notes.digests),
     )
     with work.out.writing(f"{LEDGER}/{work.file}.json") as stream:
         stream.write(finished.model_dump_json().encode())
@@ -125,7 +125,7 @@ def _admitted(work: Work, notes: Notes) -> Iterator[Row]:
             notes.rejected.append(Rejected(split=work.split, key=key, reason=str(error)[:200]))
             notes.digests += duplicates.NO_IMAGE
             continue
-        notes.digests += duplicates.digest(data)
+        notes.digests += duplicates.image_digest(data)
         for what in admitted.unusual:
             notes.unusual.setdefault(what, []).append(key)
         notes.reencoded += admitted.reencoded
@@ -158,7 +158,7 @@ class _Hashed:
         self.closed = True  # the stream is its owner's to close
 
 
-def problem_of(folder: Folder, shard: Shard, classes: int) -> str | None:
+def shard_problem(folder: Folder, shard: Shard, classes: int) -> str | None:
     """What is wrong with a shard: the whole file is read and compared with its manifest. None: nothing."""
     try:
         found = _hash_of(folder, shard.file)

@@ -17,7 +17,7 @@ from pipelines.preparation.discovery.source_contents import (
     has_splits,
     inside_alone,
 )
-from pipelines.preparation.discovery.split_folders import by_name
+from pipelines.preparation.discovery.split_folders import folders_by_split
 from pipelines.preparation.formats import cifar, class_folders, digits, flat_validation, ranged_reads, tar_archives
 from pipelines.preparation.formats.parquet_files import parquet, read_parquet
 from pipelines.preparation.listing import (
@@ -26,7 +26,7 @@ from pipelines.preparation.listing import (
     some,
     text_file,
 )
-from pipelines.preparation.splits.drawn_splits import Drawing, draw
+from pipelines.preparation.splits.drawn_splits import Drawing, draw_splits
 from pipelines.storage import Folder
 from resnet.frozen import Frozen
 
@@ -67,7 +67,7 @@ class Source(Frozen):
 # --- Which kind it is ---
 
 
-class Layout(NamedTuple):
+class SourceKind(NamedTuple):
     """A kind of source. text: what its folder holds; there: whether it is this kind; read: images of rows, in order.
 
     unsplit: whether it is this kind without a split val, which is looked for after all others; None: never.
@@ -80,7 +80,7 @@ class Layout(NamedTuple):
     unsplit: Callable[[Contents], bool] | None = None
 
 
-def _cifar(kind: str) -> Layout:
+def _cifar(kind: str) -> SourceKind:
     def make(contents: Contents, asked: Asked) -> Listing:
         form = cifar.cifar_form(kind, contents.names)
         if form is None:
@@ -89,7 +89,7 @@ def _cifar(kind: str) -> Layout:
 
     first = [f.splits["train"][0] for f in cifar.FORMS if f.kind == kind]
     text = f"{kind}'s binary or python form ({' or '.join(first)}, ...)"
-    return Layout(text, lambda c: cifar.cifar_form(kind, c.names) is not None, make, cifar.read_cifar)
+    return SourceKind(text, lambda c: cifar.cifar_form(kind, c.names) is not None, make, cifar.read_cifar)
 
 
 def _kaggle(contents: Contents, asked: Asked) -> Listing:
@@ -106,8 +106,8 @@ def _tiny_imagenet(contents: Contents, asked: Asked) -> Listing:
 
 
 # In the order in which they are looked for.
-KINDS: dict[str, Layout] = {
-    "ilsvrc2012": Layout(
+KINDS: dict[str, SourceKind] = {
+    "ilsvrc2012": SourceKind(
         f"{tar_archives.TRAIN}, {tar_archives.VAL} and {tar_archives.DEVKIT}.tar.gz",
         lambda c: tar_archives.TRAIN in c.names,
         lambda c, asked: tar_archives.ilsvrc2012(c.folder, asked.classes),
@@ -115,40 +115,40 @@ KINDS: dict[str, Layout] = {
     ),
     "cifar10": _cifar("cifar10"),
     "cifar100": _cifar("cifar100"),
-    "kaggle": Layout(
+    "kaggle": SourceKind(
         f"{flat_validation.INSIDE_KAGGLE}/ and {flat_validation.KAGGLE}",
         lambda c: {"ILSVRC", flat_validation.KAGGLE} <= c.names,
         _kaggle,
         ranged_reads.read_files,
     ),
-    "tiny-imagenet": Layout(
+    "tiny-imagenet": SourceKind(
         "wnids.txt, train/WNID/images/ and val/val_annotations.txt",
         lambda c: {"wnids.txt", "train", "val"} <= c.names,
         _tiny_imagenet,
         ranged_reads.read_files,
     ),
-    "webdataset": Layout(
+    "webdataset": SourceKind(
         "train-*.tar and val-*.tar",
         lambda c: has_splits(c, ".tar"),
         lambda c, asked: tar_archives.webdataset(c.folder, c.files(".tar"), asked),
         ranged_reads.read_ranges,
         lambda c: bool(c.files(".tar")),
     ),
-    "parquet": Layout(
+    "parquet": SourceKind(
         "train-*.parquet and val-*.parquet with columns image and label",
         lambda c: has_splits(c, ".parquet"),
         lambda c, asked: parquet(c.folder, c.files(".parquet"), asked),
         read_parquet,
         lambda c: bool(c.files(".parquet")),
     ),
-    "folders": Layout(
+    "folders": SourceKind(
         "train/CLASS/ and val/CLASS/, or CLASS/ alone",
-        lambda c: {"train", "val"} <= set(by_name(c.names)),
+        lambda c: {"train", "val"} <= set(folders_by_split(c.names)),
         lambda c, asked: class_folders.class_folders(c.folder, asked),
         ranged_reads.read_files,
-        lambda c: "train" in by_name(c.names) or has_class_folders(c),
+        lambda c: "train" in folders_by_split(c.names) or has_class_folders(c),
     ),
-    "digits": Layout("nothing", lambda c: False, lambda c, asked: digits.digits(), digits.read_digits),
+    "digits": SourceKind("nothing", lambda c: False, lambda c, asked: digits.digits(), digits.read_digits),
 }
 TAKE_A_CLASS_LIST = ("ilsvrc2012", "webdataset", "parquet")
 TAKE_COLUMNS = ("webdataset", "parquet")
@@ -189,7 +189,7 @@ def list_source(source: Source, drawing: Drawing | None = None) -> Listing:
         raise ValueError(f"{error}{hint}") from None
     if contents.folder.shown != contents_of(source.path).folder.shown:
         listing = replace(listing, notes=(*listing.notes, f"{contents.folder.shown} is read, which lies there alone"))
-    return draw(listing, drawing).checked(drawing.allow_empty)
+    return draw_splits(listing, drawing).checked(drawing.allow_empty)
 
 
 def _kind_at(source: Source) -> tuple[Contents, str]:

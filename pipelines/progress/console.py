@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from pipelines.progress.postings import forget, look
+from pipelines.progress.postings import forget, last_status
 from pipelines.progress.status import Status
 
 LINE = 3.0  # seconds between two lines where stderr is no terminal
@@ -108,7 +108,7 @@ class Watch:
         self._look()
 
     def _look(self) -> None:
-        if (status := look(self.run)) is None:
+        if (status := last_status(self.run)) is None:
             return
         self.seen(status)
         self._tell(status)

@@ -17,7 +17,7 @@ def post(status: Status) -> None:
     ray_internals.put(KEY + status.run, status.model_dump_json().encode())
 
 
-def look(run: str) -> Status | None:
+def last_status(run: str) -> Status | None:
     """The last status that was posted for a run, or None."""
     value = ray_internals.get(KEY + run)
     return None if value is None else Status(**json.loads(value))
@@ -42,7 +42,7 @@ def save_is_wanted(run: str) -> bool:
     return wanted
 
 
-class Line:
+class StatusPoster:
     """Between rank 0 and its job: what it posts, and whether it was asked to save, by a thread of its own.
 
     A call takes up to ten milliseconds where all cores train, and the training would wait for it.

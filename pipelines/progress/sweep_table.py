@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pipelines.progress.postings import forget, look
+from pipelines.progress.postings import forget, last_status
 from pipelines.progress.status import Status, clock
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Board:
     def look(self) -> None:
         """Take over what trials have posted, and show it."""
         for run, row in list(self.rows.items()):
-            if row.standing in ("waiting", "starting", "running") and (status := look(run)) is not None:
+            if row.standing in ("waiting", "starting", "running") and (status := last_status(run)) is not None:
                 row.take(status)
         if self._live is not None:
             self._live.update(self.table())

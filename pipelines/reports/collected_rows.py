@@ -6,21 +6,18 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs
-from pipelines.training.run_folder import FINAL_TEST
+from resnet.evaluation.final_test import FINAL_TEST
 from resnet.evaluation.views import default_protocol
 from resnet.frozen import Frozen
 from resnet.paper.result_rows import CurveRow, DataSet, ResultRow, read_results
 from resnet.recipes.recipe import Recipe
-
-if TYPE_CHECKING:
-    pass
 
 ONE_DATA_SET = {"cifar10", "cifar100", "digits"}  # kinds of sources with one content; others are called by their folder
 UNKNOWN = "unknown"
@@ -44,7 +41,7 @@ class Rows(Frozen):
         return found if self.results or self.runs else rows_from_mlflow()
 
 
-def row_of(folder: str) -> ResultRow:
+def row_of_run(folder: str) -> ResultRow:
     """The row of a finished run from its folder, RUNS/<name>. ValueError: it is no run, or not finished."""
     place = Folder(folder)
     asked, outcome = _json(place, "asked.json"), _json(place, "outcome.json")
@@ -66,7 +63,7 @@ def rows_under(folder: str) -> tuple[ResultRow, ...]:
     place = Folder(folder)
     names = [entry.name for entry in place.entries()]
     if "outcome.json" in names:
-        return (row_of(folder),)
+        return (row_of_run(folder),)
     below = [e.name for e in place.entries() if e.is_folder and e.name != "tune" and not e.name.startswith(PASSED_OVER)]
     return tuple(row for name in below for row in rows_under(f"{folder.rstrip('/')}/{name}"))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.reports.figures import INK, SERIES, STYLE, blank
 from pipelines.reports.result_settings import FAMILIES, Setting
 from pipelines.reports.significance import mean_interval
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 from resnet.paper import published
 
 if TYPE_CHECKING:
@@ -79,19 +79,19 @@ def _published(rows: Sequence[published.Result]) -> dict[int, list[float]]:
     found = {}
     for row in rows:
         error = row.top1_error if row.mean is None else row.mean
-        if row.network is not None and error is not None and row.network == parse(_usual(row.network)).name:
-            network = parse(row.network)
+        if row.network is not None and error is not None and row.network == parse_network(_usual(row.network)).name:
+            network = parse_network(row.network)
             if network.shortcut != "none":
                 found[network.depth] = [error]
     return dict(sorted(found.items()))
 
 
 def _usual(network: str) -> str:
-    found = parse(network)
+    found = parse_network(network)
     return f"{found.family}-{'plain' if found.shortcut == 'none' else 'resnet'}{found.depth}"
 
 
-def draw(found: Sequence[Panel]) -> Figure:
+def depth_drawing(found: Sequence[Panel]) -> Figure:
     """Plain nets dashed with open marks, ResNets solid; bars are 95 % intervals of the mean over seeds."""
     import matplotlib as mpl
 

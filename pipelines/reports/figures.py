@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def blank(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Ax
     return figure, list(np.ravel(np.asarray(figure.subplots(1, panels), dtype=object)))
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """NAME.png and NAME.svg in a folder."""
     import matplotlib as mpl
 
@@ -112,7 +112,9 @@ def _errors(ax: Axes, title: str, curves: Curves) -> list[End]:
     ends: list[End] = []
     tops: list[float] = []
     last = 1
-    for colour, network in zip(_cycle(len(curves)), sorted(curves, key=lambda name: parse(name).depth), strict=True):
+    for colour, network in zip(
+        _cycle(len(curves)), sorted(curves, key=lambda name: parse_network(name).depth), strict=True
+    ):
         step, train, test = (_column(curves[network], i) for i in (0, 3, 4))
         ax.plot(step[0], train.mean(0), "--", color=colour, linewidth=0.9)
         ax.plot(step[0], test.mean(0), color=colour, linewidth=2)
@@ -197,7 +199,7 @@ def responses(networks: Mapping[str, Sequence[Response]]) -> Figure:
     return figure
 
 
-def reliability(summary: Summary) -> Figure:
+def reliability_diagram(summary: Summary) -> Figure:
     """Accuracy against confidence in bins, and how many images lie in each."""
     import matplotlib as mpl
 
@@ -226,12 +228,12 @@ def short_name(network: str) -> str:
     if change:
         return f"{short_name(network)} ({change})"
     try:
-        found = parse(network)
+        found = parse_network(network)
     except ValueError:
         return network
     if found.shortcut == "none":
         return f"plain-{found.depth}"
-    usual = parse(f"{found.family}-resnet{found.depth}").shortcut == found.shortcut
+    usual = parse_network(f"{found.family}-resnet{found.depth}").shortcut == found.shortcut
     return (
         f"ResNet-{found.depth}"
         + ("" if usual and found.depth != 34 else f" {found.shortcut}")

@@ -50,15 +50,15 @@ class Figure:
     drawing: Drawing
 
 
-Part = Heading | Paragraph | Table | Figure
+PageBlock = Heading | Paragraph | Table | Figure
 
 
-def to_markdown(parts: Sequence[Part], pictures: str) -> str:
+def to_markdown(parts: Sequence[PageBlock], pictures: str) -> str:
     """GitHub's Markdown. pictures: the figures' folder, as a link from the file."""
     return "\n\n".join(_markdown(part, pictures) for part in parts) + "\n"
 
 
-def _markdown(part: Part, pictures: str) -> str:
+def _markdown(part: PageBlock, pictures: str) -> str:
     if isinstance(part, Heading):
         return f"{'#' * part.level} {part.text}"
     if isinstance(part, Paragraph):
@@ -70,7 +70,7 @@ def _markdown(part: Part, pictures: str) -> str:
     return f"**{part.caption}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def to_html(parts: Sequence[Part]) -> str:
+def to_html(parts: Sequence[PageBlock]) -> str:
     """One HTML file that needs no other: light or dark as the reader's system is, black on white in print."""
     title = next((part.text for part in parts if isinstance(part, Heading) and part.level == 1), "Results")
     css = (resources.files("pipelines.reports") / "html_page.css").read_text()
@@ -83,7 +83,7 @@ def to_html(parts: Sequence[Part]) -> str:
     )
 
 
-def _contents(parts: Sequence[Part]) -> str:
+def _contents(parts: Sequence[PageBlock]) -> str:
     """Links to the headings of the second level."""
     found = [part.text for part in parts if isinstance(part, Heading) and part.level == 2]
     return "".join(f'<a href="#{_anchor(text)}">{html.escape(text)}</a>' for text in found)
@@ -93,7 +93,7 @@ def _anchor(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.lower())
 
 
-def _html(part: Part) -> str:
+def _html(part: PageBlock) -> str:
     if isinstance(part, Heading):
         return f'<h{part.level} id="{_anchor(part.text)}">{html.escape(part.text)}</h{part.level}>'
     if isinstance(part, Paragraph):

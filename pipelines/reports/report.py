@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.reports import depth_figure, figures, report_text, setting_tables, tables
-from pipelines.reports.html_page import Figure, Heading, Paragraph, Part, Table, to_html, to_markdown
-from pipelines.reports.result_settings import FAMILIES, PAPERS_STEPS, Setting, data_name, describe, settings
+from pipelines.reports.html_page import Figure, Heading, PageBlock, Paragraph, Table, to_html, to_markdown
+from pipelines.reports.result_settings import FAMILIES, PAPERS_STEPS, Setting, data_name, describe_setting, settings
 from pipelines.reports.verdicts import Decision, decisions, image_by_image
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 from resnet.paper import published
 from resnet.paper.result_rows import CurveRow, ResultRow
-
-if TYPE_CHECKING:
-    pass
 
 TABLES = {
     "imagenet": {
@@ -67,7 +63,7 @@ def write_report(
             earlier.unlink()
     for part in parts:
         if isinstance(part, Figure):
-            figures.save(part.drawing, folder / "figures", part.name)
+            figures.save_figure(part.drawing, folder / "figures", part.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(to_html(parts))
     (folder / "report.md").write_text(to_markdown(parts, "figures"))
@@ -78,7 +74,7 @@ def write_report(
     return folder / "report.html"
 
 
-def report(rows: Sequence[ResultRow]) -> Iterator[Part]:
+def report(rows: Sequence[ResultRow]) -> Iterator[PageBlock]:
     """The parts of the page: scope and verdicts at a glance, the paper's setting, every other one on its own, what was
     not run, and what a reviewer of a reproduction asks for."""
     found = settings(rows)
@@ -133,7 +129,7 @@ def _lacking(rows: Sequence[ResultRow]) -> str:
     return f"Not recorded, and not made up later: {'; '.join(said)}." if said else ""
 
 
-def _depths(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[Part]:
+def _depths(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[PageBlock]:
     """Error against depth, a figure a family of networks."""
     names = {
         s.rows[0].setting: "ours in the paper's setting" if s.is_papers else f"setting {numbers[s.rows[0].setting]}"
@@ -141,10 +137,10 @@ def _depths(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterat
     }
     for family, drawn in depth_figure.panels(found, names).items():
         caption = f"{FAMILIES[family]} networks. {report_text.DEPTHS}"
-        yield Figure(f"depths-{family}", caption, depth_figure.draw(drawn))
+        yield Figure(f"depths-{family}", caption, depth_figure.depth_drawing(drawn))
 
 
-def _present(table: Table | None, heading: str = "") -> Iterator[Part]:
+def _present(table: Table | None, heading: str = "") -> Iterator[PageBlock]:
     """A table that there may be, with a heading of its own."""
     if table is not None:
         if heading:
@@ -152,7 +148,7 @@ def _present(table: Table | None, heading: str = "") -> Iterator[Part]:
         yield table
 
 
-def _differences_from_the_paper(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[Part]:
+def _differences_from_the_paper(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[PageBlock]:
     """Choices that the paper leaves, hyper-parameters that differ, and what was looked at to choose them."""
     yield Heading(2, "Differences from the paper")
     yield Paragraph(report_text.DEPARTURES)
@@ -177,11 +173,11 @@ def _summary(rows: Sequence[ResultRow], papers: Sequence[Setting], others: Seque
     return text + (rest if others else "") + "."
 
 
-def _beside_the_paper(setting: Setting) -> Iterator[Part]:
+def _beside_the_paper(setting: Setting) -> Iterator[PageBlock]:
     """What a setting of the paper's own decides, the paper's tables with ours beside, and the figures."""
     family, engine = setting.family, setting.rows[0].engine
     yield Heading(3, f"{FAMILIES[family]}, {'trained on Ray' if engine == 'ray' else 'trained in one process'}")
-    yield Paragraph(describe(setting))
+    yield Paragraph(describe_setting(setting))
     decided = decisions(setting, family)
     yield tables.claims(decided, "The paper's claims")
     yield from _in_numbers(setting, decided, "The paper's setting")
@@ -190,7 +186,7 @@ def _beside_the_paper(setting: Setting) -> Iterator[Part]:
     yield from drawn(setting, f"paper-{engine}")
 
 
-def _in_numbers(setting: Setting, decided: Sequence[Decision], name: str) -> Iterator[Part]:
+def _in_numbers(setting: Setting, decided: Sequence[Decision], name: str) -> Iterator[PageBlock]:
     """The comparisons of a setting in full, two trained networks image by image, and norms of gradients."""
     yield from _present(tables.arithmetic(decided, f"{name}: the comparisons in numbers"))
     if pairs := image_by_image(setting, setting.family):
@@ -198,7 +194,7 @@ def _in_numbers(setting: Setting, decided: Sequence[Decision], name: str) -> Ite
     yield from _present(setting_tables.gradients(setting, f"{name}: {report_text.GRADIENTS}"))
 
 
-def _not_run(families: Sequence[str]) -> Iterator[Part]:
+def _not_run(families: Sequence[str]) -> Iterator[PageBlock]:
     """The paper's claims and tables of families of which nothing was trained in the paper's setting."""
     if families:
         yield Heading(2, "Not run yet")
@@ -210,13 +206,13 @@ def _not_run(families: Sequence[str]) -> Iterator[Part]:
             yield tables.beside(caption, rows, None)
 
 
-def _among_themselves(setting: Setting, number: int) -> Iterator[Part]:
+def _among_themselves(setting: Setting, number: int) -> Iterator[PageBlock]:
     """A setting that is not the paper's: its networks, what they decide within it, its figures."""
     first, papers = setting.rows[0], PAPERS_STEPS[setting.family]
     name = f"Setting {number}"
     yield Heading(3, f"{name}: {FAMILIES[setting.family]} networks on {data_name(first.data)}, {first.total:,} steps")
     share = f"The paper's training has {papers:,} steps; this is {100 * first.total / papers:.3g} % of them."
-    yield Paragraph(f"{describe(setting)} {share}")
+    yield Paragraph(f"{describe_setting(setting)} {share}")
     yield tables.networks(setting, f"{name}, last epoch")
     decided = [d for d in decisions(setting, setting.family) if d.verdict != "not run"]
     if decided:
@@ -255,4 +251,4 @@ def drawn(setting: Setting, prefix: str) -> Iterator[Figure]:
 
 def _some(curves: figures.Curves, *, plain: bool) -> dict[str, Sequence[Sequence[CurveRow]]]:
     """The curves of the networks without shortcuts, or of those with."""
-    return {name: found for name, found in curves.items() if (parse(name).shortcut == "none") == plain}
+    return {name: found for name, found in curves.items() if (parse_network(name).shortcut == "none") == plain}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet.networks.architectures import Network, parse
+from resnet.networks.architectures import Architecture, parse_network
 from resnet.paper.claims import FULL_LR
 from resnet.paper.result_rows import DataSet, ResultRow
 from resnet.recipes.recipe import Recipe
@@ -50,7 +50,7 @@ class Setting:
     @property
     def family(self) -> str:
         """imagenet or cifar10."""
-        return parse(self.rows[0].recipe.network).family
+        return parse_network(self.rows[0].recipe.network).family
 
     @property
     def aspects(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Setting:
         """Networks that were trained: plain nets first, then by depth and shortcut."""
 
         def order(name: str) -> tuple[bool, int, str]:
-            network = parse(name)
+            network = parse_network(name)
             return network.shortcut != "none", network.depth, name
 
         return tuple(sorted({row.recipe.network for row in self.rows}, key=order))
@@ -70,7 +70,7 @@ class Setting:
     def kinds(self) -> dict[str, dict[int, str]]:
         """Shortcut -> {depth: network}, by depth; the networks of v1.5 apart."""
         found: defaultdict[str, dict[int, str]] = defaultdict(dict)
-        for network in map(parse, self.networks):
+        for network in map(parse_network, self.networks):
             found[kind(network)][network.depth] = network.name
         return dict(found)
 
@@ -135,7 +135,7 @@ class Setting:
         return dict(found)
 
 
-def kind(network: Network) -> str:
+def kind(network: Architecture) -> str:
     """`none` for plain nets, else the shortcut, with the version where it is not the paper's."""
     return network.shortcut + (" v1.5" if network.v15 else "")
 
@@ -214,7 +214,7 @@ def data_name(data: DataSet) -> str:
     return DATA_SETS.get(data.name, data.name)
 
 
-def describe(setting: Setting) -> str:
+def describe_setting(setting: Setting) -> str:
     """The setting as a sentence."""
     row = setting.rows[0]
     data = data_name(row.data)

@@ -26,7 +26,7 @@ from pipelines.reports.significance import (
     trend_p,
     welch_interval,
 )
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 from resnet.paper.claim_forms import COUNTED, Claim, Comparison, Trend
 from resnet.paper.claims import CLAIMS
 
@@ -248,7 +248,7 @@ def _by_depth(trend: Trend, results: Results, family: str) -> dict[int, Mapping[
     found = {}
     for (name, metric), values in results.items():
         if metric == trend.metric and "@" not in name:
-            network = parse(name)
+            network = parse_network(name)
             inside = trend.least <= network.depth <= trend.most
             if inside and network.family == family and kind(network) == trend.shortcut:
                 found[network.depth] = values

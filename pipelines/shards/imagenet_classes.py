@@ -7,7 +7,7 @@ from importlib import resources
 
 
 @cache
-def names() -> dict[str, str]:
+def names_by_wnid() -> dict[str, str]:
     """Human name of each of the 1000 WordNet ids, as torchvision's weights carry them, in the order of the outputs."""
     # A table of our own: importing torchvision for it takes 5 to 12 seconds. A test compares the two.
     lines = (resources.files("pipelines.shards") / "imagenet_classes.txt").read_text("utf-8").splitlines()
@@ -17,4 +17,4 @@ def names() -> dict[str, str]:
 @cache
 def wnids() -> tuple[str, ...]:
     """WordNet ids of the classes 0 to 999, n01440764 (tench) to n15075141 (toilet tissue)."""
-    return tuple(names())
+    return tuple(names_by_wnid())

@@ -18,9 +18,9 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LEDGER = ".writing"  # folder inside the output: what a preparation has finished; gone when the manifest is there
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val")  # every set has these
-ALL_SPLITS: tuple[Split, ...] = (*SPLITS, "test")  # test is there where it was asked for; no decision looks at it
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val")  # every set has these
+ALL_SPLITS: tuple[SplitName, ...] = (*SPLITS, "test")  # test is there where it was asked for; no decision looks at it
 LATER = ("passed_over", "duplicates", "only_in_train", "splitting")  # fields that came after 2026-11-27
 
 
@@ -28,7 +28,7 @@ class Shard(Frozen):
     """A Parquet file. row_groups: rows of each row group, in order; sha256: of the file."""
 
     file: str
-    split: Split
+    split: SplitName
     examples: int
     row_groups: tuple[int, ...]
     bytes: int
@@ -38,7 +38,7 @@ class Shard(Frozen):
 class Rejected(Frozen):
     """An image that cannot be decoded and is in no shard."""
 
-    split: Split
+    split: SplitName
     key: str
     reason: str
 
@@ -66,8 +66,8 @@ class Duplicates(Frozen):
     other_class: images whose twin has another label.
     """
 
-    within: dict[Split, int]
-    in_train: dict[Split, int]
+    within: dict[SplitName, int]
+    in_train: dict[SplitName, int]
     other_class: int
     pairs: tuple[tuple[str, str], ...] = ()
 
@@ -142,11 +142,11 @@ class Manifest(Frozen):
         """Fields that older manifests do not have are left out where they say nothing: old ones stay what they were."""
         return {name: value for name, value in serialize(self).items() if value or name not in LATER}
 
-    def of_split(self, split: Split) -> tuple[Shard, ...]:
+    def of_split(self, split: SplitName) -> tuple[Shard, ...]:
         """The shards of train, val or test, in order."""
         return tuple(shard for shard in self.shards if shard.split == split)
 
-    def examples(self, split: Split) -> int:
+    def examples(self, split: SplitName) -> int:
         """Images of a split."""
         return sum(shard.examples for shard in self.of_split(split))
 

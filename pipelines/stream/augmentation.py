@@ -19,7 +19,7 @@ from resnet.images.checks import image_limits
 
 if TYPE_CHECKING:
     from resnet.images.jpeg_header import Data
-    from resnet.recipes.settings import Images
+    from resnet.recipes.recipe_settings import Images
 
 CHUNK = 8  # images that a thread decodes at a time: threads end a batch together
 
@@ -49,7 +49,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class EpochAugmentation:
     """How the images of one training epoch are seen. seed: the run's."""
 
     split: Split

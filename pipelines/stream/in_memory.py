@@ -10,10 +10,10 @@ import numpy as np
 from pipelines.shards.row_groups import Split
 from pipelines.stream.augmentation import Batch
 from pipelines.stream.example_order import Order, evaluation_slice
-from resnet.images import crops as images_crops
+from resnet.images.crops import center_crop, draw_pad_crop, pad_crop_flip
 
 if TYPE_CHECKING:
-    from resnet.recipes.settings import Images
+    from resnet.recipes.recipe_settings import Images
 
 
 SMALL = 2**22  # pixels (4,096 images of 32 x 32) that are decoded in place: half a second
@@ -65,7 +65,7 @@ def _decode_groups(split: Split, size: int, groups: np.ndarray) -> Resident:
     for group in groups.tolist():
         rows = split.read(group)
         for data, label in zip(rows["image"], rows["label"], strict=True):
-            decoded.images[at], decoded.labels[at] = images_crops.center_crop(data, size, size), label
+            decoded.images[at], decoded.labels[at] = center_crop(data, size, size), label
             at += 1
     return decoded
 
@@ -89,15 +89,13 @@ def resident_batches(
     assert policy.pad is not None  # the recipe's validator: policy pad-crop
     starts = np.cumsum([0, *order.rows])
     # One draw for the whole epoch: an example's crop depends on (seed, epoch, example) alone, whoever trains on it.
-    offsets, flips = images_crops.draw_pad_crop(
-        np.random.default_rng((order.seed, epoch, 1)), order.examples, policy.pad
-    )
+    offsets, flips = draw_pad_crop(np.random.default_rng((order.seed, epoch, 1)), order.examples, policy.pad)
     if not policy.flip:
         flips = np.zeros_like(flips)
     for window, skip in order.remaining(epoch, first_step):
         for group, row in zip(*order.share(epoch, window, rank, world_size, skip), strict=True):
             index = starts[group] + row
-            crops = images_crops.pad_crop_flip(resident.images[index], offsets[index], flips[index], policy.pad, border)
+            crops = pad_crop_flip(resident.images[index], offsets[index], flips[index], policy.pad, border)
             yield Batch(crops, resident.labels[index], index)
 
 

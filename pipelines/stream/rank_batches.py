@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipelines.storage import Folder
-from pipelines.stream.augmentation import Encoded, Pictures
+from pipelines.stream.augmentation import Encoded, EpochAugmentation
 from pipelines.stream.example_order import Order, Rows
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ class Files(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class RankEpoch:
     """One rank's part of a training epoch from a step on."""
 
-    pictures: Pictures
+    pictures: EpochAugmentation
     order: Order
     first_step: int
     rank: int
@@ -117,6 +117,6 @@ def joined(images: list[memoryview]) -> pa.LargeBinaryArray:
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(images), buffers)
 
 
-def encoded(table: pa.Table) -> Encoded:
+def encoded_rows(table: pa.Table) -> Encoded:
     """The rows of such a batch, or of several."""
     return Encoded(_all_views(table["image"]), table["label"].to_numpy(), table["index"].to_numpy())

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipelines.cluster.free_cpus import Room
+from pipelines.cluster.free_cpus import TaskBudget
 from pipelines.shards.row_groups import Split, UnreadableShard
-from pipelines.stream.augmentation import Batch, Encoded, Pictures, center
+from pipelines.stream.augmentation import Batch, Encoded, EpochAugmentation, center
 from pipelines.stream.example_order import Order, evaluation_slice
-from pipelines.stream.rank_batches import Part, encoded
+from pipelines.stream.rank_batches import RankEpoch, encoded_rows
 from resnet.host import glibc_allocator
 from resnet.images.checks import image_limits
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from resnet.recipes.settings import Images
+    from resnet.recipes.recipe_settings import Images
 
 
 EVAL_CHUNK = 64  # images that an evaluation task yields at once
@@ -50,7 +50,7 @@ def streamed_batches(
     first_step: int,
     rank: int,
     world_size: int,
-    room: Room,
+    room: TaskBudget,
     decode: Literal["tasks", "worker"] = "tasks",
     threads: int = 1,
 ) -> Iterator[Batch]:
@@ -58,7 +58,7 @@ def streamed_batches(
 
     room: what this rank's tasks may hold; decode: where images are decoded; threads: of this process, that decode.
     """
-    part = Part(Pictures(split, policy, order.seed, epoch), order, first_step, rank, world_size)
+    part = RankEpoch(EpochAugmentation(split, policy, order.seed, epoch), order, first_step, rank, world_size)
     windows, tasks = len(part.windows()), room.tasks
     # With several tasks at a time, one that has many windows would make all others wait for its end.
     width = -(-windows // (ITEMS if tasks == 1 or decode == "worker" else 4 * ITEMS))
@@ -77,7 +77,7 @@ def streamed_batches(
             yield _batch(block)
 
 
-def _ship(part: Part, item: dict[str, np.ndarray]) -> Iterator[pa.Table]:
+def _ship(part: RankEpoch, item: dict[str, np.ndarray]) -> Iterator[pa.Table]:
     """A Ray Data task: some windows of one rank -> its batches, undecoded."""
     _settle()
     for begin, end in zip(item["begin"], item["end"], strict=True):
@@ -97,7 +97,7 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _decode(part: Part, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+def _decode(part: RankEpoch, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """A Ray Data task: some windows of one rank -> its batches, decoded and augmented, in order."""
     size = part.pictures.policy.size
     # Ray Data has copied a block into the object store before it asks for the next. Fresh memory costs a page fault for
@@ -105,7 +105,7 @@ def _decode(part: Part, item: dict[str, np.ndarray]) -> Iterator[dict[str, np.nd
     pixels = np.empty((part.batch_size, size, size, 3), np.uint8)
     with ThreadPoolExecutor(1) as pool:
         for table in _ship(part, item):
-            batch = part.pictures.start(encoded(table), pool, pixels)()
+            batch = part.pictures.start(encoded_rows(table), pool, pixels)()
             replaced = np.zeros(len(batch.labels), np.int64)
             replaced[0] = batch.replaced
             block = {"image": batch.images, "label": batch.labels, "index": batch.ids, "replaced": replaced}
@@ -116,7 +116,7 @@ def _batch(block: dict[str, np.ndarray]) -> Batch:
     return Batch(block["image"], block["label"], block["index"], block.get("shift"), int(block["replaced"].sum()))
 
 
-def _late(part: Part, blocks: Iterator[pa.Table], threads: int) -> Iterator[Batch]:
+def _late(part: RankEpoch, blocks: Iterator[pa.Table], threads: int) -> Iterator[Batch]:
     """Undecoded blocks -> batches, decoded ahead by threads of this process, mostly outside of Python."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     started: deque[Any] = deque()
@@ -135,7 +135,7 @@ def _regrouped(blocks: Iterator[pa.Table], size: int) -> Iterator[Encoded]:
     """Blocks, which Ray Data may have cut, as batches."""
     held: list[Encoded] = []
     for block in blocks:
-        held.append(encoded(block))
+        held.append(encoded_rows(block))
         while sum(len(rows.images) for rows in held) >= size:
             files = [file for rows in held for file in rows.images]
             labels, ids = (np.concatenate(columns) for columns in zip(*((r.labels, r.ids) for r in held), strict=True))
@@ -145,7 +145,7 @@ def _regrouped(blocks: Iterator[pa.Table], size: int) -> Iterator[Encoded]:
 
 
 def streamed_evaluation(
-    split: Split, policy: Images, batch_size: int, rank: int, world_size: int, room: Room
+    split: Split, policy: Images, batch_size: int, rank: int, world_size: int, room: TaskBudget
 ) -> Iterator[Batch]:
     """A rank's part of a split, each example once over all ranks, centre crops, in batches of at most batch_size.
 
@@ -187,7 +187,7 @@ def _run(
     task: Any,
     block_size: int,
     batch_size: int | None,
-    room: Room,
+    room: TaskBudget,
     batch_format: str,
 ) -> Generator[Any]:
     """Items through Ray Data tasks to blocks, in the items' order.
@@ -218,11 +218,11 @@ def _run(
         raise UnreadableShard(found[1]) from None
 
 
-def sample(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:
+def sample_crops(split: Split, policy: Images, examples: int = 2048) -> np.ndarray:
     """Centre crops of the first row groups, which preparation made a random sample: (N, S, S, 3) uint8.
 
     A few seconds of one task, which holds no CPU: those of a run that was killed may not be free yet.
     """
     groups = int(np.searchsorted(split.starts(), min(examples, split.examples)))
     part = replace(split, places=split.places[:groups], rows=split.rows[:groups])
-    return np.concatenate([b.images for b in streamed_evaluation(part, policy, EVAL_CHUNK, 0, 1, Room(0.0, 1))])
+    return np.concatenate([b.images for b in streamed_evaluation(part, policy, EVAL_CHUNK, 0, 1, TaskBudget(0.0, 1))])

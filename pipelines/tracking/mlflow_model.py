@@ -36,7 +36,7 @@ def publish(api: Any, run_id: str, checkpoint: Checkpoint, storage: str, name: s
     run = api.get_run(run_id)
     with tempfile.TemporaryDirectory(prefix="resnet-model-") as temporary:
         folder = Path(temporary) / "model"
-        write(folder, checkpoint, run_id)
+        write_mlflow_model(folder, checkpoint, run_id)
         model = api.create_logged_model(
             run.info.experiment_id,
             name=name,
@@ -64,7 +64,7 @@ def publish(api: Any, run_id: str, checkpoint: Checkpoint, storage: str, name: s
     return source, model.model_id
 
 
-def write(folder: Path, checkpoint: Checkpoint, run_id: str | None = None) -> None:
+def write_mlflow_model(folder: Path, checkpoint: Checkpoint, run_id: str | None = None) -> None:
     """A folder that is both: a checkpoint of ours without momentum, and a model of MLflow's flavour python_function."""
     from mlflow import pyfunc
     from mlflow.models import Model
@@ -72,9 +72,9 @@ def write(folder: Path, checkpoint: Checkpoint, run_id: str | None = None) -> No
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array, DataType
 
-    from resnet.training.checkpoint import save
+    from resnet.training.checkpoint import save_checkpoint
 
-    save(folder, dataclasses.replace(checkpoint, optimizer={}))
+    save_checkpoint(folder, dataclasses.replace(checkpoint, optimizer={}))
     inputs: list[Any] = [ColSpec("binary", "image")]
     columns: list[Any] = [ColSpec("long", "id"), ColSpec("string", "wnid"), ColSpec("string", "name")]
     columns += [ColSpec("double", "probability"), ColSpec(Array(DataType.double), "probabilities")]

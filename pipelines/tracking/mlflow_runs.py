@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.provenance import COMMIT, git_commit, versions
 from pipelines.run import Run, home
 from pipelines.tracking import mlflow_store
-from pipelines.tracking.mlflow_store import reason
+from pipelines.tracking.mlflow_store import store_error
 
 if TYPE_CHECKING:
     from pipelines.progress.status import Status
@@ -48,7 +48,7 @@ def client() -> Any:
     return mlflow.MlflowClient(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
-def look() -> str | None:
+def check_tracking() -> str | None:
     """Look at the store before a training takes anything of the cluster. None: it is there; a sentence: it is away, and
     gets later what it misses. ValueError: it will not take a run, and why."""
 
@@ -59,7 +59,7 @@ def look() -> str | None:
         if run_id and api.get_run(run_id).info.lifecycle_stage != "active":
             raise ValueError(f"MLFLOW_RUN_ID must be a run that is not deleted, got {run_id}")
 
-    return mlflow_store.look(ask)
+    return mlflow_store.check_store(ask)
 
 
 def experiment(api: Any, name: str | None = None) -> str:
@@ -247,7 +247,7 @@ def start_sweep(name: str, place: str, params: dict[str, Any] | None = None) -> 
         _log(api, run_id, params=dict(flat(params or {})))
         return run_id
     except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
-        print(f"the sweep has no parent run: {reason(trouble)}", file=sys.stderr)
+        print(f"the sweep has no parent run: {store_error(trouble)}", file=sys.stderr)
         return None
 
 
@@ -261,7 +261,7 @@ def summarise(key: str, metrics: dict[str, float], table: str) -> None:
             _log(api, found.info.run_id, metrics=named)
             api.log_text(found.info.run_id, table, "table.txt")
     except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
-        print(f"the sweep's table is not recorded: {reason(trouble)}", file=sys.stderr)
+        print(f"the sweep's table is not recorded: {store_error(trouble)}", file=sys.stderr)
 
 
 def close(key: str, status: str) -> None:
@@ -271,4 +271,4 @@ def close(key: str, status: str) -> None:
         if (found := find_run(api, experiment(api), key)) is not None:
             api.set_terminated(found.info.run_id, status)
     except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
-        print(f"{key} is not recorded as {status}: {reason(trouble)}", file=sys.stderr)
+        print(f"{key} is not recorded as {status}: {store_error(trouble)}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """The address of MLflow's store, its own environment variables, and what its errors mean, in one sentence each.
 
-`look` asks the store before a training: by plain HTTP or SQLite where that will do, for the import of mlflow takes
-seconds. A store that refuses (a wrong address, 401, 403, a deleted experiment) ends the command; one that is away does
-not, for what it misses is sent later.
+`check_store` asks the store before a training: by plain HTTP or SQLite where that will do, for the import of mlflow
+takes seconds. A store that refuses (a wrong address, 401, 403, a deleted experiment) ends the command; one that is away
+does not, for what it misses is sent later.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def store_uri() -> str:
         if urlsplit(uri).password or urlsplit(uri).username:
             raise ValueError(
                 f"{URI} must hold no name and password, which would stand in records: set MLFLOW_TRACKING_USERNAME and "
-                f"MLFLOW_TRACKING_PASSWORD for {shown(uri)}"
+                f"MLFLOW_TRACKING_PASSWORD for {without_secrets(uri)}"
             )
         return uri.rstrip("/")
     if scheme == "sqlite":
@@ -93,11 +93,11 @@ def store_uri() -> str:
         return uri
     raise ValueError(
         f"{URI} must be http(s)://HOST:PORT of an MLflow server, sqlite:///PATH, or a database's address, got "
-        f"{shown(uri)}" + ("" if "://" in uri and scheme != "file" else ": MLflow 3 keeps no runs in folders")
+        f"{without_secrets(uri)}" + ("" if "://" in uri and scheme != "file" else ": MLflow 3 keeps no runs in folders")
     )
 
 
-def shown(uri: str) -> str:
+def without_secrets(uri: str) -> str:
     """An address without name, password and options."""
     parts = urlsplit(uri)
     if not parts.netloc:
@@ -130,12 +130,12 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | TimeoutError) or UNREACHABLE.search(text) is not None
 
 
-def reason(error: BaseException) -> str:
+def store_error(error: BaseException) -> str:
     """What an error of the store means, as the end of a sentence; without secrets. Our own sentences stay."""
     if isinstance(error, ValueError):
         return str(error)
     uri = os.environ.get(URI) or ""
-    at = f"MLflow at {shown(uri)}" if uri else f"MLflow's store in {home()}"
+    at = f"MLflow at {without_secrets(uri)}" if uri else f"MLflow's store in {home()}"
     text = str(error).replace(urlsplit(uri).password or "\0", "***")
     lacks = next((extra for module, extra in EXTRAS.items() if f"No module named '{module}" in text), None)
     if lacks is not None:
@@ -173,7 +173,7 @@ def _first_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0][:300]
 
 
-def look(ask_client: Any) -> str | None:
+def check_store(ask_client: Any) -> str | None:
     """Look at the store before cluster resources are taken: None where it will take a run, else a sentence on why it
     does not answer now. ask_client: () -> None, the same question by MLflow's own client, raising its errors.
 
@@ -190,8 +190,8 @@ def look(ask_client: Any) -> str | None:
         raise
     except Exception as error:  # whatever a store on a network throws
         if is_away(error):
-            return reason(error)
-        raise ValueError(reason(error)) from None
+            return store_error(error)
+        raise ValueError(store_error(error)) from None
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipelines.tracking.mlflow_runs import client
-from pipelines.tracking.mlflow_store import reason
+from pipelines.tracking.mlflow_store import store_error
 
 MODEL = "resnet"
 CHAMPION = "champion"
@@ -186,7 +186,7 @@ def resolve(model: str) -> tuple[str, str]:
     except ValueError:
         raise
     except Exception as error:  # whatever a store on a network throws
-        raise ValueError(f"model {model} cannot be looked up: {reason(error)}") from None
+        raise ValueError(f"model {model} cannot be looked up: {store_error(error)}") from None
 
 
 def _found(api: Any, model: str) -> Any:

@@ -6,25 +6,24 @@ It leaves two files in the run's folder: final_test.json, and predictions.parque
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from pipelines.prediction.predictions_file import PREDICTIONS, parquet_bytes, predictions_table
 from pipelines.storage import Folder
 from pipelines.training.learner import Learner
-from pipelines.training.rank_data import Task
-from pipelines.training.run_folder import FINAL_TEST, PREDICTIONS
+from pipelines.training.rank_data import RankData
 from pipelines.training.training_state import all_reduce
 from resnet.evaluation.error_summary import Ranked, percent_wrong
-from resnet.evaluation.final_test import FinalTest, packed
+from resnet.evaluation.final_test import FINAL_TEST, FinalTest, packed
 from resnet.training.step import eval_step
 
 
 @torch.no_grad()
-def test_finished(task: Task, learner: Learner) -> None:
+def test_finished(task: RankData, learner: Learner) -> None:
     """Test the network on both splits and write what came out, unless an earlier start has. Called by all ranks."""
     folder = Folder(task.run.folder)
     done = torch.tensor([int(task.rank == 0 and _is_there(folder))], device=task.device)
@@ -52,7 +51,7 @@ def _is_there(folder: Folder) -> bool:
     return any(entry.name == FINAL_TEST for entry in folder.entries())
 
 
-def _answers(task: Task, network: nn.Module) -> tuple[np.ndarray, ...]:
+def _answers(task: RankData, network: nn.Module) -> tuple[np.ndarray, ...]:
     """Labels, best classes, their scores and the label's score of this rank's part of the validation split."""
     rows = []
     for batch in task.evaluation():
@@ -66,7 +65,7 @@ def _answers(task: Task, network: nn.Module) -> tuple[np.ndarray, ...]:
     return np.empty(0, np.int64), np.empty((0, best), np.int64), np.empty((0, best)), np.empty(0)
 
 
-def _write(folder: Folder, task: Task, ranked: Ranked, train: list[float]) -> None:
+def _write(folder: Folder, task: RankData, ranked: Ranked, train: list[float]) -> None:
     """Both files; final_test.json last, so that where it is the other is whole."""
     if len(ranked.labels) != task.feed.val.examples:
         raise RuntimeError(f"the final test counted {len(ranked.labels)} of {task.feed.val.examples} validation images")
@@ -87,22 +86,8 @@ def _write(folder: Folder, task: Task, ranked: Ranked, train: list[float]) -> No
         target.write(test.model_dump_json(indent=1).encode())
 
 
-def _predictions(task: Task, ranked: Ranked) -> bytes:
-    """The Parquet file: key, label, top (the best class first), score, score_of_label, in the order of the split."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
+def _predictions(task: RankData, ranked: Ranked) -> bytes:
+    """The file with the validation split's predictions."""
     val = task.feed.val
     keys = [key for group in range(len(val.rows)) for key in val.read(group, ("key",))["key"]]
-    table = pa.table(
-        {
-            "key": pa.array(keys, pa.string()),
-            "label": pa.array(ranked.labels, pa.int32()),
-            "top": pa.array(list(ranked.top.astype(np.int32)), pa.list_(pa.int32())),
-            "score": pa.array(list(ranked.scores.astype(np.float32)), pa.list_(pa.float32())),
-            "score_of_label": pa.array(ranked.of_label.astype(np.float32), pa.float32()),
-        }
-    )
-    stream = io.BytesIO()
-    parquet.write_table(table, stream, compression="zstd")
-    return stream.getvalue()
+    return parquet_bytes(predictions_table(keys, ranked, "float32"))

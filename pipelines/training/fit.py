@@ -1,4 +1,4 @@
-"""fit(run) -> Outcome: prepares the data, runs the worker loop on Ray Train, tracks it, registers the model."""
+"""fit(run) -> TrainingOutcome: prepares the data, runs the worker loop on Ray Train, tracks it, registers the model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training import run_summary
 from pipelines.training.mlflow_recorder import Recorder
 from pipelines.training.ray_trainer import run_workers
-from pipelines.training.run_data import Source, load_feed, open_source
-from pipelines.training.run_folder import FINAL_TEST, Outcome, Place
+from pipelines.training.run_data import RunData, load_feed, open_source
+from pipelines.training.run_folder import RunFolder, TrainingOutcome
+from resnet.evaluation.final_test import FINAL_TEST
 from resnet.evaluation.views import default_protocol
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def fit(
     show: bool = True,
     parent: str | None = None,
     callbacks: tuple[Any, ...] = (),
-) -> Outcome:
+) -> TrainingOutcome:
     """Train to the end and return what came out; goes on where an earlier call with the same run stopped.
 
     feed: the data, if a sweep has loaded it already; show: progress on stderr; parent: MLflow run of the sweep;
@@ -38,7 +39,7 @@ def fit(
     """
     source = open_source(run)
     place = source.place(run)
-    if feed is None and place.read("outcome.json") is None and (away := mlflow_runs.look()) is not None:
+    if feed is None and place.read("outcome.json") is None and (away := mlflow_runs.check_tracking()) is not None:
         _say(show, f"{away}; the training goes on, and what is missed is recorded later")
     if (finished := place.claim()) is not None:
         if finished.mlflow_run is None:
@@ -68,7 +69,9 @@ def fit(
     return outcome
 
 
-def _recorded(recorder: Recorder, source: Source, place: Place, outcome: Outcome, ended: Progress) -> dict[str, str]:
+def _recorded(
+    recorder: Recorder, source: RunData, place: RunFolder, outcome: TrainingOutcome, ended: Progress
+) -> dict[str, str]:
     """Record the end of a run in MLflow; what the outcome gains by it."""
     recorder.rows(ended.rows)
     figure = run_summary.curves(outcome.run, ended.rows, home())
@@ -88,11 +91,13 @@ def _recorded(recorder: Recorder, source: Source, place: Place, outcome: Outcome
     return recorder.finish(outcome, figure, judged, records)
 
 
-def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: str | None) -> Outcome:
+def _record(
+    run: Run, source: RunData, place: RunFolder, outcome: TrainingOutcome, parent: str | None
+) -> TrainingOutcome:
     """Record a finished run in MLflow, which could not be reached when it ended."""
-    from pipelines.training.checkpoint_store import Checkpoints
+    from pipelines.models.checkpoint_store import CheckpointStore
 
-    found = Checkpoints.of(run).latest()
+    found = CheckpointStore.of(run).latest()
     if found is None:
         return outcome
     recorder = Recorder(run, source.tags, parent, source.dataset, time.time() - outcome.seconds)
@@ -101,13 +106,15 @@ def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: st
     return outcome
 
 
-def _outcome(run: Run, source: Source, place: Place, checkpoint: str, ended: Progress, seconds: float) -> Outcome:
+def _outcome(
+    run: Run, source: RunData, place: RunFolder, checkpoint: str, ended: Progress, seconds: float
+) -> TrainingOutcome:
     rows, last = ended.rows, ended.rows[-1]
     assert last.top1_error is not None  # the end of a training is always evaluated
     assert last.top5_error is not None
     test = place.read(FINAL_TEST)
     train_seconds = sum(row.seconds for row in rows)
-    return Outcome(
+    return TrainingOutcome(
         run=run.name,
         recipe=run.recipe.name,
         seed=run.seed,
@@ -135,7 +142,7 @@ def _say(show: bool, text: str) -> None:
         console.say(text)
 
 
-def _plan(run: Run, source: Source) -> str:
+def _plan(run: Run, source: RunData) -> str:
     scaling, train = run.scaling, source.train.examples
     return (
         f"{run.name}: {train:,} training and {source.val.examples:,} validation images of "

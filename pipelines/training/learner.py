@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.training.rank_data import Task
+from pipelines.training.rank_data import RankData
 from resnet import build
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
-from resnet.training.mixing import draw, mix
+from resnet.training.mixing import draw_mix, mix
 from resnet.training.optimizer import begin_with_no_momentum, optimizer
 from resnet.training.step import accumulate, autocast, compile_blocks, native_precision, scaler, to_device, update
 from resnet.training.weight_average import Average, copy_into, decay_at
@@ -30,7 +30,7 @@ NO_BUFFERS: Any = {"forward_sync_buffers" if "forward_sync_buffers" in NAMES els
 class Learner:
     """The network of a task on this rank. found: the checkpoint to go on from, on rank 0; None: begin anew."""
 
-    def __init__(self, task: Task, found: Checkpoint | None) -> None:
+    def __init__(self, task: RankData, found: Checkpoint | None) -> None:
         self.task, recipe, scaling = task, task.run.recipe, task.run.scaling
         self.precision = self._agreed_precision(found)
         torch.manual_seed(task.run.seed)  # the same initial weights on every rank, and whatever their number
@@ -139,7 +139,7 @@ class Learner:
         task, recipe = self.task, self.task.run.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        drawn = draw(np.random.default_rng((task.run.seed, epoch, step, 3)), recipe.loss, pixels.shape[-1])
+        drawn = draw_mix(np.random.default_rng((task.run.seed, epoch, step, 3)), recipe.loss, pixels.shape[-1])
         share = task.order.part * task.world_size / task.order.batch_size
         smoothing = recipe.loss.label_smoothing
         passes = list(zip(pixels.split(task.order.part), labels.split(task.order.part), strict=True))

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pipelines.progress.status import Status
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs, model_registry
-from pipelines.tracking.mlflow_store import reason
+from pipelines.tracking.mlflow_store import store_error
 
 if TYPE_CHECKING:
-    from pipelines.training.run_folder import Outcome
+    from pipelines.training.run_folder import TrainingOutcome
     from resnet.training.checkpoint import EpochRow
 
 
-def table(rows: Sequence[EpochRow]) -> str:
+def epochs_csv(rows: Sequence[EpochRow]) -> str:
     """The figures of all epochs as CSV."""
     lines = [row.model_dump() for row in rows]
     return "\n".join([",".join(lines[0]), *(",".join(map(str, line.values())) for line in lines)]) + "\n"
@@ -123,7 +123,7 @@ class Recorder:
 
     def finish(
         self,
-        outcome: Outcome,
+        outcome: TrainingOutcome,
         figure: str,
         judged: model_registry.Judged,
         records: Mapping[str, Any] = MappingProxyType({}),
@@ -140,13 +140,13 @@ class Recorder:
             self.trouble = trouble
         if self.trouble is not None:
             print(
-                f"the run is not recorded: {reason(self.trouble)}; the same command records it when that can be",
+                f"the run is not recorded: {store_error(self.trouble)}; the same command records it when that can be",
                 file=sys.stderr,
             )
         return gained
 
     def _conclude(
-        self, outcome: Outcome, figure: str, judged: model_registry.Judged, records: Mapping[str, Any]
+        self, outcome: TrainingOutcome, figure: str, judged: model_registry.Judged, records: Mapping[str, Any]
     ) -> dict[str, str]:
         """Artifacts, the checkpoint's place, the registry."""
         assert self.run_id is not None
@@ -154,7 +154,7 @@ class Recorder:
         api.log_artifact(self.run_id, figure)
         api.log_dict(self.run_id, self.run.model_dump(mode="json"), "run.json")
         api.log_dict(self.run_id, outcome.model_dump(mode="json"), "outcome.json")
-        api.log_text(self.run_id, table(self._rows), "epochs.csv")
+        api.log_text(self.run_id, epochs_csv(self._rows), "epochs.csv")
         for name, content in records.items():
             api.log_dict(self.run_id, content, name)
         api.set_tag(self.run_id, "checkpoint", outcome.checkpoint)
@@ -170,7 +170,7 @@ class Recorder:
             if self._stop() and self.run_id is not None:
                 mlflow_runs.client().set_terminated(self.run_id, status)
         except Exception as trouble:  # the run's own failure is what counts
-            print(f"the run is not recorded as {status}: {reason(trouble)}", file=sys.stderr)
+            print(f"the run is not recorded as {status}: {store_error(trouble)}", file=sys.stderr)
 
     def _register(self, api: Any, checkpoint: str, data: str, judged: model_registry.Judged) -> dict[str, str]:
         """The model as a version of a registered model, with files of its own; what the outcome gains by it."""

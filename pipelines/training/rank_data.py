@@ -9,24 +9,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.cluster.free_cpus import Room
+from pipelines.cluster.free_cpus import TaskBudget
 from pipelines.run import Run
 from pipelines.stream import augmentation, in_memory, streamed
 from pipelines.stream.example_order import Order
-from pipelines.training.run_data import Feed
+from pipelines.training.run_data import WorkerData
 from resnet.images.crops import border_color
 from resnet.training.step import Normalize
 
 
-class Task:
+class RankData:
     """The batches of a rank, and what it needs to train on them. room: what its data tasks may hold."""
 
     def __init__(
-        self, run: Run, feed: Feed, rank: int, world_size: int, device: torch.device, room: Room | None = None
+        self,
+        run: Run,
+        feed: WorkerData,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        room: TaskBudget | None = None,
     ) -> None:
         self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
         cpus = run.scaling.data_cpus or 1.0
-        self.room = room or Room.of(cpus)
+        self.room = room or TaskBudget.of(cpus)
         # Threads that decode here take turns with the training, which waits for them anyway.
         self.threads = max(1, round(cpus + (run.scaling.cpus_per_worker or 0)))
         optim = run.recipe.optim

@@ -13,7 +13,7 @@ from pipelines.cluster import connection
 from pipelines.cluster.ray_internals import free_places, lean_trainer
 from pipelines.progress import postings
 from pipelines.run import Run
-from pipelines.training.run_data import Feed
+from pipelines.training.run_data import WorkerData
 from resnet.host import glibc_allocator
 
 if TYPE_CHECKING:
@@ -28,13 +28,15 @@ def saving_first(runs: Iterable[str]) -> Iterator[None]:
 
     def save(*_: object) -> None:
         before = {
-            run: status.saved for run in tuple(runs) if (status := postings.look(run)) and status.step < status.total
+            run: status.saved
+            for run in tuple(runs)
+            if (status := postings.last_status(run)) and status.step < status.total
         }
         for run in before:
             postings.ask_to_save(run)
         deadline = time.monotonic() + SAVING
         while before and time.monotonic() < deadline:
-            before = {run: old for run, old in before.items() if (s := postings.look(run)) and s.saved == old}
+            before = {run: old for run, old in before.items() if (s := postings.last_status(run)) and s.saved == old}
             time.sleep(0.1)
         raise KeyboardInterrupt
 
@@ -48,12 +50,12 @@ def saving_first(runs: Iterable[str]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, old)
 
 
-def run_workers(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, Progress]:
+def run_workers(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> tuple[str, Progress]:
     """Run the workers to the end; the last checkpoint's place and progress."""
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    from pipelines.training.checkpoint_store import Checkpoints
+    from pipelines.models.checkpoint_store import CheckpointStore
 
     trouble = None
     with saving_first([run.name]):
@@ -72,7 +74,7 @@ def run_workers(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, 
         raise RuntimeError(f"{run.name} failed: {reason}") from trouble
     if trouble is not None:
         raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
-    checkpoints = Checkpoints.of(run)
+    checkpoints = CheckpointStore.of(run)
     found = checkpoints.latest()
     if found is None:
         raise RuntimeError(f"{run.name} ended without a checkpoint in {run.folder}")
@@ -80,7 +82,7 @@ def run_workers(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> tuple[str, 
     return checkpoints.path(name), checkpoint.progress
 
 
-def _trainer(run: Run, feed: Feed, callbacks: tuple[Any, ...]) -> Any:
+def _trainer(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> Any:
     """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 

@@ -1,4 +1,4 @@
-"""Feed: what travels from the job to every worker of the data of a run. No torch here."""
+"""WorkerData: what travels from the job to every worker of the data of a run. No torch here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipelines.shards.manifest import Manifest
 from pipelines.shards.row_groups import Split
 from pipelines.stream import in_memory, streamed
 from pipelines.tracking import mlflow_runs
-from pipelines.training.run_folder import Place
+from pipelines.training.run_folder import RunFolder
 from resnet.image_class import ImageClass
 from resnet.images.pixel_statistics import pixel_statistics
 
 
 @dataclass(frozen=True)
-class Feed:
+class WorkerData:
     """All that a worker needs of the data.
 
     pixels: "mean" (3, S, S) or (3, 1, 1) and "std" (3, 1, 1) of the training set, in [0, 255], float32.
@@ -37,7 +37,7 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Source:
+class RunData:
     """The data of a run: where the shards are, their two splits, and a fingerprint of the manifest.
 
     holdout: images of the manifest's training split that are val in place of the manifest's own.
@@ -72,12 +72,12 @@ class Source:
         held = f", {self.holdout} held out" if self.holdout else ""
         return mlflow_runs.RunDataset(f"{name}{held}", self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
 
-    def place(self, run: Run) -> Place:
+    def place(self, run: Run) -> RunFolder:
         """The folder of a run on these data."""
-        return Place(run, self.sha256, self.sha256_before)
+        return RunFolder(run, self.sha256, self.sha256_before)
 
 
-def open_source(run: Run) -> Source:
+def open_source(run: Run) -> RunData:
     """Find the shards of a run; the embedded digits are written on first use. ValueError before any work is done."""
     uri = shards(run)
     manifest, train = row_groups.open_split(uri, "train")
@@ -86,7 +86,7 @@ def open_source(run: Run) -> Source:
         if holdout >= train.examples:
             raise ValueError(f"data.holdout must leave training images, got {holdout} of {train.examples}")
         train, val = train.parted(holdout)
-    source = Source(uri, manifest, train, val, holdout)
+    source = RunData(uri, manifest, train, val, holdout)
     for split in (source.train, source.val):
         if split.examples == 0:
             raise ValueError(f"{uri} must have {split.name} images, got none")
@@ -107,7 +107,7 @@ def shards(run: Run) -> str:
     return str(out)
 
 
-def load_feed(run: Run, source: Source) -> Feed:
+def load_feed(run: Run, source: RunData) -> WorkerData:
     """What workers need of the data; small sets are decoded here, once, into the object store. Needs a cluster."""
     import ray
 
@@ -119,8 +119,8 @@ def load_feed(run: Run, source: Source) -> Feed:
         sample = splits["train"].images
         resident = {name: ray.put(tuple(split)) for name, split in splits.items()}
     else:
-        sample = streamed.sample(train, images)
+        sample = streamed.sample_crops(train, images)
     mean, std = pixel_statistics(sample, images.mean == "per-pixel")
-    return Feed(
+    return WorkerData(
         train, val, source.manifest.classes, {"mean": mean, "std": std}, resident, source.manifest.encoding.grey_range
     )

@@ -12,13 +12,10 @@ from resnet.frozen import Frozen
 from resnet.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pipelines.training.checkpoint_store import Checkpoints
+    from pipelines.models.checkpoint_store import CheckpointStore
 
 
-FINAL_TEST, PREDICTIONS = "final_test.json", "predictions.parquet"  # of the finished network
-
-
-class Outcome(Frozen):
+class TrainingOutcome(Frozen):
     """What a training run gave.
 
     top1_error: percent of `examples` validation images after the last step, in the training's own precision;
@@ -53,7 +50,7 @@ class Outcome(Frozen):
     final_top1_error: float | None = None
 
 
-class Place:
+class RunFolder:
     """The folder of a run. data: fingerprint of what it is trained on; data_before: the same as older runs note it."""
 
     def __init__(self, run: Run, data: str, data_before: str = "") -> None:
@@ -64,7 +61,7 @@ class Place:
         if run.resume not in ("auto", "never"):
             self.asked["resume"] = run.resume
 
-    def claim(self) -> Outcome | None:
+    def claim(self) -> TrainingOutcome | None:
         """Write down what is asked for, or check that it is what the folder was made for. The outcome, if finished."""
         asked = self.read("asked.json")
         if asked is None:
@@ -91,7 +88,7 @@ class Place:
             )
         finished = self.read("outcome.json")
         try:
-            return None if finished is None else Outcome(**finished)
+            return None if finished is None else TrainingOutcome(**finished)
         except ValueError as error:
             raise ValueError(f"{self.folder.uri}/outcome.json: {error}") from None
 
@@ -106,7 +103,7 @@ class Place:
     def _begin(self) -> None:
         """The first start of the run; with a checkpoint of another, if it is to begin from one."""
         if "resume" in self.asked:
-            from pipelines.training.checkpoint_store import at
+            from pipelines.models.checkpoint_store import at
 
             checkpoint = at(self.run.resume)
             if checkpoint.recipe.network != self.run.recipe.network:
@@ -117,10 +114,10 @@ class Place:
             self._checkpoints().write(checkpoint)
         self.write("asked.json", self.asked)
 
-    def _checkpoints(self) -> Checkpoints:
-        from pipelines.training.checkpoint_store import Checkpoints
+    def _checkpoints(self) -> CheckpointStore:
+        from pipelines.models.checkpoint_store import CheckpointStore
 
-        return Checkpoints.of(self.run)
+        return CheckpointStore.of(self.run)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder, or None."""

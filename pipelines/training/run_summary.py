@@ -10,7 +10,7 @@ from pipelines.reports import figures
 from resnet.paper.result_rows import CurveRow
 
 if TYPE_CHECKING:
-    from pipelines.training.run_folder import Outcome
+    from pipelines.training.run_folder import TrainingOutcome
     from resnet.training.checkpoint import EpochRow
 
 
@@ -21,11 +21,11 @@ def curves(name: str, rows: Sequence[EpochRow], home: str) -> str:
     last = rows[-1].top1_error
     title = name if last is None else f"{name}: {last:.2f} %"
     drawing = figures.error_curves({title: {network: [curve]}})
-    figures.save(drawing, Path(home) / "figures", name)
+    figures.save_figure(drawing, Path(home) / "figures", name)
     return str(Path(home) / "figures" / f"{name}.png")
 
 
-def table(outcome: Outcome) -> str:
+def run_table(outcome: TrainingOutcome) -> str:
     """A small table of one run."""
     rows = {
         "top-1 error": f"{outcome.top1_error:.2f} % of {outcome.examples:,} images (top-5: {outcome.top5_error:.2f} %)",
@@ -46,7 +46,7 @@ def table(outcome: Outcome) -> str:
     return "\n".join(["", outcome.run, rule, *lines, rule])
 
 
-def _final(outcome: Outcome) -> str:
+def _final(outcome: TrainingOutcome) -> str:
     if outcome.final_train_error is None or outcome.final_top1_error is None:
         return "not tested"
     return (

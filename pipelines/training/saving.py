@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from pipelines.progress.postings import Line
-from pipelines.training.checkpoint_store import Checkpoints, Writer
+from pipelines.models.checkpoint_store import CheckpointStore, Writer
+from pipelines.progress.postings import StatusPoster
 from pipelines.training.learner import Learner, copied
-from pipelines.training.rank_data import Task
-from pipelines.training.training_state import State, all_reduce
+from pipelines.training.rank_data import RankData
+from pipelines.training.training_state import TrainingState, all_reduce
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.finite_loss import NotFinite
 
@@ -27,11 +27,11 @@ class Saver:
 
     def __init__(
         self,
-        task: Task,
+        task: RankData,
         learner: Learner,
-        checkpoints: Checkpoints,
-        state: State,
-        line: Line | None = None,
+        checkpoints: CheckpointStore,
+        state: TrainingState,
+        line: StatusPoster | None = None,
         is_preempted: Callable[[], bool] | None = None,
     ) -> None:
         self.task, self.learner, self.checkpoints = task, learner, checkpoints
@@ -40,7 +40,7 @@ class Saver:
         self.saved_step, self.saved_at = state.step, time.monotonic()
         self.looked_at, self.preempted = time.monotonic(), False
 
-    def agree(self, state: State) -> None:
+    def agree(self, state: TrainingState) -> None:
         """Save inside the epoch if steps, minutes or a request say so. Called by all ranks at the same steps."""
         self.require_finite(state)
         plan = self.task.run.checkpoints
@@ -63,7 +63,7 @@ class Saver:
             state.mark()
             self.save(state)
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainingState) -> None:
         """Copy the state and hand it to the writer. Called by all ranks."""
         *sums, cpu_seconds = all_reduce(torch.cat([state.sums, state.sums.new_tensor([state.cpu_seconds])]))
         self.saved_step, self.saved_at = state.step, time.monotonic()
@@ -93,7 +93,7 @@ class Saver:
             )
         )
 
-    def require_finite(self, state: State) -> None:
+    def require_finite(self, state: TrainingState) -> None:
         """End the training if a loss was not finite. Such weights are never saved: this comes before each save."""
         task = self.task
         first = torch.where(state.bad < 0, task.total, state.bad)

@@ -27,7 +27,7 @@ class Epoch(NamedTuple):
     cpu_seconds: float
 
 
-class State:
+class TrainingState:
     """What a run is at a step, beside weights and momentum. sums: (3,) of the epoch so far, this rank's own part."""
 
     def __init__(self, device: torch.device, saved: Progress | None, rank: int) -> None:

@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 from pipelines.cluster import free_cpus
+from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.progress import postings, status
 from pipelines.run import Run
-from pipelines.training.checkpoint_store import Checkpoints
 from pipelines.training.final_scoring import test_finished
 from pipelines.training.learner import Learner
-from pipelines.training.rank_data import Task
-from pipelines.training.run_data import Feed
+from pipelines.training.rank_data import RankData
+from pipelines.training.run_data import WorkerData
 from pipelines.training.saving import Saver
-from pipelines.training.training_state import Epoch, State, all_reduce
+from pipelines.training.training_state import Epoch, TrainingState, all_reduce
 from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import EpochRow
 from resnet.training.conditions import conditions
@@ -40,7 +40,7 @@ AGAIN_THE_SAME = (NotFinite, ValueError, TypeError, LookupError, AttributeError,
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """One rank. config: {"run": JSON of Run, "feed": Feed, "report": whether Ray is told of each epoch}.
+    """One rank. config: {"run": JSON of Run, "feed": WorkerData, "report": whether Ray is told of each epoch}.
 
     An error that another try would meet again is posted for the driver, and the next try ends at once; any other ends
     this try, and Ray Train starts the next.
@@ -55,7 +55,7 @@ def train_worker(config: dict[str, Any]) -> None:
         raise
 
 
-def _task(run: Run, feed: Feed) -> Task:
+def _task(run: Run, feed: WorkerData) -> RankData:
     """This worker's view of the run, as Ray Train has placed it."""
     import ray.train
     from ray.train import torch as ray_torch
@@ -67,11 +67,11 @@ def _task(run: Run, feed: Feed) -> Task:
     place = (context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
     # A resident set has no data tasks, and its workers need not ask the nodes.
     beside = free_cpus.here(run.scaling.data_cpus or 1.0) if feed.resident is None else None
-    return Task(run, feed, *place, beside)
+    return RankData(run, feed, *place, beside)
 
 
 def train(
-    task: Task,
+    task: RankData,
     report: Callable[[EpochRow], None] | None = None,
     is_preempted: Callable[[], bool] | None = None,
 ) -> None:
@@ -80,11 +80,11 @@ def train(
     report: told of each epoch; is_preempted: Saver's.
     """
     run = task.run
-    checkpoints = Checkpoints.of(run)
+    checkpoints = CheckpointStore.of(run)
     found = checkpoints.latest() if task.rank == 0 else None
     learner = Learner(task, found[1] if found else None)
-    state = State(task.device, learner.progress, task.rank)
-    line = postings.Line(run.name) if task.rank == 0 else None
+    state = TrainingState(task.device, learner.progress, task.rank)
+    line = postings.StatusPoster(run.name) if task.rank == 0 else None
     saver = Saver(task, learner, checkpoints, state, line, is_preempted)
     spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
     if state.step < task.total:
@@ -139,7 +139,7 @@ def train(
         line.close()
 
 
-def _note_conditions(task: Task, learner: Learner, state: State) -> None:
+def _note_conditions(task: RankData, learner: Learner, state: TrainingState) -> None:
     """Write down what the training runs on from here, where it is not as before. Rank 0 measures; the others wait."""
     if task.rank != 0:
         return
@@ -174,7 +174,7 @@ def _require_images(run: Run, ended: Epoch, epoch: int) -> None:
         )
 
 
-def _row(epoch: int, state: State, ended: Epoch, val: list[float] | None) -> EpochRow:
+def _row(epoch: int, state: TrainingState, ended: Epoch, val: list[float] | None) -> EpochRow:
     """The figures of an epoch. val: of _evaluate, or None."""
     loss, wrong, count = ended.sums
     evaluated = {}
@@ -213,7 +213,7 @@ def _is_preempted() -> bool:
     return ray.train.get_preemption_info() is not None
 
 
-def _exact_statistics(task: Task, learner: Learner, epoch: int) -> None:
+def _exact_statistics(task: RankData, learner: Learner, epoch: int) -> None:
     """Batch norm's mean and variance as true averages over training batches, after training, as the authors did."""
     steps = task.run.recipe.bn_steps(task.feed.train.examples)
     if steps == 0:
@@ -226,7 +226,7 @@ def _exact_statistics(task: Task, learner: Learner, epoch: int) -> None:
 
 
 @torch.no_grad()
-def _evaluate(task: Task, learner: Learner) -> list[float]:
+def _evaluate(task: RankData, learner: Learner) -> list[float]:
     """Sums over the whole validation split: loss, top-1 errors, top-5 errors, examples. Each example counts once."""
     sums = torch.zeros(4, dtype=torch.float64, device=task.device)
     with learner.evaluated() as network:
@@ -241,17 +241,17 @@ def _evaluate(task: Task, learner: Learner) -> list[float]:
 class _Clock:
     """Rank 0 posts how far the run is, about once a second."""
 
-    def __init__(self, run: Run, task: Task, saver: Saver) -> None:
+    def __init__(self, run: Run, task: RankData, saver: Saver) -> None:
         self.run, self.task, self.saver = run, task, saver
         self.posted, self.mark = 0.0, (time.monotonic(), -1)
         self.pace = 0.0  # seconds a step, smoothed
 
-    def tick(self, state: State) -> None:
+    def tick(self, state: TrainingState) -> None:
         """After each step; rarely more than one comparison."""
         if self.saver.line is not None and time.monotonic() - self.posted > POST_EVERY:
             self.post(state, "training")
 
-    def post(self, state: State, phase: str) -> None:
+    def post(self, state: TrainingState, phase: str) -> None:
         """Publish the status."""
         line, writer = self.saver.line, self.saver.writer
         if line is None or writer is None:

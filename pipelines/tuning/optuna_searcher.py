@@ -9,21 +9,21 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
+from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
-from pipelines.training.checkpoint_store import Checkpoints
-from pipelines.training.run_data import Feed, Source
+from pipelines.training.run_data import RunData, WorkerData
 from pipelines.tuning.search_space import Search, setting
 from pipelines.tuning.successive_halving import Halving
-from pipelines.tuning.trial_slots import row_of
+from pipelines.tuning.trial_slots import progress_row
 from pipelines.tuning.tune_runner import run_trials
 
 
 class Suggestions(Searcher):
     """What Tune asks for: first what a killed call has left unfinished, then what the study proposes."""
 
-    def __init__(self, study: Study, asked: Search, base: Run, source: Source, left: int, board: Board) -> None:
+    def __init__(self, study: Study, asked: Search, base: Run, source: RunData, left: int, board: Board) -> None:
         super().__init__(metric="top1_error", mode="min")
         self.study, self.base, self.source, self.left, self.board = study, base, source, left, board
         self.space: dict[str, BaseDistribution] = {
@@ -51,7 +51,7 @@ class Suggestions(Searcher):
         trial = self.again.pop(0) if self.again else self.study.ask(self.space)
         run = setting(self.base, trial.number, trial.params["lr"], trial.params["weight_decay"])
         self.trials[run.name], self.runs[trial_id] = trial, run.name
-        self.board.rows[run.name] = row_of(run, self.source)
+        self.board.rows[run.name] = progress_row(run, self.source)
         return {"run": run.model_dump_json()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -87,7 +87,14 @@ class Suggestions(Searcher):
 
 
 def run(
-    asked: Search, base: Run, source: Source, feed: Feed, study: Study, left: int, board: Board, parent: str | None
+    asked: Search,
+    base: Run,
+    source: RunData,
+    feed: WorkerData,
+    study: Study,
+    left: int,
+    board: Board,
+    parent: str | None,
 ) -> None:
     """Train what is left of a search."""
     searcher = Suggestions(study, asked, base, source, left, board)
@@ -103,5 +110,5 @@ def _known(study: Study, base: Run) -> dict[str, Any]:
     for trial in study.get_trials(deepcopy=False):
         if trial.params:
             run = setting(base, trial.number, trial.params["lr"], trial.params["weight_decay"])
-            found[run.name] = Checkpoints.of(run).rows()
+            found[run.name] = CheckpointStore.of(run).rows()
     return found

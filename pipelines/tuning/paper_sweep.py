@@ -15,12 +15,19 @@ from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board, Row
 from pipelines.run import Run, Scaling, standard
 from pipelines.tracking import mlflow_runs
-from pipelines.training.checkpoint_store import Checkpoints
-from pipelines.training.run_data import Source, load_feed, open_source
-from pipelines.training.run_folder import Outcome
-from pipelines.tuning.trial_slots import Early, fit_in, judges, require_errors, require_no_name, row_of, say_if_away
+from pipelines.training.run_data import RunData, load_feed, open_source
+from pipelines.training.run_folder import TrainingOutcome
+from pipelines.tuning.trial_slots import (
+    EarlyStopping,
+    fit_in,
+    judges,
+    progress_row,
+    require_errors,
+    require_no_name,
+    say_if_away,
+)
 from resnet.frozen import Frozen
-from resnet.paper import published as paper_published
+from resnet.paper.published import RESULTS, TABLE2, TABLE3, Result
 
 STOPPED = "stopped.json"  # in a run's folder: a scheduler has stopped it
 
@@ -28,17 +35,17 @@ PLAIN = ("cifar10-plain20", "cifar10-plain32", "cifar10-plain44", "cifar10-plain
 RESIDUAL = ("cifar10-resnet20-A", "cifar10-resnet32-A", "cifar10-resnet44-A", "cifar10-resnet56-A")
 
 
-def _networks(rows: Sequence[paper_published.Result]) -> tuple[str, ...]:
+def _networks(rows: Sequence[Result]) -> tuple[str, ...]:
     return tuple(row.network for row in rows if row.network is not None)
 
 
 # What each table and figure compares. 110 and 1202 layers by --networks: they take days where 56 layers take hours.
 COMPARISONS: dict[str, tuple[str, ...]] = {
-    "table2": _networks(paper_published.TABLE2),
-    "table3": _networks(paper_published.TABLE3),
+    "table2": _networks(TABLE2),
+    "table3": _networks(TABLE3),
     "table6": RESIDUAL,
     "figure1": ("cifar10-plain20", "cifar10-plain56"),
-    "figure4": _networks(paper_published.TABLE2),
+    "figure4": _networks(TABLE2),
     "figure6": (*PLAIN, *RESIDUAL),
     # The degradation and its cure in four networks: Figure 1, and the same depths of Figure 6 middle.
     "degradation": (PLAIN[0], PLAIN[-1], RESIDUAL[0], RESIDUAL[-1]),
@@ -46,7 +53,7 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Sweep(Early):
+class Sweep(EarlyStopping):
     """Which runs, and how many at once."""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1, description="each network is trained with each of them")] = (
@@ -70,19 +77,19 @@ class Stop(Frozen):
     error: float
 
 
-class Trial(Frozen):
+class SweepRun(Frozen):
     """One run of a sweep, the command that makes it alone, and what came out."""
 
     run: Run
     command: str
-    outcome: Outcome | None = None
+    outcome: TrainingOutcome | None = None
     stop: Stop | None = None
     failure: str | None = None
 
 
 def trials(
     name: str, sweep: Sweep, overrides: Sequence[str], parse: Callable[[Run, Sequence[str]], Run]
-) -> list[Trial]:
+) -> list[SweepRun]:
     """The runs of a comparison. overrides: words of the command line; parse: applies them to a run."""
     if name not in COMPARISONS:
         raise ValueError(f"the comparison must be one of {', '.join(COMPARISONS)}, got {name!r}")
@@ -103,11 +110,11 @@ def trials(
             place = run.storage or str(Path(run.storage_path) / name)
             run = run.model_copy(update={"storage": place, "scaling": scaling, "promote": False})
             words = [network, *overrides, "--seed", str(seed), "--scaling.workers", str(scaling.workers)]
-            found.append(Trial(run=run, command=f"python jobs/train_imagenet.py {shlex.join(words)}"))
+            found.append(SweepRun(run=run, command=f"python jobs/train_imagenet.py {shlex.join(words)}"))
     return found
 
 
-def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
+def run_sweep(name: str, sweep: Sweep, planned: list[SweepRun]) -> list[SweepRun]:
     """Train what is not finished yet and return all trials with their outcomes. The same call goes on after a stop."""
     source = open_source(planned[0].run)
     known = [_known(t, sweep, source) for t in planned]
@@ -135,7 +142,9 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
     ]
 
 
-def _tune(name: str, sweep: Sweep, known: list[Trial], waiting: list[Trial], source: Source, board: Board) -> None:
+def _tune(
+    name: str, sweep: Sweep, known: list[SweepRun], waiting: list[SweepRun], source: RunData, board: Board
+) -> None:
     """Run the trials that wait, below one MLflow run."""
     from pipelines.tuning import tune_runner
 
@@ -153,12 +162,13 @@ def _tune(name: str, sweep: Sweep, known: list[Trial], waiting: list[Trial], sou
     failed = any(row.standing == "failed" for row in board.rows.values())
     ended = [_known(t, sweep, source) for t in known]
     errors = {f"top1_error/{t.run.name}": t.outcome.top1_error for t in ended if t.outcome is not None}
-    mlflow_runs.summarise(f"{place}/{name}", errors, table(name, ended))
+    mlflow_runs.summarise(f"{place}/{name}", errors, comparison_table(name, ended))
     mlflow_runs.close(f"{place}/{name}", "FAILED" if failed else "FINISHED")
 
 
-def _halving(sweep: Sweep, known: list[Trial], source: Source, board: Board) -> Any:
+def _halving(sweep: Sweep, known: list[SweepRun], source: RunData, board: Board) -> Any:
     """The scheduler asha over these trials, with what is known of them; it marks the folder of each that it stops."""
+    from pipelines.models.checkpoint_store import CheckpointStore
     from pipelines.tuning.successive_halving import Halving
 
     recipe, places = known[0].run.recipe, {t.run.name: source.place(t.run) for t in known}
@@ -170,11 +180,11 @@ def _halving(sweep: Sweep, known: list[Trial], source: Source, board: Board) -> 
         mlflow_runs.close(f"{known[0].run.storage_path}/{run}", "KILLED")
         board.stand(run, "stopped", f"by asha after epoch {stop.epoch:g}")
 
-    rows = {t.run.name: Checkpoints.of(t.run).rows() for t in known}
+    rows = {t.run.name: CheckpointStore.of(t.run).rows() for t in known}
     return Halving.of(sweep, recipe, source.train.examples, rows, stopped)
 
 
-def _known(trial: Trial, sweep: Sweep, source: Source) -> Trial:
+def _known(trial: SweepRun, sweep: Sweep, source: RunData) -> SweepRun:
     """The trial with what its folder says. A stop by a scheduler holds for sweeps with that scheduler."""
     place = source.place(trial.run)
     outcome, stop = place.claim(), place.read(STOPPED)
@@ -183,9 +193,9 @@ def _known(trial: Trial, sweep: Sweep, source: Source) -> Trial:
     return trial.model_copy(update={"stop": Stop(**stop)})
 
 
-def _row(trial: Trial, source: Source) -> Row:
+def _row(trial: SweepRun, source: RunData) -> Row:
     """The trial's row of the progress table."""
-    row = row_of(trial.run, source)
+    row = progress_row(trial.run, source)
     if trial.outcome is not None:
         row.standing, row.top1_error = "finished", trial.outcome.top1_error
     if trial.stop is not None:
@@ -194,17 +204,17 @@ def _row(trial: Trial, source: Source) -> Row:
     return row
 
 
-def _placed(trial: Trial, scaling: Scaling) -> Trial:
+def _placed(trial: SweepRun, scaling: Scaling) -> SweepRun:
     """The trial with its part of the cluster. The command gains the threads: sums in another order differ in bits."""
     command = f"{trial.command} --scaling.threads {scaling.threads}"
     return trial.model_copy(update={"run": trial.run.model_copy(update={"scaling": scaling}), "command": command})
 
 
-def longest_first(trials: list[Trial], examples: int) -> list[Trial]:
+def longest_first(trials: list[SweepRun], examples: int) -> list[SweepRun]:
     """By multiply-adds, then as they were: a short trial that comes late fills the place that another has left."""
     from resnet.networks.cost import count
 
-    def work(trial: Trial) -> int:
+    def work(trial: SweepRun) -> int:
         recipe = trial.run.recipe
         images = recipe.total_steps(examples) * recipe.optim.batch_size
         return images * count(recipe.network, size=recipe.images.size).multiply_adds
@@ -212,11 +222,9 @@ def longest_first(trials: list[Trial], examples: int) -> list[Trial]:
     return sorted(trials, key=work, reverse=True)
 
 
-def table(name: str, done: list[Trial]) -> str:
+def comparison_table(name: str, done: list[SweepRun]) -> str:
     """Ours beside the paper's: mean and standard deviation of the top-1 error over seeds, in percent."""
-    published = {
-        row.network: row.top1_error for row in paper_published.RESULTS if row.network and row.source.startswith("Table")
-    }
+    published = {row.network: row.top1_error for row in RESULTS if row.network and row.source.startswith("Table")}
     lines = [f"{'network':<22} {'seeds':>5} {'top-1 error %':>16} {'training error %':>17} {'paper':>7}"]
     for network in dict.fromkeys(t.run.recipe.network for t in done):
         outcomes = [t.outcome for t in done if t.run.recipe.network == network and t.outcome is not None]

@@ -20,14 +20,14 @@ from typing import Any, Self
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
+from pipelines.models.checkpoint_store import PREFIX, CheckpointStore
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
-from pipelines.training.checkpoint_store import PREFIX, Checkpoints
 from pipelines.training.fit import fit
-from pipelines.training.run_data import Feed, Source
+from pipelines.training.run_data import RunData, WorkerData
 from pipelines.tuning.search_space import Search, Tried, setting
-from pipelines.tuning.trial_slots import row_of
+from pipelines.tuning.trial_slots import progress_row
 
 LIVES = "lives.json"  # beside a checkpoint: [first step, lr, weight decay] of each life that led to it
 POLL = 0.3  # seconds between two looks for a new checkpoint
@@ -36,7 +36,7 @@ Life = tuple[int, float, float]
 
 
 def train_population(
-    asked: Search, base: Run, source: Source, feed: Feed, board: Board, parent: str | None
+    asked: Search, base: Run, source: RunData, feed: WorkerData, board: Board, parent: str | None
 ) -> tuple[Tried, ...]:
     """Train a population, or go on with it, and return what became of its members."""
     if "://" in base.storage_path:
@@ -45,7 +45,7 @@ def train_population(
         )
     per_epoch = base.recipe.steps_per_epoch(source.train.examples)
     for member in range(asked.count):
-        row = row_of(setting(base, member, 1.0, 1.0), source)
+        row = progress_row(setting(base, member, 1.0, 1.0), source)
         board.rows[row.run] = row
     fixed: dict[str, Any] = {"base": base.model_dump_json(), "feed": feed, "parent": parent}
     trainable: Any = tune.with_resources(tune.with_parameters(live, **fixed), {"CPU": 0.01})
@@ -98,21 +98,21 @@ def _tried(result: Any, per_epoch: int) -> Tried:
     )
 
 
-def live(config: dict[str, Any], base: str, feed: Feed, parent: str | None) -> None:
+def live(config: dict[str, Any], base: str, feed: WorkerData, parent: str | None) -> None:
     """A member's life: from the checkpoint that it was given, or from the start, to the end or the next exchange."""
     given = tune.get_checkpoint()
     # By Tune's number of the trial: an exchange replaces the whole of the trial's config.
     member = int(str(tune.get_context().get_trial_id()).rpartition("_")[2])
     if given is None:
-        run = begin(Run.model_validate_json(base), member, config, None)
+        run = member_run(Run.model_validate_json(base), member, config, None)
     else:
         with given.as_directory() as folder:
-            run = begin(Run.model_validate_json(base), member, config, Path(folder))
-    with Teller(run, member):
+            run = member_run(Run.model_validate_json(base), member, config, Path(folder))
+    with EpochReporter(run, member):
         fit(run, feed=feed, show=False, parent=parent)
 
 
-def begin(base: Run, member: int, config: dict[str, Any], given: Path | None) -> Run:
+def member_run(base: Run, member: int, config: dict[str, Any], given: Path | None) -> Run:
     """The run of a life, its folder made ready. given: a checkpoint with the lives that led to it."""
     run = setting(base, member, config["lr"], config["weight_decay"])
     step = json.loads((given / "progress.json").read_text())["step"] if given else 0
@@ -133,13 +133,13 @@ def begin(base: Run, member: int, config: dict[str, Any], given: Path | None) ->
     return run
 
 
-class Teller:
+class EpochReporter:
     """Within `with`: tells Tune of each epoch whose checkpoint is whole, together with the checkpoint."""
 
     def __init__(self, run: Run, member: int) -> None:
         self.member = member
         self.lives = Path(run.folder, LIVES).read_text()
-        self.checkpoints = Checkpoints.of(run)
+        self.checkpoints = CheckpointStore.of(run)
         self.told = json.loads(self.lives)[-1][0]
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="teller", daemon=True)

@@ -17,7 +17,7 @@ from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run, home, standard
 from pipelines.tracking import mlflow_runs
-from pipelines.training.run_data import Source, load_feed, open_source
+from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.tuning.search_space import Search, Tried
 from pipelines.tuning.trial_slots import fit_in, judges, require_errors, require_no_name, say_if_away
 from resnet.frozen import Frozen
@@ -79,11 +79,11 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     found = _found(asked, base, overrides, source, tried, time.monotonic() - began)
     if left > 0:
         errors = {f"top1_error/t{t.number:03d}": t.error for t in tried if t.error is not None}
-        mlflow_runs.summarise(f"{base.storage_path}/search-{base.recipe.name}", errors, table(found))
+        mlflow_runs.summarise(f"{base.storage_path}/search-{base.recipe.name}", errors, search_table(found))
     return found
 
 
-def open_study(asked: Search, base: Run, source: Source) -> Study:
+def open_study(asked: Search, base: Run, source: RunData) -> Study:
     """Optuna's study in $RESNET_HOME/optuna.db. ValueError: one of that place was asked for other things."""
     import optuna
 
@@ -111,7 +111,7 @@ def open_study(asked: Search, base: Run, source: Source) -> Study:
     return study
 
 
-def _tune(asked: Search, base: Run, source: Source, study: Study, left: int, slots: int) -> tuple[Tried, ...]:
+def _tune(asked: Search, base: Run, source: RunData, study: Study, left: int, slots: int) -> tuple[Tried, ...]:
     """Train what is left, below one MLflow run. The members of a population; of a study nothing, it knows itself."""
     name = f"search-{base.recipe.name}"
     parent = mlflow_runs.start_sweep(name, base.storage_path, asked.model_dump(mode="json"))
@@ -133,7 +133,7 @@ def _tune(asked: Search, base: Run, source: Source, study: Study, left: int, slo
 
 
 def _found(
-    asked: Search, base: Run, overrides: Sequence[str], source: Source, tried: tuple[Tried, ...], seconds: float
+    asked: Search, base: Run, overrides: Sequence[str], source: RunData, tried: tuple[Tried, ...], seconds: float
 ) -> Found:
     total = base.recipe.total_steps(source.train.examples) / base.recipe.steps_per_epoch(source.train.examples)
     best = min((t for t in tried if t.state == "finished"), key=lambda t: t.error or 0.0, default=None)
@@ -185,7 +185,7 @@ def _tried(trial: FrozenTrial, per_epoch: int, total: float) -> Tried:
     )
 
 
-def table(found: Found) -> str:
+def search_table(found: Found) -> str:
     """The settings, the best first, and what was saved."""
     lines = [f"{'trial':>5} {'lr':>9} {'weight decay':>13} {'epochs':>7} {'top-1 error %':>14}  state"]
     for t in sorted(found.tried, key=lambda t: (t.state != "finished", -t.epochs, t.error or 0.0)):

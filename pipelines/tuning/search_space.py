@@ -9,11 +9,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipelines.run import Run
-from pipelines.tuning.trial_slots import Early
+from pipelines.tuning.trial_slots import EarlyStopping
 from resnet.frozen import Frozen
 
 
-class Search(Early):
+class Search(EarlyStopping):
     """What is searched, and how."""
 
     scheduler: Annotated[

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from pipelines.tuning.trial_slots import Early
+from pipelines.tuning.trial_slots import EarlyStopping
 from pipelines.tuning.tune_runner import name_of
 from resnet.recipes.recipe import Recipe
 from resnet.training.checkpoint import EpochRow
@@ -38,7 +38,12 @@ class Halving(ASHAScheduler):
 
     @classmethod
     def of(
-        cls, asked: Early, recipe: Recipe, examples: int, known: Mapping[str, Sequence[EpochRow]], stopped: Stopped
+        cls,
+        asked: EarlyStopping,
+        recipe: Recipe,
+        examples: int,
+        known: Mapping[str, Sequence[EpochRow]],
+        stopped: Stopped,
     ) -> Self:
         """As asked, for trainings of a recipe on so many images."""
         grace = asked.grace_steps(recipe.steps_per_epoch(examples))

@@ -10,11 +10,11 @@ from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Row
 from pipelines.run import Run, Scaling
 from pipelines.tracking import mlflow_runs
-from pipelines.training.run_data import Source
+from pipelines.training.run_data import RunData
 from resnet.frozen import Frozen
 
 
-class Early(Frozen):
+class EarlyStopping(Frozen):
     """How many trainings at once, and when asha stops one."""
 
     concurrent: Annotated[
@@ -68,11 +68,11 @@ def say_if_away() -> None:
 
     ValueError: it refuses.
     """
-    if (away := mlflow_runs.look()) is not None:
+    if (away := mlflow_runs.check_tracking()) is not None:
         say(f"{away}; the sweep goes on, and what is missed is recorded later")
 
 
-def row_of(run: Run, source: Source) -> Row:
+def progress_row(run: Run, source: RunData) -> Row:
     """A training's row of the progress table."""
     from resnet.networks.cost import count
 
@@ -80,7 +80,7 @@ def row_of(run: Run, source: Source) -> Row:
     return Row(run.name, count(run.recipe.network).multiply_adds, images)
 
 
-def judges(source: Source) -> str:
+def judges(source: RunData) -> str:
     """The images whose errors a scheduler or a search goes by. The test set is never called by another name."""
     if source.holdout:
         return (

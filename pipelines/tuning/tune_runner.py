@@ -16,7 +16,7 @@ from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.training.fit import fit
 from pipelines.training.ray_trainer import saving_first
-from pipelines.training.run_data import Feed
+from pipelines.training.run_data import WorkerData
 
 
 def run_trials(
@@ -24,7 +24,7 @@ def run_trials(
     place: str,
     asked: Sequence[Run] | Searcher,
     count: int,
-    feed: Feed,
+    feed: WorkerData,
     parent: str | None,
     board: Board,
     scheduler: Any = None,
@@ -52,7 +52,7 @@ def run_trials(
             name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}",
             storage_path=f"{place}/tune",
             verbose=0,
-            callbacks=[Follower(board)],
+            callbacks=[BoardCallback(board)],
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is on the board
@@ -64,7 +64,7 @@ def run_trials(
             board.stand(run, "failed", reason(run, result.error))
 
 
-def trial(config: dict[str, str], feed: Feed, parent: str | None) -> None:
+def trial(config: dict[str, str], feed: WorkerData, parent: str | None) -> None:
     """A Tune trial: one training run by Ray Train, in the trial's own process."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -78,7 +78,7 @@ def name_of(trial: Any) -> str:
     return Run.model_validate_json(trial.config["run"]).name
 
 
-class Follower(tune.Callback):
+class BoardCallback(tune.Callback):
     """Tells the board what Tune does with each trial."""
 
     def __init__(self, board: Board) -> None:

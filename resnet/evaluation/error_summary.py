@@ -77,7 +77,7 @@ class Ranked:
     def summary(self) -> Summary:
         """All that is known of N >= 1 images."""
         right = self.top == self.labels[:, None]
-        bins = reliability(self.scores[:, 0], right[:, 0])
+        bins = reliability_bins(self.scores[:, 0], right[:, 0])
         gaps = (
             b.examples * abs(b.confidence - b.accuracy)
             for b in bins
@@ -102,7 +102,7 @@ def percent_wrong(right: np.ndarray) -> float:
     return 100 * (len(right) - int(right.sum())) / len(right)
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
+def reliability_bins(confidence: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
     """Bins of a reliability diagram. confidence: (N,) in [0, 1]; right: (N,) bool."""
     place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     counts = np.bincount(place, minlength=BINS)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from resnet.frozen import Frozen
 
+FINAL_TEST = "final_test.json"  # in a run's folder
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 

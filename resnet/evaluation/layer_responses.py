@@ -40,7 +40,7 @@ class Sums:
             self._batch.clear()
 
 
-def layers(net: ResNet) -> dict[str, nn.Module]:
+def measured_layers(net: ResNet) -> dict[str, nn.Module]:
     """The batch normalisation after each 3x3 convolution, by the convolution's name, from input to output."""
     found: dict[str, nn.Module] = {}
     for name, module in net.named_modules():
@@ -52,7 +52,7 @@ def layers(net: ResNet) -> dict[str, nn.Module]:
 @contextmanager
 def watching(net: ResNet) -> Iterator[Sums]:
     """Within `with`: sums of the responses of every image that goes through the network, batch by batch."""
-    watched = layers(net)
+    watched = measured_layers(net)
     sums = Sums(tuple(watched))
 
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:

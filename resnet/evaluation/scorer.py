@@ -19,7 +19,7 @@ from resnet.evaluation.views import MIRRORED, SQUARE, ViewProtocol
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import ResNet, build
 from resnet.networks.weight_keys import misfit
-from resnet.recipes.settings import Images
+from resnet.recipes.recipe_settings import Images
 from resnet.training.checkpoint import Checkpoint
 from resnet.training.step import Normalize, autocast
 

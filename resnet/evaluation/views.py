@@ -20,7 +20,7 @@ from resnet.images.crops import center_crop, resized, scaled_size
 from resnet.images.decode import decode
 
 if TYPE_CHECKING:
-    from resnet.recipes.settings import Images, Interpolation
+    from resnet.recipes.recipe_settings import Images, Interpolation
 
 ViewProtocol = Literal["single", "1-crop", "10-crop", "multi-scale"]
 PROTOCOLS: tuple[ViewProtocol, ...] = get_args(ViewProtocol)

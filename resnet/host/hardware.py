@@ -16,7 +16,7 @@ SECONDS = 0.5  # of multiplying, in each precision
 SIDE = {"cpu": 1024, "cuda": 4096}  # of the square matrices
 
 
-def describe() -> str:
+def describe_hardware() -> str:
     """This machine's GPUs if torch sees any, else its CPU: `1 x NVIDIA H200`, `2 cores of AMD EPYC, family 25 ...`."""
     import torch
 

@@ -21,7 +21,7 @@ from resnet.images import image_orientation, jpeg_header, jpeg_region
 from resnet.images.checks.image_limits import CorruptImage, TooLarge
 from resnet.images.decode import MAX_PIXELS, decode
 from resnet.images.grey_range import GreyRange
-from resnet.recipes.settings import Interpolation
+from resnet.recipes.recipe_settings import Interpolation
 
 # Eigenvalues and eigenvectors (columns) of the covariance of RGB over ImageNet's training pixels in [0, 1], as
 # facebookarchive/fb.resnet.torch:datasets/imagenet.lua gives them. Krizhevsky et al. 2012, section 4.1.
@@ -99,7 +99,7 @@ def random_resized_crop(
     size: int,
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    engine: jpeg_region.Engine | None = None,
+    engine: jpeg_region.JpegEngine | None = None,
     flip: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -115,7 +115,7 @@ def scale_jitter_crop(
     rng: np.random.Generator,
     size: int,
     shorter_side: tuple[int, int] = (256, 480),
-    engine: jpeg_region.Engine | None = None,
+    engine: jpeg_region.JpegEngine | None = None,
     flip: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -176,9 +176,13 @@ def cut_jittered(
 
 
 def _cut(
-    data: jpeg_header.Data, source: jpeg_header.Header | np.ndarray, box: jpeg_region.Box, bleed: bool, mirrored: bool
+    data: jpeg_header.Data,
+    source: jpeg_header.JpegHeader | np.ndarray,
+    box: jpeg_region.Box,
+    bleed: bool,
+    mirrored: bool,
 ) -> Cut:
-    if not isinstance(source, jpeg_header.Header):
+    if not isinstance(source, jpeg_header.JpegHeader):
         return Pixels(source, box, bleed, mirrored)
     if source.orientation == 1:
         return jpeg_region.Cut(data, source, box, bleed, mirrored)
@@ -187,7 +191,9 @@ def _cut(
     return Turned(jpeg_region.Cut(data, source, stored, bleed), source.orientation, mirrored)
 
 
-def make(cut: Cut, size: int, engine: jpeg_region.Engine | None = None, out: np.ndarray | None = None) -> np.ndarray:
+def make(
+    cut: Cut, size: int, engine: jpeg_region.JpegEngine | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
     """(size, size, 3): into out, which is contiguous, or a new array. engine: region.best(). CorruptImage if it is."""
     engine = engine or jpeg_region.best()
     if isinstance(cut, Turned):
@@ -206,7 +212,7 @@ def make(cut: Cut, size: int, engine: jpeg_region.Engine | None = None, out: np.
 
 
 def make_all(
-    cuts: Sequence[Cut], size: int, outs: Sequence[np.ndarray], engine: jpeg_region.Engine | None = None
+    cuts: Sequence[Cut], size: int, outs: Sequence[np.ndarray], engine: jpeg_region.JpegEngine | None = None
 ) -> list[int]:
     """Several at once, each into its contiguous array: the same pixels. The places of those that are corrupt."""
     engine = engine or jpeg_region.best()
@@ -223,7 +229,7 @@ def make_all(
     return corrupt
 
 
-def _make_slowly(cut: Cut, size: int, engine: jpeg_region.Engine, out: np.ndarray) -> None:
+def _make_slowly(cut: Cut, size: int, engine: jpeg_region.JpegEngine, out: np.ndarray) -> None:
     """What make_all's one call of C has not made."""
     if isinstance(cut, Turned):
         make(cut, size, engine, out)
@@ -232,7 +238,7 @@ def _make_slowly(cut: Cut, size: int, engine: jpeg_region.Engine, out: np.ndarra
 
 
 def _make_of_pixels(
-    cut: jpeg_region.Cut | Pixels, size: int, engine: jpeg_region.Engine, out: np.ndarray | None
+    cut: jpeg_region.Cut | Pixels, size: int, engine: jpeg_region.JpegEngine, out: np.ndarray | None
 ) -> np.ndarray:
     pixels, box = cut.pixels if isinstance(cut, Pixels) else decode(cut.data, as_stored=True), cut.box
     if not cut.bleed:
@@ -275,9 +281,9 @@ def draw_scale_jitter(
     return top * y, left * x, size * y, size * x
 
 
-def _header_or_pixels(data: jpeg_header.Data) -> tuple[jpeg_header.Header | np.ndarray, int, int]:
+def _header_or_pixels(data: jpeg_header.Data) -> tuple[jpeg_header.JpegHeader | np.ndarray, int, int]:
     """A JPEG's header, or the upright pixels of anything else; and the height and width of the upright image."""
-    header = jpeg_header.read_header(data)
+    header = jpeg_header.read_jpeg_header(data)
     if header is not None:
         return header, *image_orientation.upright_size(header.height, header.width, header.orientation)
     pixels = decode(data)

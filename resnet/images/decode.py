@@ -60,13 +60,13 @@ def decode_noting(data: jpeg_header.Data, grey_range: GreyRange | None = None, l
 def _decode_stored(data: jpeg_header.Data, grey_range: GreyRange | None, limits: Limits) -> Decoded:
     """Pixels as stored, and the orientation that is to be applied. TIFF's are upright: Pillow turns them itself."""
     data = bytes(data)  # a copy of what is none yet: Pillow's readers keep it
-    header = jpeg_header.read_header(data, limits)
+    header = jpeg_header.read_jpeg_header(data, limits)
     if header is not None:
         limits.check_bytes(len(data))
         with suppress(ValueError):  # Pillow says what is wrong
             # as libjpeg does for Pillow: its warnings are no errors
             return Decoded(simplejpeg.decode_jpeg(data, strict=False), header.orientation)
-    kind = image_headers.check(data, limits)
+    kind = image_headers.check_header(data, limits)
     if kind.name == "PNM":
         return Decoded(_decode_pnm(data, grey_range, limits), 1)
     image = _opened(data, kind, limits)
@@ -114,7 +114,7 @@ def grey_levels(data: bytes, limits: Limits = LIMITS) -> np.ndarray | None:
 
     Raises as decode.
     """
-    kind = image_headers.check(data, limits)
+    kind = image_headers.check_header(data, limits)
     if kind.name == "PNM":
         levels, maximum = pnm.levels(data, limits)
         return levels if maximum > 255 and levels.ndim == 2 else None
@@ -126,15 +126,15 @@ def grey_levels(data: bytes, limits: Limits = LIMITS) -> np.ndarray | None:
 
 def size_of(data: bytes, limits: Limits = LIMITS) -> tuple[int, int]:
     """(height, width) as stored, from the header alone. Raises as decode, but for damage behind the header."""
-    header = jpeg_header.read_header(data, limits)
+    header = jpeg_header.read_jpeg_header(data, limits)
     if header is not None:
         limits.check_bytes(len(data))
         return header.height, header.width
-    kind = image_headers.check(data, limits)
+    kind = image_headers.check_header(data, limits)
     if kind.name == "JPEG" and (frame := jpeg_scans.read_frame(data, limits)) is not None:
         return frame.height, frame.width
     if kind.name == "PNM":
-        found = pnm.read_header(data)
+        found = pnm.read_pnm_header(data)
         return found.height, found.width
     width, height = _opened(data, kind, limits).size
     return height, width
@@ -142,7 +142,7 @@ def size_of(data: bytes, limits: Limits = LIMITS) -> tuple[int, int]:
 
 def open_by_pillow(data: bytes, limits: Limits = LIMITS) -> Image.Image:
     """Pillow's image, its pixels not yet read. Raises as decode."""
-    return _opened(data, image_headers.check(data, limits), limits)
+    return _opened(data, image_headers.check_header(data, limits), limits)
 
 
 def _opened(data: bytes, kind: image_kinds.Kind, limits: Limits) -> Image.Image:

@@ -16,7 +16,7 @@ Data = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class JpegHeader:
     """What a region decode must know of a JPEG, as stored.
 
     frame: offset of its frame header; sampling: rows a colour is for; orientation: EXIF's, not applied here.
@@ -29,7 +29,7 @@ class Header:
     orientation: int = 1
 
 
-def read_header(data: Data, limits: Limits = LIMITS) -> Header | None:
+def read_jpeg_header(data: Data, limits: Limits = LIMITS) -> JpegHeader | None:
     """Header of a complete 8-bit grayscale or three-colour Huffman JPEG within the limits.
 
     None: anything else, Pillow's business, or that of the limits.
@@ -57,7 +57,7 @@ def read_header(data: Data, limits: Limits = LIMITS) -> Header | None:
     return None
 
 
-def _header(data: Data, frame: int, scan: int, orientation: int, limits: Limits) -> Header | None:
+def _header(data: Data, frame: int, scan: int, orientation: int, limits: Limits) -> JpegHeader | None:
     """data[frame + 4:] is precision, height, width, components, then (id, sampling, table) of each component."""
     if scan < frame + 10 or scan + 5 > len(data):
         return None
@@ -73,4 +73,4 @@ def _header(data: Data, frame: int, scan: int, orientation: int, limits: Limits)
             jpeg_scans.check_scans(data, scan, height, width, limits)
         except TooMuchWork:
             return None
-    return Header(height, width, frame, max(sampling), orientation)
+    return JpegHeader(height, width, frame, max(sampling), orientation)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from resnet.images.jpeg_header import Data, Header
+from resnet.images.jpeg_header import Data, JpegHeader
 from resnet.images.native_library import loaded_library
 
 ENGINES = ("libjpeg", "c", "wheels")
@@ -48,7 +48,7 @@ class Cut(NamedTuple):
     """
 
     data: Data
-    header: Header
+    header: JpegHeader
     box: Box
     bleed: bool = False
     mirrored: bool = False
@@ -66,7 +66,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class JpegEngine:
     """decode(data, header, scale, top, left, height, width) -> pixels, in the JPEG shrunk by scale; a fourth channel
     may follow. resize(pixels, box, height, width, out, mirrored) -> (height, width, 3), antialiased bilinear; into out,
     which is contiguous, or a new array. library: the C library that does both for several at once, or None.
@@ -74,20 +74,20 @@ class Engine:
     (tall, wide), Pillow's BILINEAR bit for bit."""
 
     name: str
-    decode: Callable[[Data, Header, int, int, int, int, int], np.ndarray]
+    decode: Callable[[Data, JpegHeader, int, int, int, int, int], np.ndarray]
     resize: Callable[..., np.ndarray]
     resize_window: Callable[[np.ndarray, int, int, int, int, int, int], np.ndarray]
     library: ctypes.CDLL | None = None
 
 
-def crop_and_resize(cut: Cut, size: int, engine: Engine, out: np.ndarray | None = None) -> np.ndarray:
+def crop_and_resize(cut: Cut, size: int, engine: JpegEngine, out: np.ndarray | None = None) -> np.ndarray:
     """(size, size, 3) uint8: the box of a JPEG, resized. out: where to, or a new array. Undecodable if it is."""
     window = _window(cut, size)
     pixels = engine.decode(cut.data, cut.header, *window[:5])
     return engine.resize(pixels, window.box, size, size, out, cut.mirrored)
 
 
-def crop_and_resize_all(cuts: Sequence[Cut], size: int, engine: Engine, outs: Sequence[np.ndarray]) -> list[int]:
+def crop_and_resize_all(cuts: Sequence[Cut], size: int, engine: JpegEngine, outs: Sequence[np.ndarray]) -> list[int]:
     """The same for several, each into its contiguous array; the places of those that are undecodable.
 
     One call of C where the engine can: between two calls a thread would wait for Python's lock.
@@ -105,7 +105,7 @@ def crop_and_resize_all(cuts: Sequence[Cut], size: int, engine: Engine, outs: Se
     return [i for i, crop in enumerate(crops) if crop.failed]
 
 
-def _made(cut: Cut, size: int, engine: Engine, out: np.ndarray) -> bool:
+def _made(cut: Cut, size: int, engine: JpegEngine, out: np.ndarray) -> bool:
     try:
         crop_and_resize(cut, size, engine, out)
     except Undecodable:
@@ -143,29 +143,29 @@ class _Crop(ctypes.Structure):
 
 
 @cache
-def best() -> Engine:
+def best() -> JpegEngine:
     """The fastest engine of this machine. The first call may compile for a second."""
     return next(found for name in ENGINES if (found := engine(name)))
 
 
 @cache
-def engine(name: str) -> Engine | None:
+def engine(name: str) -> JpegEngine | None:
     """An engine by name. None where this machine lacks its compiler or library."""
     if name not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
     if name == "wheels":
-        return Engine(name, partial(_decode_rows, "RGBX"), _resize_wheels, _resize_window_pillow)
+        return JpegEngine(name, partial(_decode_rows, "RGBX"), _resize_wheels, _resize_window_pillow)
     library = loaded_library(name)
     if library is None:
         return None
     resizes = partial(_resize_c, library), partial(_resize_window_c, library)
     if name == "libjpeg":
-        return Engine(name, partial(_decode_region, library), *resizes, library)
-    return Engine(name, partial(_decode_rows, "RGB"), *resizes)
+        return JpegEngine(name, partial(_decode_region, library), *resizes, library)
+    return JpegEngine(name, partial(_decode_rows, "RGB"), *resizes)
 
 
 def _decode_rows(
-    colors: str, data: Data, header: Header, scale: int, top: int, left: int, height: int, width: int
+    colors: str, data: Data, header: JpegHeader, scale: int, top: int, left: int, height: int, width: int
 ) -> np.ndarray:
     """By simplejpeg, which knows no regions: a smaller height in the header makes it stop below the region.
 
@@ -184,7 +184,7 @@ def _decode_rows(
 
 
 def _decode_region(
-    library: ctypes.CDLL, data: Data, header: Header, scale: int, top: int, left: int, height: int, width: int
+    library: ctypes.CDLL, data: Data, header: JpegHeader, scale: int, top: int, left: int, height: int, width: int
 ) -> np.ndarray:
     """By libjpeg-turbo."""
     buffer = np.empty(3 * height * (width + SPARE), np.uint8)

@@ -39,7 +39,7 @@ class Portable(NamedTuple):
         return self.magic < 4
 
 
-def read_header(data: bytes) -> Portable:
+def read_pnm_header(data: bytes) -> Portable:
     """Raises CorruptImage if it is damaged."""
     found = HEADER.match(data, 0, 2**16)
     if found is None:
@@ -55,7 +55,7 @@ def read_header(data: bytes) -> Portable:
 
 def levels(data: bytes, limits: Limits) -> tuple[np.ndarray, int]:
     """(H, W) or (H, W, 3) levels, uint8 or uint16, and the highest level there may be. Raises CorruptImage."""
-    header = read_header(data)
+    header = read_pnm_header(data)
     limits.check_pixels(header.height, header.width)
     shape = (header.height, header.width, 3)[: 3 if header.channels == 3 else 2]
     if header.magic == 4:

@@ -48,7 +48,7 @@ class Family:
     v15: bool  # the family has bottlenecks, so the stride has two places to be
 
 
-TABLE1: Mapping[int, Layout] = {
+LAYOUTS: Mapping[int, Layout] = {
     18: Layout("basic", (2, 2, 2, 2), "A"),
     34: Layout("basic", (3, 4, 6, 3), "A"),
     50: Layout("bottleneck", (3, 4, 6, 3), "B"),
@@ -59,10 +59,10 @@ TABLE1: Mapping[int, Layout] = {
 
 def _table1(depth: int) -> Layout:
     """The blocks of an ImageNet network, from Table 1."""
-    if depth not in TABLE1:
-        nearest = min(TABLE1, key=lambda known: abs(known - depth))
-        raise ValueError(f"depth must be {_either(TABLE1)} for imagenet, not {depth} (nearest: {nearest})")
-    return TABLE1[depth]
+    if depth not in LAYOUTS:
+        nearest = min(LAYOUTS, key=lambda known: abs(known - depth))
+        raise ValueError(f"depth must be {_either(LAYOUTS)} for imagenet, not {depth} (nearest: {nearest})")
+    return LAYOUTS[depth]
 
 
 def _six_n_plus_two(depth: int) -> Layout:
@@ -75,13 +75,13 @@ def _six_n_plus_two(depth: int) -> Layout:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "imagenet": Family(224, 1000, Stem(7, 2, True), (64, 128, 256, 512), tuple(TABLE1), _table1, True),
+    "imagenet": Family(224, 1000, Stem(7, 2, True), (64, 128, 256, 512), tuple(LAYOUTS), _table1, True),
     "cifar10": Family(32, 10, Stem(3, 1, False), (16, 32, 64), (20, 32, 44, 56, 110, 1202), _six_n_plus_two, False),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class Architecture:
     """A network of the paper. depth: weight layers; shortcut: "none" is the plain net; v15: stride in the 3x3.
 
     v1.5 differs from the paper in the bottlenecks only. It is allowed at 18 and 34 layers, where it is the same
@@ -115,7 +115,7 @@ class Network:
         return f"{self.family}-{kind}{self.depth}{letter}{'-v1.5' if self.v15 else ''}"
 
 
-def parse(name: str) -> Network:
+def parse_network(name: str) -> Architecture:
     """The network of a name, e.g. `imagenet-resnet50-B`, `cifar10-plain20`, `imagenet-resnet18-B-v1.5`.
 
     Without a letter a residual network has the paper's shortcut: B for imagenet 50, 101 and 152, else A. A ValueError
@@ -131,7 +131,7 @@ def parse(name: str) -> Network:
         raise ValueError(f"network {name!r}: a plain network has no shortcut, so no letter A, B or C, got {letter!r}")
     try:
         shortcut = "none" if kind == "plain" else letter or FAMILIES[family].layout(int(depth)).shortcut
-        return Network(family, int(depth), cast(Shortcut, shortcut), v15 is not None)
+        return Architecture(family, int(depth), cast(Shortcut, shortcut), v15 is not None)
     except ValueError as error:
         raise ValueError(f"network {name!r}: {error}") from None
 
@@ -140,7 +140,7 @@ def names() -> tuple[str, ...]:
     """The canonical names: every imagenet network, and cifar10 at the paper's depths (any depth 6n+2 >= 8 parses)."""
     shortcuts: tuple[Shortcut, ...] = ("none", "A", "B", "C")
     return tuple(
-        Network(family, depth, shortcut, v15).name
+        Architecture(family, depth, shortcut, v15).name
         for family, row in FAMILIES.items()
         for depth in row.depths
         for shortcut in shortcuts

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from resnet.networks.architectures import FAMILIES, parse
+from resnet.networks.architectures import FAMILIES, parse_network
 from resnet.networks.resnet import ResNet
 
 
@@ -37,7 +37,7 @@ class Step:
 def on_meta(name: str, num_classes: int | None = None) -> ResNet:
     """The network without values in its weights, in evaluation mode."""
     with torch.device("meta"):
-        return ResNet(parse(name), num_classes).eval()
+        return ResNet(parse_network(name), num_classes).eval()
 
 
 def trace(net: nn.Module, size: int) -> list[Step]:

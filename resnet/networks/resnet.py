@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet.networks.architectures import EXPANSION, FAMILIES, Block, Network, Shortcut, parse
+from resnet.networks.architectures import EXPANSION, FAMILIES, Architecture, Block, Shortcut, parse_network
 
 
 class PaddedIdentity(nn.Module):
@@ -45,7 +45,7 @@ def shortcut_path(option: Shortcut, channels_in: int, channels_out: int, stride:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions (figure 5, left). (N, C, H, W) -> (N, width, H/stride, W/stride)."""
 
-    def __init__(self, channels_in: int, width: int, stride: int, network: Network) -> None:
+    def __init__(self, channels_in: int, width: int, stride: int, network: Architecture) -> None:
         """width: channels of the 3x3 convolutions; network: says the shortcut, and where the stride is."""
         super().__init__()
         self.conv1 = convolution(channels_in, width, 3, stride)
@@ -68,7 +68,7 @@ class Bottleneck(nn.Module):
     The paper's block strides in its first 1x1; v1.5 in the 3x3, which sees every pixel and costs more.
     """
 
-    def __init__(self, channels_in: int, width: int, stride: int, network: Network) -> None:
+    def __init__(self, channels_in: int, width: int, stride: int, network: Architecture) -> None:
         """width: channels of the 3x3 convolutions; network: says the shortcut, and where the stride is."""
         super().__init__()
         channels_out = EXPANSION["bottleneck"] * width
@@ -92,7 +92,7 @@ class Bottleneck(nn.Module):
 BLOCKS: dict[Block, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def stage(network: Network, channels_in: int, width: int, count: int, stride: int) -> nn.Sequential:
+def stage(network: Architecture, channels_in: int, width: int, count: int, stride: int) -> nn.Sequential:
     """`count` blocks, the first of which changes size and width: conv2_x, conv3_x, ... of Table 1."""
     kind = network.layout.block
     blocks = [BLOCKS[kind](channels_in, width, stride, network)]
@@ -107,7 +107,7 @@ class ResNet(nn.Module):
     ReLU works in place: a forward hook on batch normalisation must use its output at once, or copy it.
     """
 
-    def __init__(self, network: Network, num_classes: int | None = None) -> None:
+    def __init__(self, network: Architecture, num_classes: int | None = None) -> None:
         """Modules with torch's own initial weights (`build` gives the paper's), for the family's classes or other."""
         super().__init__()
         family, layout = FAMILIES[network.family], network.layout
@@ -170,7 +170,7 @@ def build(name: str, num_classes: int | None = None, *, zero_init_last_bn: bool 
 
     num_classes: the family's own (imagenet 1000, cifar10 10) unless given. ValueError for a wrong name or number.
     """
-    net = ResNet(parse(name), num_classes)
+    net = ResNet(parse_network(name), num_classes)
     initialise(net)
     if zero_init_last_bn:
         zero_last_scales(net)

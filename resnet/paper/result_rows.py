@@ -30,7 +30,7 @@ from resnet.evaluation.error_summary import Response
 from resnet.evaluation.final_test import FinalTest, Percent
 from resnet.evaluation.views import ViewProtocol
 from resnet.frozen import Frozen, sentence
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
 from resnet.training.conditions import Conditions
@@ -133,7 +133,7 @@ class ResultRow(Frozen):
     @property
     def is_papers_data(self) -> bool:
         """Whether the data are the paper's, by their name and the numbers of images."""
-        family = parse(self.recipe.network).family
+        family = parse_network(self.recipe.network).family
         named = family != "cifar10" or self.data.name == "cifar10"
         return named and (self.data.train, self.data.val) == PAPERS_DATA[family]
 
@@ -156,7 +156,7 @@ class ResultRow(Frozen):
         apart |= {"images": {"border", "color"}, "schedule": set(GENTLE)}
         shared = self.recipe.model_dump(mode="json", exclude=apart, exclude_defaults=True)
         return {
-            "family": parse(self.recipe.network).family,
+            "family": parse_network(self.recipe.network).family,
             "recipe": shared,
             "gentle_start": "the paper's" if own else gentle,
             "border": self.recipe.images.border,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from resnet.networks import architectures
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.settings import Images, Loss, Optim, Schedule
+from resnet.recipes.recipe_settings import Images, Loss, Optim, Schedule
 
 
 def imagenet_paper(network: str) -> Recipe:
@@ -32,7 +32,7 @@ def cifar10_paper(network: str) -> Recipe:
 
     110 layers and more start with lr 0.01 until the training error is below 80 %.
     """
-    lr, error = (0.01, 80.0) if architectures.parse(network).depth >= 110 else (None, None)
+    lr, error = (0.01, 80.0) if architectures.parse_network(network).depth >= 110 else (None, None)
     boundaries = (32_000 / 64_000, 48_000 / 64_000)
     schedule = Schedule(kind="step", milestones=boundaries, gamma=0.1, gentle_lr=lr, gentle_error=error)
     images = Images(size=32, policy="pad-crop", pad=4, flip=True)
@@ -123,13 +123,13 @@ VARIANTS: dict[tuple[str, str], Callable[[str], Recipe]] = {
 
 def has_shortcuts(network: str) -> bool:
     """Whether blocks add their input: what zero_init_last_bn needs."""
-    return architectures.parse(network).shortcut != "none"
+    return architectures.parse_network(network).shortcut != "none"
 
 
 def recipe(name: str) -> Recipe:
     """The recipe called `<network>[@<variant>]`, e.g. imagenet-resnet50-B@paper. ValueError names what is allowed."""
     network, _, variant = name.partition("@")
-    parsed = architectures.parse(network)
+    parsed = architectures.parse_network(network)
     variant = variant or "paper"
     allowed = [v for family, v in VARIANTS if family == parsed.family]
     if variant not in allowed:

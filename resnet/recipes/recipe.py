@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from resnet.frozen import Frozen
 from resnet.networks import architectures
-from resnet.recipes.settings import Images, Loss, Optim, Schedule
+from resnet.recipes.recipe_settings import Images, Loss, Optim, Schedule
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -68,7 +68,7 @@ class Recipe(Frozen):
     @field_validator("network")
     @classmethod
     def _network_is_known(cls, value: str) -> str:
-        return architectures.parse(value).name
+        return architectures.parse_network(value).name
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +85,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
-        if self.zero_init_last_bn and architectures.parse(self.network).shortcut == "none":
+        if self.zero_init_last_bn and architectures.parse_network(self.network).shortcut == "none":
             raise ValueError(f"zero_init_last_bn must be False for {self.network}: without shortcuts its output is 0")
         if self.optim.batch_size % (self.bn_batch or 1):
             raise ValueError(f"bn_batch must divide optim.batch_size, {self.optim.batch_size}, got {self.bn_batch}")

@@ -17,7 +17,7 @@ from resnet.training.step import autocast
 Layers = list[nn.BatchNorm2d]
 
 
-def layers(network: nn.Module) -> Layers:
+def batch_norm_layers(network: nn.Module) -> Layers:
     """The batch norms that keep statistics, in the order of the modules."""
     return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None]
 
@@ -30,7 +30,7 @@ def statistics(network: nn.Module, batches: Iterable[Tensor], precision: str = "
     then `set_statistics` on all. Variances are unbiased and inside a batch, as in training. The network's own
     statistics are as before when this returns.
     """
-    found = layers(network)
+    found = batch_norm_layers(network)
     sums = torch.zeros(1 + 2 * sum(m.num_features for m in found), dtype=torch.float64, device=_device(network))
     with _batch_statistics(network, found):
         for pixels in batches:
@@ -47,7 +47,7 @@ def set_statistics(network: nn.Module, sums: Tensor) -> None:
     if not sums[0] > 0:
         raise ValueError("batch norm's statistics need at least one training example, got none")
     averages, start = sums[1:] / sums[0], 0
-    for layer in layers(network):
+    for layer in batch_norm_layers(network):
         for buffer in _buffers(layer):
             buffer.copy_(averages[start : start + len(buffer)])
             start += len(buffer)

@@ -144,7 +144,7 @@ class Checkpoint:
         return Normalize(self.pixels["mean"], self.pixels["std"])
 
 
-def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint into a directory that does not exist yet; complete, or not there at all."""
     target = Path(path)
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
@@ -166,7 +166,7 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
         raise
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint directory. ValueError names what is missing or damaged."""
     folder = Path(path)
     for name in REQUIRED:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from resnet.frozen import Frozen
+
+if TYPE_CHECKING:
+    from torch import nn
 
 STEPS = (0, 100, 1_000)  # and the last: steps whose gradients are looked at before the update
 
@@ -26,17 +28,18 @@ def is_watched(step: int, total: int) -> bool:
     return step in STEPS or step == total - 1
 
 
-@torch.no_grad()
 def layer_norms(network: nn.Module, scale: float = 1.0) -> dict[str, tuple[float, float]]:
     """Norms of gradient and weight of every convolution and of the classifier, from input to output.
 
     scale: what the loss was multiplied by before the backward pass. A layer without a gradient is left out.
     """
+    import torch  # late: rows of results are read without it
+
     found = {}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.grad is not None:
-            gradient = float(torch.linalg.vector_norm(module.weight.grad)) / scale
-            found[name] = (_short(gradient), _short(float(torch.linalg.vector_norm(module.weight))))
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear) and module.weight.grad is not None:
+            gradient = float(torch.linalg.vector_norm(module.weight.grad.detach())) / scale
+            found[name] = (_short(gradient), _short(float(torch.linalg.vector_norm(module.weight.detach()))))
     return found
 
 

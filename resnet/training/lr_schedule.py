@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from resnet.recipes.settings import Optim, Schedule
+from resnet.recipes.recipe_settings import Optim, Schedule
 
 
 class EpochErrors(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet.recipes.settings import Loss
+from resnet.recipes.recipe_settings import Loss
 
 
 class Mixed(NamedTuple):
@@ -33,7 +33,7 @@ class Mix(NamedTuple):
     box: tuple[int, int, int, int] | None
 
 
-def draw(rng: np.random.Generator, loss: Loss, size: int) -> Mix | None:
+def draw_mix(rng: np.random.Generator, loss: Loss, size: int) -> Mix | None:
     """How the images of a step, size x size, are mixed; None: not at all."""
     if loss.mixup is None and loss.cutmix is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from resnet.recipes.settings import Optim
+from resnet.recipes.recipe_settings import Optim
 
 
 def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:

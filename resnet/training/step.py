@@ -161,10 +161,10 @@ def eval_step(model: nn.Module, pixels: Tensor, labels: Tensor, precision: str =
     """Sums over a batch, (4,): loss, top-1 errors, top-5 errors, examples. pixels: (N, 3, H, W); labels: (N,)."""
     with autocast(pixels.device, precision):
         logits = model(pixels)
-    return score(logits.float(), labels)
+    return error_sums(logits.float(), labels)
 
 
-def score(logits: Tensor, labels: Tensor) -> Tensor:
+def error_sums(logits: Tensor, labels: Tensor) -> Tensor:
     """Sums over a batch, (4,) float64: loss, top-1 errors, top-5 errors, examples. logits: (N, K); labels: (N,)."""
     loss = F.cross_entropy(logits, labels, reduction="sum")
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]

@@ -23,7 +23,7 @@ from serve.settings import Args
 from serve.versions.served_models import Models
 
 
-def build(
+def create_application(
     models: Models,
     args: Args,
     gather: Gather | None = None,

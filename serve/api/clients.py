@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def digest(key: str) -> bytes:
+def key_digest(key: str) -> bytes:
     """SHA-256 of a key: all have one length, so that comparing them takes one time."""
     return hashlib.sha256(key.encode()).digest()
 
 
-def parse(text: str) -> dict[bytes, str]:
+def parse_keys(text: str) -> dict[bytes, str]:
     """Digest -> client's name, from lines `NAME KEY`; # starts a comment. ValueError names a wrong line."""
     keys = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -25,7 +25,7 @@ def parse(text: str) -> dict[bytes, str]:
         if words:
             if len(words[1]) < 16:
                 raise ValueError(f"api_key_file line {number}: a key must have at least 16 characters")
-            keys[digest(words[1])] = words[0]
+            keys[key_digest(words[1])] = words[0]
     if not keys:
         raise ValueError("api_key_file must hold at least one line `NAME KEY`, got none")
     return keys
@@ -41,7 +41,7 @@ class Keys:
         self._warn = warn
         try:
             self._seen = self._stamp()
-            self._keys = parse(self._path.read_text())
+            self._keys = parse_keys(self._path.read_text())
         except OSError as error:
             raise ValueError(f"api_key_file must be readable, got {path}: {error.strerror}") from None
         self._looked = time.monotonic()
@@ -53,7 +53,7 @@ class Keys:
     def client(self, key: str) -> str | None:
         """The name of the client that a key belongs to, or None. Every key is compared, each in constant time."""
         self._reload()
-        given, found = digest(key), None
+        given, found = key_digest(key), None
         for known, name in self._keys.items():
             if hmac.compare_digest(known, given):
                 found = name
@@ -67,7 +67,7 @@ class Keys:
             stamp = self._stamp()
             if stamp != self._seen:
                 self._seen = stamp
-                self._keys = parse(self._path.read_text())
+                self._keys = parse_keys(self._path.read_text())
         except (OSError, ValueError) as error:
             self._warn(f"api_key_file was not read again, the last keys hold: {error}")
 

@@ -100,7 +100,7 @@ class ModelCard(BaseModel):
     classes: list[ImageClass]
 
 
-def shown(found: Prediction) -> dict[str, int | str | float]:
+def prediction_fields(found: Prediction) -> dict[str, int | str | float]:
     """As Predicted has it; pydantic's own way takes longer than all the rest of an answer."""
     known = found.image_class
     return {"id": known.id, "wnid": known.wnid, "name": known.name, "probability": found.probability}
@@ -120,7 +120,8 @@ def v1(models: Models, args: Args) -> APIRouter:
         """The most probable classes of each image."""
         served, by = await answered(request)
         images = [
-            {"predictions": [shown(p) for p in by.classifier.best(s.answer.probabilities, top_k)]} for s in served
+            {"predictions": [prediction_fields(p) for p in by.classifier.best(s.answer.probabilities, top_k)]}
+            for s in served
         ]
         return JSONResponse({**by.signature, "images": images}, headers=server_timing(served))
 

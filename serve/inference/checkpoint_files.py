@@ -59,10 +59,10 @@ def require(place: str) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="resnet-checkpoint-") as folder, contextlib.suppress(OSError):
         if not _fetch(place, "progress.json", Path(folder, "progress.json")):
-            raise ValueError(f"checkpoint must be a folder with model.safetensors, got {shown(place)}")
+            raise ValueError(f"checkpoint must be a folder with model.safetensors, got {shown_uri(place)}")
 
 
-def shown(place: str) -> str:
+def shown_uri(place: str) -> str:
     """A URI without credentials and options."""
     parts = urlsplit(place)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -80,7 +80,7 @@ def _fetch(place: str, name: str, target: Path) -> bool:
         return False
     except OSError as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OSError(f"checkpoint {shown(place)} cannot be read: {first}") from None
+        raise OSError(f"checkpoint {shown_uri(place)} cannot be read: {first}") from None
     return True
 
 
@@ -103,7 +103,7 @@ def file_system(place: str) -> tuple[FileSystem, str]:
     from pyarrow import fs
 
     if urlsplit(place).password:
-        raise ValueError(f"checkpoint must be given without its password, got one in {shown(place)}")
+        raise ValueError(f"checkpoint must be given without its password, got one in {shown_uri(place)}")
     try:
         system, path = fs.FileSystem.from_uri(place)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -119,6 +119,6 @@ def _by_fsspec(place: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(place)
     except (ValueError, ImportError) as error:
         raise ValueError(
-            f"checkpoint must be a folder or URI that can be opened, got {shown(place)}: {error}"
+            f"checkpoint must be a folder or URI that can be opened, got {shown_uri(place)}: {error}"
         ) from None
     return fs.PyFileSystem(fs.FSSpecHandler(system)), path

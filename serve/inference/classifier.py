@@ -21,8 +21,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from resnet.image_class import ImageClass
 from resnet.images.crops import center_crop
 from resnet.networks.resnet import ResNet
-from resnet.recipes.settings import Interpolation
-from resnet.training.checkpoint import Checkpoint, load
+from resnet.recipes.recipe_settings import Interpolation
+from resnet.training.checkpoint import Checkpoint, load_checkpoint
 from resnet.training.step import PRECISIONS, native_precision
 from serve.inference import checkpoint_files
 from serve.inference.engines import onnx_int8
@@ -46,10 +46,10 @@ class Answer:
     embedding: np.ndarray
 
 
-def read(path: str) -> Checkpoint:
+def fetch_checkpoint(path: str) -> Checkpoint:
     """A checkpoint from a folder or URI. ValueError: there is none, or it cannot be read."""
     with checkpoint_files.local(path) as folder:
-        return load(folder)
+        return load_checkpoint(folder)
 
 
 def fold_batch_norm(module: nn.Module) -> None:
@@ -70,7 +70,7 @@ def folded(net: ResNet, dtype: torch.dtype) -> ResNet:
     return net.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-class Network(nn.Module):
+class ServedNetwork(nn.Module):
     """Images to probabilities and pooled features: normalisation, the folded network, softmax.
 
     Pooling, the classifier and softmax stay in float32: they cost nothing, and rounding there shows in the answer.
@@ -107,7 +107,7 @@ class Classifier:
         torch.set_num_threads(threads)
         gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if gpu else "cpu")
-        checkpoint = read(path)
+        checkpoint = fetch_checkpoint(path)
         self.recipe = checkpoint.recipe
         self.run: str = f"{self.recipe.name}.s{checkpoint.run.get('seed', 0)}"
         self.classes = checkpoint.progress.classes
@@ -122,10 +122,10 @@ class Classifier:
         self.agreement: onnx_int8.Agreement | None = None  # of int8 with float32, as it was measured at export
         if precision == "int8":
             self.device = torch.device("cpu")
-            self._network, self.agreement = onnx_int8.read(path, threads)
+            self._network, self.agreement = onnx_int8.read_int8(path, threads)
             self.engine = "ONNX Runtime"
         else:
-            network = Network(checkpoint, self.precision, self.device, threads).eval().to(self.device)
+            network = ServedNetwork(checkpoint, self.precision, self.device, threads).eval().to(self.device)
             self.engine = network.engine
             self._network = Graphs(network) if self.device.type == "cuda" else network
         self.mean, self.std = (checkpoint.pixels[name].flatten(1).mean(1).tolist() for name in ("mean", "std"))

@@ -106,7 +106,7 @@ class Inference:
 
     def _crop(self, data: bytes) -> np.ndarray:
         """The network's input from an upload. Problem for what is no image, or too large to be decoded."""
-        upload_checks.check(data, self.settings.max_pixels, self.classifier.shorter_side)
+        upload_checks.check_upload(data, self.settings.max_pixels, self.classifier.shorter_side)
         try:
             return self.classifier.crop(data)
         except CorruptImage as error:

@@ -18,7 +18,7 @@ class Offline(Classifier):
     def crop(self, data: bytes) -> np.ndarray:
         """The network's input. ValueError: the endpoint's own sentence."""
         try:
-            upload_checks.check(data, MAX_PIXELS, self.shorter_side)
+            upload_checks.check_upload(data, MAX_PIXELS, self.shorter_side)
         except Problem as problem:
             raise ValueError(problem.detail) from None
         return super().crop(data)

@@ -23,7 +23,7 @@ def media_type(data: bytes) -> str:
         raise problem_of(error) from None
 
 
-def check(data: bytes, max_pixels: int, shorter_side: int) -> None:
+def check_upload(data: bytes, max_pixels: int, shorter_side: int) -> None:
     """Problem 400, 413 or 415 for what must not be decoded. shorter_side: that of the evaluation's resize."""
     limits = limits_of(max_pixels)
     try:

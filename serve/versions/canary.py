@@ -15,7 +15,7 @@ import numpy as np
 from serve.inference.inference_service import Served
 from serve.problems import Problem
 from serve.versions import traffic
-from serve.versions.traffic import KEPT, Comparison, Side
+from serve.versions.traffic import KEPT, CanaryComparison, Side
 
 if TYPE_CHECKING:
     from serve.versions.loaded_model import Loaded
@@ -50,7 +50,7 @@ class Count:
         return Side(version=self.version, requests=self.requests, errors=self.errors, seconds=tuple(self.seconds))
 
 
-class Trial:
+class CanaryTrial:
     """A canary beside the stable version."""
 
     def __init__(self, stable: Loaded, canary: Loaded, percent: float) -> None:
@@ -98,9 +98,9 @@ class Trial:
         if names[0] == names[1]:
             self.difference += float(np.abs(old - new).max())
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> CanaryComparison:
         """What was counted so far."""
-        return Comparison(
+        return CanaryComparison(
             stable=self.counts[self.stable].side(),
             canary=self.counts[self.canary].side(),
             compared=self.compared,

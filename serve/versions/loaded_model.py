@@ -61,7 +61,7 @@ class Loaded:
         return {"model": self.name, "version": self.version}
 
 
-def load(wanted: Version, args: Args, name: str, replica: str) -> Loaded:
+def load_version(wanted: Version, args: Args, name: str, replica: str) -> Loaded:
     """A version, checked and warm. ValueError, OSError and what else readers of URIs raise: it is not served."""
     classifier = Classifier(wanted.checkpoint, precision=args.precision, threads=args.threads)
     check_answers(classifier)

@@ -23,7 +23,7 @@ from ray.util import list_named_actors
 
 from resnet.frozen import Frozen
 from serve.settings import Args
-from serve.versions.traffic import Comparison, Traffic, Verdict, judge, together
+from serve.versions.traffic import CanaryComparison, Traffic, Verdict, judge, together
 
 APPLICATION = "resnet"
 DEPLOYMENT = "classifier"
@@ -127,7 +127,7 @@ class Deployed(Frozen):
     traffic: Traffic
 
 
-class State(Frozen):
+class ReplicaState(Frozen):
     """Of one replica; pid: on its node. traffic: the last that it took over; refused: why it does not serve it all."""
 
     replica: str
@@ -137,7 +137,7 @@ class State(Frozen):
     version: str
     canary: str | None
     refused: str | None
-    comparison: Comparison | None
+    comparison: CanaryComparison | None
 
 
 def read_deployed() -> Deployed | None:
@@ -177,7 +177,7 @@ def note(deployed: Deployed) -> None:
     _put(KEY, deployed.model_dump_json().encode())
 
 
-def states() -> list[State]:
+def states() -> list[ReplicaState]:
     """Of all replicas that run."""
     handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
     return list(handle.broadcast("state").results(timeout_s=10))
@@ -212,7 +212,7 @@ def switch(wanted: Traffic, seconds: float = 300.0) -> str | None:
     raise TimeoutError(f"the replicas did not take over version {wanted.stable.version} within {seconds:g} seconds")
 
 
-def verdict() -> Verdict | None:
+def canary_verdict() -> Verdict | None:
     """On the canary, over all replicas; None where there is none."""
     found = [state.comparison for state in states() if state.comparison is not None]
     return judge(together(found)) if found else None
@@ -233,7 +233,7 @@ class Follower:
             wanted = self.resolve()
             if wanted != self._refused:
                 self._change(wanted)
-            if wanted.canary is not None and (found := verdict()) is not None:
+            if wanted.canary is not None and (found := canary_verdict()) is not None:
                 self.note(wanted.canary.version, found.sentence)
             self._told = None
         except Exception as trouble:  # whatever a registry on a network, or a cluster in trouble, raises

@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import Metric
 from serve.inference.inference_service import Served
 from serve.problems import Problem
 from serve.settings import Args
-from serve.versions.canary import Trial
-from serve.versions.loaded_model import Loaded, load
+from serve.versions.canary import CanaryTrial
+from serve.versions.loaded_model import Loaded, load_version
 from serve.versions.traffic import Traffic, Version
 
 log = logging.getLogger("serve")
@@ -34,7 +34,7 @@ class Models:
     def __init__(self, args: Args, stable: Loaded, others: Sequence[Loaded] = (), replica: str = "") -> None:
         self.args, self.stable, self.replica = args, stable, replica
         self.others = {other.name: other for other in others}
-        self.trial: Trial | None = None
+        self.trial: CanaryTrial | None = None
         self.refused: str | None = None
         self._left: deque[tuple[float, Loaded]] = deque()
 
@@ -44,13 +44,13 @@ class Models:
         own = Version(version=args.version, checkpoint=args.checkpoint)
         first, refused = own if wanted is None else wanted.stable, None
         try:
-            stable = load(first, args, args.name, replica)
+            stable = load_version(first, args, args.name, replica)
         except Exception as error:  # whatever readers of URIs raise
             if first == own:
                 raise
-            stable, refused = load(own, args, args.name, replica), f"version {first.version}: {error}"
+            stable, refused = load_version(own, args, args.name, replica), f"version {first.version}: {error}"
         others = [
-            load(Version(version=args.version, checkpoint=place), args, name, replica)
+            load_version(Version(version=args.version, checkpoint=place), args, name, replica)
             for name, place in args.models.items()
         ]
         models = cls(args, stable, others, replica)
@@ -70,7 +70,7 @@ class Models:
         ):
             self._end_trial()
             canary = self._load(wanted.canary)
-            self.trial = None if canary is None else Trial(self.stable, canary, wanted.canary.percent)
+            self.trial = None if canary is None else CanaryTrial(self.stable, canary, wanted.canary.percent)
 
     def _apply_stable(self, wanted: Version) -> None:
         if (wanted.version, wanted.checkpoint) == (self.stable.version, self.stable.checkpoint):
@@ -88,7 +88,7 @@ class Models:
 
     def _load(self, wanted: Version) -> Loaded | None:
         try:
-            loaded = load(wanted, self.args, self.args.name, self.replica)
+            loaded = load_version(wanted, self.args, self.args.name, self.replica)
         except Exception as error:  # whatever readers of files and URIs raise: what is served now goes on
             self.refused = f"version {wanted.version}: {str(error)[:300]}"
             log.error("not served, the old version stays: %s", self.refused)

@@ -61,7 +61,7 @@ class Side(Frozen):
         return 1000 * ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
 
 
-class Comparison(Frozen):
+class CanaryComparison(Frozen):
     """Both sides since the canary began. compared: images that both answered; agreed: with the same best class;
 
     difference: sum over those of the largest difference of a probability of the same class.
@@ -74,7 +74,7 @@ class Comparison(Frozen):
     difference: float = 0.0
 
 
-def together(parts: Sequence[Comparison]) -> Comparison:
+def together(parts: Sequence[CanaryComparison]) -> CanaryComparison:
     """The comparison over all replicas. parts: at least one."""
 
     def side(sides: Sequence[Side]) -> Side:
@@ -82,7 +82,7 @@ def together(parts: Sequence[Comparison]) -> Comparison:
         requests, errors = sum(s.requests for s in sides), sum(s.errors for s in sides)
         return Side(version=sides[0].version, requests=requests, errors=errors, seconds=seconds)
 
-    return Comparison(
+    return CanaryComparison(
         stable=side([part.stable for part in parts]),
         canary=side([part.canary for part in parts]),
         compared=sum(part.compared for part in parts),
@@ -102,7 +102,7 @@ class Verdict(Frozen):
     agreement: float | None
 
 
-def judge(found: Comparison) -> Verdict:
+def judge(found: CanaryComparison) -> Verdict:
     """Bad: the canary fails more often by a percentage point, or its median takes half as long again.
 
     Agreement is told and not judged: a better model disagrees where the old one was wrong.

@@ -20,7 +20,7 @@ from resnet.images.crops import pad_crop_flip
 from resnet.paper.result_rows import read_results
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
-from resnet.training.checkpoint import load
+from resnet.training.checkpoint import load_checkpoint
 from resnet.training.lr_schedule import lr_at
 from resnet.training.optimizer import optimizer
 from resnet.training.step import Normalize, eval_step, train_step
@@ -143,7 +143,7 @@ def test_gone_on_equals_never_stopped_bit_for_bit(
     for name, tensor in second.network.state_dict().items():
         assert torch.equal(tensor, whole.network.state_dict()[name]), name
     (kept,) = tmp_path.iterdir()
-    saved = load(kept)
+    saved = load_checkpoint(kept)
     assert saved.progress.step == 15
     assert all(torch.equal(t, whole.network.state_dict()[name]) for name, t in saved.model.items())
     assert Lane(wanted, 1, resident, CPU, tmp_path).curve == whole.curve

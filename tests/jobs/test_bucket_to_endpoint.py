@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pyarrow import fs
 
-from pipelines.models import canary
+from pipelines.models import canary_alias
 from serve.api import application
 from serve.deploy_settings import Deploy
 from serve.versions.served_models import Models
@@ -52,10 +52,10 @@ def test_what_was_trained_into_a_bucket_answers(
     assert (outcome["model_name"], outcome["model_version"]) == ("resnet", "1"), done.stderr[-3000:]
 
     bucket.delete_dir("runs/demo/cifar10-resnet8-A.s0")  # the version owns its files
-    args, traffic = Deploy(precision="float32").resolved(canary.traffic("resnet@champion"))
+    args, traffic = Deploy(precision="float32").resolved(canary_alias.traffic("resnet@champion"))
     assert args.checkpoint == f"s3://runs/demo/registry/resnet/{outcome['mlflow_run']}"
     models = Models.open(args, traffic, "test")
-    client = Client(application.build(models, args))
+    client = Client(application.create_application(models, args))
     try:
         data = io.BytesIO()
         Image.fromarray(np.full((28, 28), 90, np.uint8)).save(data, "PNG")

@@ -22,7 +22,7 @@ from pipelines.tracking import mlflow_runs, model_registry
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
 from resnet.recipes.named import recipe
-from resnet.training.checkpoint import Checkpoint, Progress, save
+from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = [sys.executable, str(ROOT / "jobs" / "deploy_best.py")]
@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = {"mean": torch.full((3, 1, 1), 120.0), "std": torch.full((3, 1, 1), 60.0)}
     progress = Progress(step=1, total_steps=1, examples=1, classes=classes)
     run = {"recipe": paper.model_dump(mode="json"), "seed": 0}
-    save(folder, Checkpoint(build(paper.network, 10).state_dict(), {}, pixels, run, progress))
+    save_checkpoint(folder, Checkpoint(build(paper.network, 10).state_dict(), {}, pixels, run, progress))
     return folder
 
 
@@ -103,7 +103,7 @@ def test_on_a_running_cluster_champion_and_canary_are_what_the_registry_says(
     deploy_best.job(["--canary", f"{first}=25%"])
     assert card()["canary"] == {"version": first, "percent": 25}
     ended = deploy_best.job(["--promote"])
-    assert ended["done"].startswith(
+    assert str(ended["done"]).startswith(
         f"version {first} is resnet@champion now (version {first} against {second}: undecided"
     )
     assert (card()["version"], card()["canary"]) == (first, None)

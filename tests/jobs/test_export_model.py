@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from jobs import export_model
-from pipelines.models.verification_images import sample
+from pipelines.models.verification_images import sample_images
 from pipelines.preparation.prepare import write_shards
 from pipelines.preparation.sources import Source
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
 from resnet.recipes.named import recipe
-from resnet.training.checkpoint import Checkpoint, Progress, load, save
+from resnet.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,13 +32,13 @@ def test_images_come_from_a_folder_from_shards_or_are_digits(tmp_path: Path):
     Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "train" / "b" / "0.png")
     files = {path.read_bytes(): str(path) for path in (tmp_path / "photos").rglob("*.png")}
     assert len(files) == 10
-    assert {*sample(str(tmp_path / "photos"), 100)} == {*files}
-    assert len(sample(str(tmp_path / "photos"), 4)) == 4
+    assert {*sample_images(str(tmp_path / "photos"), 100)} == {*files}
+    assert len(sample_images(str(tmp_path / "photos"), 4)) == 4
     write_shards(Source(path=str(tmp_path / "photos")), str(tmp_path / "shards"), workers=0)
     held_out = {data for data, path in files.items() if "/val/" in path}
-    assert {*sample(str(tmp_path / "shards"), 100)} == held_out
-    assert {*sample(str(tmp_path / "shards"), 2)} < held_out
-    assert len({*sample(None, 50)}) == 50
+    assert {*sample_images(str(tmp_path / "shards"), 100)} == held_out
+    assert {*sample_images(str(tmp_path / "shards"), 2)} < held_out
+    assert len({*sample_images(None, 50)}) == 50
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's exporter
@@ -47,14 +47,14 @@ def test_the_job_writes_a_checkpoint_with_what_was_asked_for(tmp_path: Path):
     pixels = {"mean": torch.full((3, 1, 1), 120.0), "std": torch.full((3, 1, 1), 60.0)}
     progress = Progress(step=1, total_steps=1, examples=1, classes=classes)
     run = {"recipe": paper.model_dump(mode="json"), "seed": 0}
-    save(tmp_path / "best", Checkpoint(build(paper.network, 10).state_dict(), {}, pixels, run, progress))
+    save_checkpoint(tmp_path / "best", Checkpoint(build(paper.network, 10).state_dict(), {}, pixels, run, progress))
     words = [str(tmp_path / "best"), "--out", str(tmp_path / "out"), "--count", "20", "--formats", "safetensors", "pt2"]
     outcome = export_model.job(words)
     assert outcome.images == 20
     assert set(outcome.differences) == {"safetensors", "pt2"}
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.safetensors", "model.pt2", "export.json"}
     assert not (tmp_path / "out" / "model.onnx").exists()
-    assert load(tmp_path / "out").recipe == paper
+    assert load_checkpoint(tmp_path / "out").recipe == paper
     assert list(tmp_path.glob("*.part-*")) == []
 
 
@@ -65,7 +65,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path):
         export_model.job(["/nowhere", "--out", str(tmp_path)])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="images must hold files that end in"):
-        sample(str(tmp_path / "empty"), 4)
+        sample_images(str(tmp_path / "empty"), 4)
     done = subprocess.run(
         [sys.executable, ROOT / "jobs" / "export_model.py", "/nowhere", "--out", tmp_path / "new"],
         capture_output=True,

@@ -14,7 +14,7 @@ from jobs import predict_images
 from pipelines import storage
 from pipelines.models import by_name
 from pipelines.prediction.predict import list_parts
-from pipelines.prediction.prediction_worker import Part, Prediction, Worker
+from pipelines.prediction.prediction_worker import PredictionJob, PredictionPart, Worker
 from resnet.networks.resnet import build
 from serve.inference.classifier import Classifier
 from serve.inference.offline_classifier import Offline
@@ -85,7 +85,7 @@ def test_rows_equal_the_endpoint_and_a_second_run_writes_what_is_missing(
 
 
 def test_a_finished_folder_is_left_alone_and_never_mixed(checkpoint: Path, photos: Path, tmp_path: Path):
-    asked = Prediction(images=str(photos), out=str(tmp_path / "out"), precision="float32")
+    asked = PredictionJob(images=str(photos), out=str(tmp_path / "out"), precision="float32")
     (part,), _ = list_parts(asked)
     Worker(asked, partial(Offline, str(checkpoint), precision="float32"))._write(part)
     with pytest.raises(ValueError, match="must be empty or hold predictions"):
@@ -105,16 +105,16 @@ def test_shards_are_cut_by_row_groups_and_every_image_is_in_one_part(tmp_path: P
 
     shards = str(tmp_path / "shards")
     write_shards(Source(kind="digits"), shards, workers=0)
-    parts, _ = list_parts(Prediction(images=shards, out=str(tmp_path / "out"), part_images=300))
+    parts, _ = list_parts(PredictionJob(images=shards, out=str(tmp_path / "out"), part_images=300))
     assert sum(part.images for part in parts) == 1797
     groups = [group for part in parts for group in part.groups]
     assert len(set(groups)) == len(groups)
-    val, _ = list_parts(Prediction(images=shards, out=str(tmp_path / "out"), split="val"))
+    val, _ = list_parts(PredictionJob(images=shards, out=str(tmp_path / "out"), split="val"))
     assert sum(part.images for part in val) == 360
     worker = Worker.__new__(Worker)
     worker.source = storage.Folder(shards)
     assert len({key for part in val for key, _ in worker._read(part)}) == 360
-    assert isinstance(val[0], Part)
+    assert isinstance(val[0], PredictionPart)
 
 
 Save = Callable[[dict[str, torch.Tensor], Path], None]

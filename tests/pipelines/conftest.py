@@ -12,7 +12,7 @@ from pipelines.run import Run, standard
 from resnet.networks.resnet import build
 from resnet.paper.result_rows import CurveRow, DataSet, ResultRow
 from resnet.recipes.named import recipe
-from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, save
+from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, save_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Any:
         pixels = {"mean": torch.full((3, 32, 32), 80.0), "std": torch.full((3, 1, 1), 60.0)}
         progress = Progress(step=total, total_steps=total, examples=360, classes=manifest.classes, rows=rows)
         checkpoint = folder / f"step-{total:08d}"
-        save(checkpoint, Checkpoint(net.state_dict(), {}, pixels, run.model_dump(mode="json"), progress))
+        save_checkpoint(checkpoint, Checkpoint(net.state_dict(), {}, pixels, run.model_dump(mode="json"), progress))
         sha = manifest.fingerprint_before()
         asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": seed, "data_sha256": sha}
         outcome = {"run": run.name, "top1_error": 88.5, "top5_error": 45.0, "train_error": 90.0, "examples": 360,

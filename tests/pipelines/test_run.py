@@ -97,5 +97,5 @@ def test_a_sweep_refuses_one_name_for_all(tmp_path: Path) -> None:
     words = ["--storage", str(tmp_path), "--run-name", "x"]
     with pytest.raises(ValueError, match="run_name is for one training, a sweep names its own, got x"):
         paper_sweep.trials(
-            "table6", paper_sweep.Sweep(), words, lambda run, rest: command_line.parse(Run, run, rest, None)
+            "table6", paper_sweep.Sweep(), words, lambda run, rest: command_line.parse_arguments(Run, run, rest, None)
         )

@@ -20,8 +20,8 @@ from PIL import Image
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
 from resnet.recipes.named import recipe
-from resnet.training.checkpoint import Checkpoint, Progress, save
-from serve.api import application as api_application
+from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from serve.api.application import create_application
 from serve.inference.classifier import Classifier
 from serve.inference.inference_service import Inference
 from serve.metrics import Metrics
@@ -77,7 +77,7 @@ def write_checkpoint(folder: Path, network: str, size: int, classes: int, seed: 
     pixels = {"mean": torch.rand(3, size, size) * 40 + 100, "std": torch.full((3, 1, 1), 60.0)}
     run = {"recipe": paper.model_dump(mode="json"), "seed": seed}
     progress = Progress(step=1, total_steps=1, examples=1, classes=named)
-    save(folder, Checkpoint(net.state_dict(), {}, pixels, run, progress))
+    save_checkpoint(folder, Checkpoint(net.state_dict(), {}, pixels, run, progress))
     return folder
 
 
@@ -114,7 +114,7 @@ def application(classifier: Classifier, folder: Path, **settings: object) -> tup
     args = Args(checkpoint=str(folder), version="7", **{"access_log": False, **settings})  # pyright: ignore[reportArgumentType]
     metrics = Metrics({"model": args.name, "version": args.version, "replica": "test"})
     inference = Inference(classifier, args, metrics)
-    return api_application.build(Models(args, Loaded(args.name, args.version, str(folder), inference)), args), inference
+    return create_application(Models(args, Loaded(args.name, args.version, str(folder), inference)), args), inference
 
 
 @pytest.fixture

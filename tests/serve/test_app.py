@@ -121,7 +121,7 @@ def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_re
             assert refused is not None
             assert "is damaged" in refused
             assert rollout.switch(Traffic(stable=one, canary=Canary(**two.model_dump(), percent=50))) is None
-            assert rollout.verdict() is not None
+            assert rollout.canary_verdict() is not None
             follower = rollout.Follower(lambda: Traffic(stable=one), lambda *_: None)
             follower.look()
         finally:

@@ -26,7 +26,7 @@ def as_path(name: str) -> str:
     return name if not is_odd(name) or os.path.lexists(name) else name.translate(_TO_SYSTEM)
 
 
-def shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """A name for people and keys: bytes that are not UTF-8 become %XX."""
     return name if name.isascii() else name.translate(_TO_PERCENT)
 

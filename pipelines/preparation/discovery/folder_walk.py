@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.preparation.discovery import file_names
-from pipelines.preparation.discovery.passing_over import DANGLING, LOOPS, SPECIAL, TWICE, Passing, kind_of
+from pipelines.preparation.discovery.passing_over import DANGLING, LOOPS, SPECIAL, TWICE, Passing, passed_over_as
 from pipelines.preparation.listing import LISTED
 from pipelines.storage import Folder
 
@@ -42,7 +42,7 @@ def walk(folder: Folder, inside: str, passing: Passing) -> Iterator[File]:
 
 def _walk_remote(folder: Folder, inside: str, passing: Passing) -> Iterator[File]:
     for entry in folder.entries(inside, hidden=True):
-        path, what = f"{inside}/{entry.name}".lstrip("/"), kind_of(entry.name, entry.is_folder)
+        path, what = f"{inside}/{entry.name}".lstrip("/"), passed_over_as(entry.name, entry.is_folder)
         if what:
             passing.over(what, path)
         elif entry.is_folder:
@@ -84,19 +84,19 @@ def _walk_local(
             try:
                 is_folder, status = entry.is_dir(), entry.stat()
             except OSError:
-                passing.over(DANGLING if entry.is_symlink() else SPECIAL, file_names.shown(path))
+                passing.over(DANGLING if entry.is_symlink() else SPECIAL, file_names.shown_name(path))
                 continue
-            what = kind_of(entry.name, is_folder) or _special(status)
+            what = passed_over_as(entry.name, is_folder) or _special(status)
             by_link = linked or entry.is_symlink()
             if what:
-                passing.over(what, file_names.shown(path))
+                passing.over(what, file_names.shown_name(path))
             elif is_folder:
                 folders.append((entry.path, path, by_link, _real(status)))
             else:
                 yield File(path, status.st_size, hash(_real(status)) or 1, by_link)
         for folder in sorted(folders):
             if folder[3] in entered:
-                passing.over(LOOPS, file_names.shown(folder[1]))
+                passing.over(LOOPS, file_names.shown_name(folder[1]))
         left += [folder[:3] for folder in sorted(folders, reverse=True) if folder[3] not in entered]
         entered |= {folder[3] for folder in folders}
 
@@ -111,14 +111,14 @@ def _entries(system_path: str, told_path: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(system_path) as found:
             yield from found
     except OSError as error:
-        raise ValueError(f"folder {file_names.shown(told_path)} cannot be read: {error.strerror}") from None
+        raise ValueError(f"folder {file_names.shown_name(told_path)} cannot be read: {error.strerror}") from None
 
 
 def table_of(files: Iterable[File], label: int, below: str) -> pa.Table:
     """Files of one class as a table. Keys are their paths without `below`, with %XX for bytes that are not UTF-8."""
     parts, files = [COLUMNS.empty_table()], iter(files)
     while some := list(itertools.islice(files, CHUNK)):
-        keys = [file_names.shown(f.path.removeprefix(below)) for f in some]
+        keys = [file_names.shown_name(f.path.removeprefix(below)) for f in some]
         columns = [
             keys, [label] * len(some), [f.path for f in some], [0] * len(some), [f.size for f in some],
             [f.number for f in some], [f.linked for f in some],
@@ -144,6 +144,6 @@ def each_file_once(tables: list[pa.Table], passing: Passing) -> pa.Table:
         keep &= ~(linked & np.isin(numbers, numbers[~linked]))
         twice = table.filter(pa.array(~keep))["path"]
         if len(twice):
-            passing.all_over(TWICE, map(file_names.shown, twice[:20].to_pylist()), len(twice))
+            passing.all_over(TWICE, map(file_names.shown_name, twice[:20].to_pylist()), len(twice))
         table = table.filter(pa.array(keep))
     return table.select(LISTED.names).combine_chunks()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from pipelines.preparation.listing import Listing, classes_by_keys, classes_of, in_order, read_class_list, some
-from pipelines.shards.manifest import Split
+from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder
 from resnet.image_class import ImageClass
 
@@ -23,7 +23,7 @@ NUMBER = r"^-?\d+$"
 def with_ids(
     kind: str,
     source: Folder,
-    tables: dict[Split, pa.Table],
+    tables: dict[SplitName, pa.Table],
     class_list: str | None,
     named: bool | None = None,
     number_names: Sequence[str] | None = None,
@@ -36,19 +36,19 @@ def with_ids(
     """
     ids, names = read_class_list(class_list) if class_list else ([], [])
     if not (_are_names(tables) if named is None else named):
-        numbered: dict[Split, pa.Table] = {
+        numbered: dict[SplitName, pa.Table] = {
             split: _labelled(table, pc.cast(table["text"], pa.int32())) for split, table in tables.items()
         }
         return Listing(kind, source, classes_by_keys(numbered["train"], names or number_names), numbered)
     found = sorted(pc.unique(tables["train"]["text"]).to_pylist())
     order = _order(found, ids, names)
-    labelled: dict[Split, pa.Table] = {
+    labelled: dict[SplitName, pa.Table] = {
         split: _by_order(table, order, split, bool(ids)) for split, table in tables.items()
     }
     return Listing(kind, source, _classes(order, ids, names), labelled)
 
 
-def _are_names(tables: dict[Split, pa.Table]) -> bool:
+def _are_names(tables: dict[SplitName, pa.Table]) -> bool:
     """Whether labels are names. ValueError: some are numbers, others not."""
     numbers, others = [], []
     for table in tables.values():
@@ -71,7 +71,7 @@ def _order(found: Sequence[str], ids: Sequence[str], names: Sequence[str]) -> li
     return next((list(column) for column in (ids, names) if set(found) <= set(column)), list(ids))
 
 
-def _by_order(table: pa.Table, order: Sequence[str], split: Split, by_list: bool) -> pa.Table:
+def _by_order(table: pa.Table, order: Sequence[str], split: SplitName, by_list: bool) -> pa.Table:
     index = pc.index_in(table["text"], value_set=pa.array(order, pa.string()))
     if index.null_count:
         missing = some(pc.unique(table.filter(pc.is_null(index))["text"]).to_pylist())

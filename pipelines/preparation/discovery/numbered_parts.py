@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.preparation.listing import by_split, some, split_of
-from pipelines.shards.manifest import Split
+from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder
 
 OF = re.compile(r"(?P<head>.*?)(?P<number>\d+)-of-(?P<total>\d+)(?P<tail>.*)")
@@ -71,7 +71,7 @@ def _gaps(paths: Iterable[str]) -> list[str]:
 
 
 def refuse_missing_tars(
-    source: Folder, names: Iterable[str], tars: Sequence[str], images: Mapping[Split, int], allowed: bool
+    source: Folder, names: Iterable[str], tars: Sequence[str], images: Mapping[SplitName, int], allowed: bool
 ) -> None:
     """ValueError: the table beside the tars lists others, or another number of images."""
     if TABLE not in names or allowed:

@@ -30,7 +30,7 @@ BESIDE = "files and folders beside the classes"
 BESIDE_SPLITS = "files of a test split, which --keep-test keeps"
 
 
-def kind_of(name: str, is_folder: bool) -> str | None:
+def passed_over_as(name: str, is_folder: bool) -> str | None:
     """The kind as which a name is passed over; None: it is a folder of images, or may be an image."""
     small = name.lower()
     if small in (SYSTEM_FOLDERS if is_folder else SYSTEM_FILES):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pyarrow.fs import FileType
 
 from pipelines.preparation.discovery import file_names
-from pipelines.preparation.discovery.passing_over import kind_of
+from pipelines.preparation.discovery.passing_over import passed_over_as
 from pipelines.preparation.discovery.split_folders import ALL_NAMES
 from pipelines.preparation.formats import cifar
 from pipelines.preparation.listing import by_split
@@ -52,10 +52,10 @@ def has_class_folders(contents: Contents) -> bool:
 
 
 def _holds_images(folder: Folder, name: str, depth: int) -> bool:
-    if kind_of(name.rpartition("/")[2], True) is not None:
+    if passed_over_as(name.rpartition("/")[2], True) is not None:
         return False
     entries = folder.entries(name)
-    if any(not e.is_folder and kind_of(e.name, False) is None for e in entries):
+    if any(not e.is_folder and passed_over_as(e.name, False) is None for e in entries):
         return True
     return depth > 1 and any(_holds_images(folder, f"{name}/{e.name}", depth - 1) for e in entries if e.is_folder)
 
@@ -64,7 +64,7 @@ def contents_of(path: str) -> Contents:
     """What lies at a source's path, whose last part may be a glob. CIFAR's folder may lie in the one named."""
     if not file_names.is_utf8(path):
         raise ValueError(
-            f"source.path must be UTF-8, got {file_names.shown(file_names.as_text(path))}; rename the folder"
+            f"source.path must be UTF-8, got {file_names.shown_name(file_names.as_text(path))}; rename the folder"
         )
     head, mark, options = path.partition("?") if "://" in path else (path, "", "")
     parent, _, last = head.rstrip("/").rpartition("/")
@@ -86,7 +86,7 @@ def contents_of(path: str) -> Contents:
 def inside_alone(path: str, contents: Contents) -> Iterator[Contents]:
     """What lies in the folder that lies alone at a path, and in the one alone in that, three deep at most."""
     for _ in range(3):
-        folders = [e.name for e in contents.folder.entries() if e.is_folder and kind_of(e.name, True) is None]
+        folders = [e.name for e in contents.folder.entries() if e.is_folder and passed_over_as(e.name, True) is None]
         if len(folders) != 1:
             return
         head, mark, options = path.partition("?") if "://" in path else (path, "", "")

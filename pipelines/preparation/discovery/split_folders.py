@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pipelines.preparation.discovery.passing_over import BESIDE, Passing, kind_of
+from pipelines.preparation.discovery.passing_over import BESIDE, Passing, passed_over_as
 from pipelines.preparation.listing import Asked
-from pipelines.shards.manifest import Split
+from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder
 
 # In the order in which they are taken, in any capitals.
-NAMES: dict[Split, tuple[str, ...]] = {
+NAMES: dict[SplitName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
@@ -18,9 +18,9 @@ NAMES: dict[Split, tuple[str, ...]] = {
 ALL_NAMES = frozenset(name for names in NAMES.values() for name in names)
 
 
-def by_name(folders: Collection[str]) -> dict[Split, str]:
+def folders_by_split(folders: Collection[str]) -> dict[SplitName, str]:
     """The folder of each split that is there; test counts as val where there is no other. ValueError: two of a name."""
-    found: dict[Split, str] = {}
+    found: dict[SplitName, str] = {}
     for split, names in NAMES.items():
         mine = sorted((f for f in folders if f.lower() in names), key=lambda f: (names.index(f.lower()), f))
         if len(mine) > 1 and mine[0].lower() == mine[1].lower():
@@ -32,11 +32,11 @@ def by_name(folders: Collection[str]) -> dict[Split, str]:
     return found
 
 
-def split_folders(source: Folder, above: str, asked: Asked, passing: Passing) -> dict[Split, str]:
+def split_folders(source: Folder, above: str, asked: Asked, passing: Passing) -> dict[SplitName, str]:
     """Path of each split's folder in the source, "" for one without splits. What else lies there is passed over."""
     entries = source.entries(above, hidden=True)
-    folders = [e.name for e in entries if e.is_folder and kind_of(e.name, True) is None]
-    found = by_name(folders)
+    folders = [e.name for e in entries if e.is_folder and passed_over_as(e.name, True) is None]
+    found = folders_by_split(folders)
     if "train" not in found and found and any(f.lower() not in ALL_NAMES for f in folders):
         found = {}  # classes side by side, one of which is called test
     if "train" not in found and found:
@@ -49,7 +49,7 @@ def split_folders(source: Folder, above: str, asked: Asked, passing: Passing) ->
         found.pop("test", None)
     for entry in entries:
         if entry.name not in found.values():
-            what = kind_of(entry.name, entry.is_folder) or BESIDE
+            what = passed_over_as(entry.name, entry.is_folder) or BESIDE
             passing.over(what, f"{above}/{entry.name}".lstrip("/") + "/" * entry.is_folder)
     return {split: f"{above}/{name}".lstrip("/") for split, name in found.items()}
 

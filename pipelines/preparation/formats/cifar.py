@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipelines.preparation.listing import Listing, classes_of, in_order, listed, text_file
-from pipelines.shards.manifest import Split
+from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder
 
 SIDE = 32
@@ -29,7 +29,7 @@ class Cifar(NamedTuple):
 
     kind: str
     folder: str
-    splits: dict[Split, tuple[str, ...]]
+    splits: dict[SplitName, tuple[str, ...]]
     names: str
     labels: int | None = None
     label_key: bytes = b""
@@ -86,7 +86,9 @@ def cifar(source: Folder, form: Cifar) -> Listing:
         names = text_file(source.read(form.names), form.names).split()
     else:
         names = [name.decode() for name in _unpickled(source, form.names)[form.names_key]]
-    tables: dict[Split, pa.Table] = {s: in_order([_records(source, f) for f in fs]) for s, fs in form.splits.items()}
+    tables: dict[SplitName, pa.Table] = {
+        s: in_order([_records(source, f) for f in fs]) for s, fs in form.splits.items()
+    }
     return Listing(form.kind, source, classes_of(names), tables)
 
 

@@ -13,11 +13,11 @@ import pyarrow.compute
 
 from pipelines.preparation.discovery import file_names
 from pipelines.preparation.discovery.folder_walk import each_file_once, is_above, table_of, walk
-from pipelines.preparation.discovery.passing_over import BESIDE, DANGLING, LOOPS, Passing, kind_of, text_of
+from pipelines.preparation.discovery.passing_over import BESIDE, DANGLING, LOOPS, Passing, passed_over_as, text_of
 from pipelines.preparation.discovery.split_folders import split_folders
 from pipelines.preparation.formats import flat_validation
 from pipelines.preparation.listing import Asked, Listing, classes_of, some
-from pipelines.shards.manifest import Split, Unusual
+from pipelines.shards.manifest import SplitName, Unusual
 from pipelines.storage import READERS, Folder
 
 pc: Any = pyarrow.compute  # its functions are made at import, a type checker sees none
@@ -33,7 +33,7 @@ def class_folders(source: Folder, asked: Asked, above: str = "", names: Mapping[
     """
     passing = Passing()
     folders = split_folders(source, above, asked, passing)
-    beside: dict[Split, Passing] = {split: Passing() for split in folders}
+    beside: dict[SplitName, Passing] = {split: Passing() for split in folders}
     found = {split: _class_names(source, folder, beside[split]) for split, folder in folders.items()}
     if not found["train"]:
         passed = text_of(beside["train"].told())
@@ -41,7 +41,7 @@ def class_folders(source: Folder, asked: Asked, above: str = "", names: Mapping[
     if not asked.sure:
         _refuse_other_tasks(source.path(folders["train"]), found["train"])
     ids = _ids(found["train"])
-    tables: dict[Split, pa.Table] = {}
+    tables: dict[SplitName, pa.Table] = {}
     for split, folder in folders.items():
         truth = None if split == "train" else flat_validation.truth_of(source, folder, found[split])
         if truth is None:
@@ -49,7 +49,7 @@ def class_folders(source: Folder, asked: Asked, above: str = "", names: Mapping[
             tables[split] = _by_class(source, split, folder, found[split], ids, passing)
         else:
             tables[split] = flat_validation.labelled(source, folder, truth, ids, passing)
-    wnids = [file_names.shown(name) for name in found["train"]]
+    wnids = [file_names.shown_name(name) for name in found["train"]]
     classes = classes_of(wnids, [names.get(w, w) for w in wnids] if names else None)
     listing = Listing(
         "folders", source, classes, tables, passed_over=passing.told(), converted=_odd_names(tables.values())
@@ -93,20 +93,20 @@ def _class_names(source: Folder, split: str, passing: Passing) -> list[str]:
     names = []
     for entry in source.entries(split, hidden=True):
         path = f"{split}/{entry.name}".lstrip("/")
-        what = kind_of(entry.name, entry.is_folder) or (None if entry.is_folder else BESIDE)
+        what = passed_over_as(entry.name, entry.is_folder) or (None if entry.is_folder else BESIDE)
         if source.is_local and entry.is_folder and not what and is_above(source.path(path), source.path(split)):
             what = LOOPS
         if what == BESIDE and source.is_local and not os.path.exists(file_names.as_path(source.path(path))):
             what = DANGLING
         if what:
-            passing.over(what, file_names.shown(path))
+            passing.over(what, file_names.shown_name(path))
         else:
             names.append(entry.name)
     return names
 
 
 def _by_class(
-    source: Folder, split: Split, folder: str, present: Sequence[str], ids: Mapping[str, int], passing: Passing
+    source: Folder, split: SplitName, folder: str, present: Sequence[str], ids: Mapping[str, int], passing: Passing
 ) -> pa.Table:
     """All files of a split. Folders are listed side by side: a listing mostly waits."""
     wanted = [(name, ids.get(unicodedata.normalize("NFC", name))) for name in present]
@@ -135,7 +135,7 @@ def _odd_names(tables: Iterable[pa.Table]) -> tuple[Unusual, ...]:
         for table in tables
         for path in table["path"].filter(pc.match_substring_regex(table["path"], ODD)).to_pylist()
     ]
-    keys = tuple(file_names.shown(path) for path in odd[:20])
+    keys = tuple(file_names.shown_name(path) for path in odd[:20])
     return (Unusual(what="name that is not UTF-8, its bytes kept as %XX", count=len(odd), keys=keys),) if odd else ()
 
 
@@ -143,4 +143,4 @@ def _paths(table: pa.Table) -> pa.ChunkedArray:
     """Keys that differ between splits: the whole paths."""
     if not pc.any(pc.match_substring_regex(table["path"], ODD)).as_py():
         return table["path"]
-    return pa.chunked_array([pa.array(map(file_names.shown, table["path"].to_pylist()), pa.string())])
+    return pa.chunked_array([pa.array(map(file_names.shown_name, table["path"].to_pylist()), pa.string())])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.preparation.formats.cifar import SIDE, png
 from pipelines.preparation.listing import Listing, classes_of, in_order, listed
-from pipelines.shards.manifest import Split
+from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder
 
 
@@ -32,7 +32,7 @@ def digits() -> Listing:
     # By hash, not by a generator of random numbers, whose stream numpy may change: the split is the same for ever.
     drawn = sorted(rows, key=lambda row: (row[1], hashlib.sha256(row[0].encode()).digest()))
     val = {row[3] for row in drawn[::5]}
-    tables: dict[Split, pa.Table] = {
+    tables: dict[SplitName, pa.Table] = {
         "train": in_order([listed(row for i, row in enumerate(rows) if i not in val)]),
         "val": in_order([listed(rows[i] for i in sorted(val))]),
     }

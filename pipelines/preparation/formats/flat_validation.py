@@ -104,7 +104,7 @@ def labelled(source: Folder, folder: str, truth: Truth, ids: Mapping[str, int], 
 
     def row(file: File) -> tuple[str, int, str, int, int]:
         wnid = truth[_stem(file.path)]
-        return f"{wnid}/{file_names.shown(file.path).rpartition('/')[2]}", ids[wnid], file.path, 0, file.size
+        return f"{wnid}/{file_names.shown_name(file.path).rpartition('/')[2]}", ids[wnid], file.path, 0, file.size
 
     return in_order([listed(map(row, files))])
 

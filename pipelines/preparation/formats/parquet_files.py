@@ -24,7 +24,7 @@ from pipelines.preparation.formats.parquet_columns import (
     refuse_paths_only,
 )
 from pipelines.preparation.listing import Asked, Listing, chosen_splits, container_and_key, container_row_and_key
-from pipelines.shards.manifest import Split
+from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder, side_by_side
 
 
@@ -37,7 +37,7 @@ def parquet(source: Folder, paths: Sequence[str], asked: Asked) -> Listing:
     """
     passing, named, names = Passing(), {}, None
     refuse_missing_parts(paths, asked.allow_missing)
-    tables: dict[Split, pa.Table] = {}
+    tables: dict[SplitName, pa.Table] = {}
     for split, mine in chosen_splits(paths, asked, passing).items():
         found = side_by_side(source, lambda f: _rows(source, f[1], f[0], asked), list(enumerate(mine)))
         named |= dict(zip(mine, (rows.named for rows in found), strict=True))

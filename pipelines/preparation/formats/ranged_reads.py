@@ -15,13 +15,13 @@ from pipelines.storage import READERS, Folder
 AHEAD = 2**24, 64  # at most so many bytes and images are read at once, twice over
 EACH = {True: 64, False: 1}  # images that a thread reads in one go, by Folder.is_local: a disk gains nothing from more
 OPEN_FILES = 128  # archives that a task keeps open
-Place = tuple[str, int, int]  # path, offset, size
+FileRange = tuple[str, int, int]  # path, offset, size
 
 
 def read_files(source: Folder, rows: pa.Table) -> Iterator[bytes]:
     """The images of rows whose file is the image, in order."""
 
-    def read(place: Place) -> bytes:
+    def read(place: FileRange) -> bytes:
         path, _, size = place
         return _complete(source.read(path), path, size)
 
@@ -32,7 +32,7 @@ def read_ranges(source: Folder, rows: pa.Table) -> Iterator[bytes]:
     """The images of rows that are `size` bytes at `offset` of their file, in order."""
     opened = lru_cache(OPEN_FILES)(source.open)
 
-    def read(place: Place) -> bytes:
+    def read(place: FileRange) -> bytes:
         path, offset, size = place
         return _complete(opened(path).read_at(size, offset), path, size)
 
@@ -45,7 +45,7 @@ def _complete(data: bytes, path: str, size: int) -> bytes:
     return data
 
 
-def _read_ahead(source: Folder, rows: pa.Table, read: Callable[[Place], bytes]) -> Iterator[bytes]:
+def _read_ahead(source: Folder, rows: pa.Table, read: Callable[[FileRange], bytes]) -> Iterator[bytes]:
     """The image at each row, in order, while threads read what comes next. Memory: twice AHEAD."""
     parts = _parts(rows)
     with ThreadPoolExecutor(READERS[source.is_local]) as pool:
@@ -69,7 +69,7 @@ def _parts(rows: pa.Table) -> Iterator[pa.Table]:
 
 
 def _submit(
-    pool: ThreadPoolExecutor, source: Folder, part: pa.Table, read: Callable[[Place], bytes]
+    pool: ThreadPoolExecutor, source: Folder, part: pa.Table, read: Callable[[FileRange], bytes]
 ) -> list[Future[dict[int, bytes]]]:
     """Reads of a stretch in the order of places, which a disk likes; each result is by the number of the row."""
     places = list(zip(part["path"].to_pylist(), part["offset"].to_pylist(), part["size"].to_pylist(), strict=True))

@@ -27,7 +27,7 @@ from pipelines.preparation.listing import (
     some,
     text_file,
 )
-from pipelines.shards.manifest import Split
+from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder, side_by_side
 from resnet.images.checks import image_kinds
 
@@ -209,7 +209,7 @@ def webdataset(source: Folder, tars: Sequence[str], asked: Asked) -> Listing:
     )
     passing = Passing()
     refuse_missing_parts(tars, asked.allow_missing)
-    tables: dict[Split, Any] = {
+    tables: dict[SplitName, Any] = {
         split: concat_tables(side_by_side(source, lambda tar: Samples(source, tar, asked, passing).table(), mine))
         for split, mine in chosen_splits(tars, asked, passing).items()
     }

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.preparation.discovery.label_names import TEXTS
-from pipelines.preparation.discovery.passing_over import HIDDEN, SYSTEM, Passing, kind_of
+from pipelines.preparation.discovery.passing_over import HIDDEN, SYSTEM, Passing, passed_over_as
 from pipelines.preparation.formats.tar_archives import IMAGE_SUFFIXES, Member, members
 from pipelines.preparation.listing import CHUNK, WNID, Asked, some, split_of
 from pipelines.storage import Folder
@@ -136,5 +136,5 @@ def _stems(name: str) -> Iterator[str]:
 def _passed_over(name: str) -> str | None:
     """The kind of a member that archivers of a Mac add, or that is hidden."""
     *folders, base = name.split("/")
-    kinds = [kind_of(folder, True) for folder in folders if folder not in ("", ".", "..")]
-    return next((kind for kind in (*kinds, kind_of(base, False)) if kind in (HIDDEN, SYSTEM)), None)
+    kinds = [passed_over_as(folder, True) for folder in folders if folder not in ("", ".", "..")]
+    return next((kind for kind in (*kinds, passed_over_as(base, False)) if kind in (HIDDEN, SYSTEM)), None)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from pipelines.preparation.listing import Listing, in_order, some
 from pipelines.preparation.splits.groups import GroupBy, groups_of
-from pipelines.shards.manifest import Split, Splitting
+from pipelines.shards.manifest import SplitName, Splitting
 from resnet.frozen import Frozen
 
 Share = Annotated[float | None, Field(gt=0, lt=1)]
@@ -57,7 +57,7 @@ class Drawing(Frozen):
         )
 
 
-def draw(listing: Listing, drawing: Drawing) -> Listing:
+def draw_splits(listing: Listing, drawing: Drawing) -> Listing:
     """The listing with val, and test if asked for. ValueError: there is no val and no share, or both, or no way."""
     there, uri = listing.present, listing.source.uri
     if not listing.images:
@@ -67,8 +67,8 @@ def draw(listing: Listing, drawing: Drawing) -> Listing:
             f"source.path {uri} holds {listing.images} images of {len(listing.classes)} classes and no split val; "
             "--val-share 0.2 draws one"
         )
-    shares: dict[Split, float] = {}
-    wanted: tuple[tuple[Split, float | None], ...] = (("test", drawing.test_share), ("val", drawing.val_share))
+    shares: dict[SplitName, float] = {}
+    wanted: tuple[tuple[SplitName, float | None], ...] = (("test", drawing.test_share), ("val", drawing.val_share))
     for split, share in wanted:
         if share is not None and split in there:
             raise ValueError(f"{split}_share must be left out where there is a split {split}, {uri} has one")
@@ -77,7 +77,7 @@ def draw(listing: Listing, drawing: Drawing) -> Listing:
     return _drawn(listing, shares, drawing) if shares else listing
 
 
-def _drawn(listing: Listing, shares: dict[Split, float], drawing: Drawing) -> Listing:
+def _drawn(listing: Listing, shares: dict[SplitName, float], drawing: Drawing) -> Listing:
     train = listing.splits["train"]
     labels = train["label"].to_numpy()
     if len(set(labels.tolist())) < 2:
@@ -88,7 +88,7 @@ def _drawn(listing: Listing, shares: dict[Split, float], drawing: Drawing) -> Li
         side = _by_group(labels, groups, shares, drawing.seed)
     else:
         side = _by_image(labels, train["key"], shares, drawing.seed)
-    splits: dict[Split, pa.Table] = {
+    splits: dict[SplitName, pa.Table] = {
         **listing.splits,
         "train": in_order([train.filter(pa.array(side == 0))]),
         **{split: in_order([train.filter(pa.array(side == i))]) for i, split in enumerate(shares, start=1)},
@@ -102,7 +102,7 @@ def _drawn(listing: Listing, shares: dict[Split, float], drawing: Drawing) -> Li
 
 
 def _notes(
-    listing: Listing, labels: np.ndarray, side: np.ndarray, shares: dict[Split, float], drawing: Drawing
+    listing: Listing, labels: np.ndarray, side: np.ndarray, shares: dict[SplitName, float], drawing: Drawing
 ) -> list[str]:
     """What was drawn, in sentences."""
     counts = ", ".join(f"{int((side == i).sum())} {s}" for i, s in enumerate(["train", *shares]))
@@ -115,7 +115,7 @@ def _place(text: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{text}".encode()).digest()
 
 
-def _by_image(labels: np.ndarray, keys: pa.ChunkedArray, shares: dict[Split, float], seed: int) -> np.ndarray:
+def _by_image(labels: np.ndarray, keys: pa.ChunkedArray, shares: dict[SplitName, float], seed: int) -> np.ndarray:
     """Side of each image: 0 train, 1 the first share, ...; of each class its share, one stays in train at least."""
     texts = (
         text for chunk in pa.table([keys], ["key"]).to_batches(max_chunksize=2**16) for text in chunk[0].to_pylist()
@@ -133,7 +133,7 @@ def _by_image(labels: np.ndarray, keys: pa.ChunkedArray, shares: dict[Split, flo
     return side
 
 
-def _by_group(labels: np.ndarray, groups: Sequence[str], shares: dict[Split, float], seed: int) -> np.ndarray:
+def _by_group(labels: np.ndarray, groups: Sequence[str], shares: dict[SplitName, float], seed: int) -> np.ndarray:
     """Side of each image so that groups stay whole: a group goes where it brings the classes nearest to their share.
 
     Groups come by falling size and then by hash. The last group of a class stays in train.

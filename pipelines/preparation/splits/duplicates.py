@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.preparation.listing import Listing
 from pipelines.preparation.shard_plan import ShardPlan
-from pipelines.shards.manifest import ALL_SPLITS, Duplicates, Split
+from pipelines.shards.manifest import ALL_SPLITS, Duplicates, SplitName
 
 if TYPE_CHECKING:
     from pipelines.preparation.shard_writer import Finished
@@ -22,17 +22,17 @@ NO_IMAGE = bytes(BYTES)
 NAMED = 20
 
 
-def digest(data: bytes) -> bytes:
+def image_digest(data: bytes) -> bytes:
     """What tells an image from others."""
     return hashlib.sha256(data).digest()[:BYTES]
 
 
-def as_text(digests: bytes | bytearray) -> str:
+def digests_as_text(digests: bytes | bytearray) -> str:
     """The digests of a shard's rows, in the order of its plan, for the ledger."""
     return base64.b64encode(digests).decode()
 
 
-def count(listing: Listing, plans: Sequence[ShardPlan], done: Mapping[str, Finished]) -> Duplicates | None:
+def count_duplicates(listing: Listing, plans: Sequence[ShardPlan], done: Mapping[str, Finished]) -> Duplicates | None:
     """Duplicates in all that was written; None where an older version began, which kept no digests."""
     if any(not done[p.file].digests for p in plans if len(p.rows)):
         return None
@@ -66,7 +66,7 @@ def _within(splits: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.bincount(splits[same], minlength=len(ALL_SPLITS))
 
 
-def _by_split(counts: np.ndarray) -> dict[Split, int]:
+def _by_split(counts: np.ndarray) -> dict[SplitName, int]:
     return {split: int(n) for split, n in zip(ALL_SPLITS, counts, strict=True) if n}
 
 

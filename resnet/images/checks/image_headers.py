@@ -23,7 +23,7 @@ TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 ICO_ENTRIES = 256
 
 
-def check(data: bytes, limits: Limits = LIMITS) -> image_kinds.Kind:
+def check_header(data: bytes, limits: Limits = LIMITS) -> image_kinds.Kind:
     """The kind of a file that may be decoded.
 
     Raises RefusedKind, TooLarge or TooMuchWork for what must not be, CorruptImage for what is no image.
@@ -162,7 +162,7 @@ def _short(data: bytes, tags: dict[int, tuple[int, int, int]], tag: int) -> int:
 
 
 def _pnm(data: bytes, limits: Limits) -> None:
-    header = pnm.read_header(data)
+    header = pnm.read_pnm_header(data)
     limits.check_pixels(header.height, header.width)
 
 

@@ -165,11 +165,11 @@ def find_kind(data: bytes) -> Kind | None:
             return by_brand
     first = next((kind for at, mark, kind in MARKS if data.startswith(mark, at)), None)
     if first is not None and first.name == "TIFF" and data[8:11] == b"CR\x02":
-        return by_name("Canon raw")  # a TIFF whose first page is a thumbnail
+        return kind_by_name("Canon raw")  # a TIFF whose first page is a thumbnail
     return first
 
 
-def by_name(name: str) -> Kind:
+def kind_by_name(name: str) -> Kind:
     """The kind of this name."""
     return next(kind for kind in KINDS if kind.name == name)
 

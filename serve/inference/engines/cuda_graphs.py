@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 Outputs = tuple[Tensor, Tensor]
 LARGEST = 64  # above it the kernels are long enough: no graph
 
 
-def captured(network: Network, images: Tensor) -> tuple[Callable[[], None], Outputs]:
+def captured(network: Forward, images: Tensor) -> tuple[Callable[[], None], Outputs]:
     """A CUDA graph of one pass over `images`, which stay where they are: how to run it, and where the outputs are."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -33,7 +33,7 @@ def captured(network: Network, images: Tensor) -> tuple[Callable[[], None], Outp
 class Graphs:
     """Called as the network is. A size is captured when it is first asked for; one caller at a time."""
 
-    def __init__(self, network: Network, capture: Callable[..., tuple[Callable[[], None], Outputs]] = captured) -> None:
+    def __init__(self, network: Forward, capture: Callable[..., tuple[Callable[[], None], Outputs]] = captured) -> None:
         self._network, self._capture = network, capture
         self._graphs: dict[tuple[int, torch.dtype], tuple[Tensor, Callable[[], None], Outputs]] = {}
 

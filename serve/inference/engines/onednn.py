@@ -38,7 +38,7 @@ class Convolution:
         return self._sum(shortcut, x, *self._given, "add", 1.0, "relu", [], "")
 
 
-class Block:
+class FusedBlock:
     """A BasicBlock or a Bottleneck."""
 
     def __init__(self, plain: BasicBlock | Bottleneck, shapes: dict[nn.Module, torch.Size]) -> None:
@@ -76,7 +76,7 @@ class Fused:
             hook.remove()
         self._stem, self._pool = Convolution(plain.conv1, shapes[plain.conv1]), plain.maxpool
         stages: Any = [plain.get_submodule(name) for name in plain.stages]
-        self._blocks = [Block(block, shapes) for block in itertools.chain(*stages)]
+        self._blocks = [FusedBlock(block, shapes) for block in itertools.chain(*stages)]
 
     def features(self, x: Tensor) -> Tensor:
         """ResNet.features."""

@@ -58,7 +58,7 @@ class Session:
         return np.asarray(found)
 
 
-def read(checkpoint: str, threads: int) -> tuple[Session, Agreement]:
+def read_int8(checkpoint: str, threads: int) -> tuple[Session, Agreement]:
     """The int8 network beside a checkpoint, in its folder or at its URI. ValueError: there is none."""
     with checkpoint_files.local(checkpoint, (INT8, AGREEMENT)) as folder:
         for name in (INT8, AGREEMENT):

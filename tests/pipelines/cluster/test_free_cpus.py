@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from pipelines.cluster import free_cpus
-from pipelines.cluster.free_cpus import Room, fitting
+from pipelines.cluster.free_cpus import TaskBudget, fitting
 
 CPUS = some.floats(0, 8).map(lambda cpus: round(cpus, 2))
 
@@ -15,14 +15,14 @@ CPUS = some.floats(0, 8).map(lambda cpus: round(cpus, 2))
 @pytest.mark.parametrize(
     ("free", "ranks", "cpus", "expected"),
     [
-        ([1.0], 2, 0.5, Room(0.5, 1)),  # one node of two CPUs, two workers of half a CPU each
-        ([0.4, 0.4], 2, 0.9, Room(0.4, 1)),  # the driver counted a node that was lost: 0.9 would fit nowhere
-        ([0.0, 32.0], 8, 4.0, Room(1.0, 4)),  # GPU nodes that workers fill, and one for the data
-        ([16.0], 4, 3.0, Room(1.0, 3)),
-        ([0.0, 0.0], 2, 0.5, Room(0.0, 1)),
+        ([1.0], 2, 0.5, TaskBudget(0.5, 1)),  # one node of two CPUs, two workers of half a CPU each
+        ([0.4, 0.4], 2, 0.9, TaskBudget(0.4, 1)),  # the driver counted a node that was lost: 0.9 would fit nowhere
+        ([0.0, 32.0], 8, 4.0, TaskBudget(1.0, 4)),  # GPU nodes that workers fill, and one for the data
+        ([16.0], 4, 3.0, TaskBudget(1.0, 3)),
+        ([0.0, 0.0], 2, 0.5, TaskBudget(0.0, 1)),
     ],
 )
-def test_known_clusters(free: list[float], ranks: int, cpus: float, expected: Room) -> None:
+def test_known_clusters(free: list[float], ranks: int, cpus: float, expected: TaskBudget) -> None:
     assert fitting(free, ranks, cpus) == expected
 
 

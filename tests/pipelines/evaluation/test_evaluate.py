@@ -13,12 +13,12 @@ from pyarrow import parquet
 from jobs import evaluate_model
 from pipelines import command_line
 from pipelines.evaluation.evaluate import Evaluation, evaluate
-from pipelines.evaluation.outcome import table
+from pipelines.evaluation.outcome import evaluation_table
 from pipelines.evaluation.scoring_tasks import placing
 from pipelines.shards.manifest import read_manifest
 from resnet.evaluation.layer_responses import layer_responses
 from resnet.paper.result_rows import read_results
-from resnet.training.checkpoint import load
+from resnet.training.checkpoint import load_checkpoint
 
 
 def asked(**fields):
@@ -62,7 +62,7 @@ def images(digits):
 @torch.inference_mode()
 def test_every_image_counts_once_with_the_scores_of_a_plain_loop(tested, digits, untrained):
     keys, labels, pixels = images(digits)
-    state = load(checkpoint(untrained))
+    state = load_checkpoint(checkpoint(untrained))
     scores = state.network()(state.normalize()(pixels)).double().softmax(1).numpy()
     details, out = tested[0]
     rows = parquet.read_table(out / "predictions.parquet").to_pydict()
@@ -88,7 +88,7 @@ def test_three_workers_give_the_digits_of_one(tested):
 
 def test_responses_are_those_of_a_plain_loop(tested, digits, untrained):
     _, _, pixels = images(digits)
-    state = load(checkpoint(untrained))
+    state = load_checkpoint(checkpoint(untrained))
     expected = layer_responses(state.network(), state.normalize(), pixels.split(100))
     found = tested[0][0].responses
     assert [r.layer for r in found] == [r.layer for r in expected]
@@ -107,7 +107,7 @@ def test_everything_is_written_down(tested, untrained):
     assert [e.protocol for e in row.evaluations] == ["single"]
     assert row.responses == details.responses
     assert row.data.name == "digits"
-    text = table(details)
+    text = evaluation_table(details)
     assert "top-1 error" in text
     assert "responses of 7 layers" in text
 
@@ -160,5 +160,5 @@ def test_workers_leave_cpus_for_reading():
 
 def test_help_shows_the_protocols(capsys):
     with pytest.raises(SystemExit):
-        command_line.parse(Evaluation, Evaluation(), ["--help"], evaluate_model.__doc__)
+        command_line.parse_arguments(Evaluation, Evaluation(), ["--help"], evaluate_model.__doc__)
     assert "multi-scale" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from pipelines.models.by_name import keep_examples, label_map, open_models, outp
 from pipelines.shards.imagenet_classes import wnids
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
-from resnet.recipes.settings import Images
+from resnet.recipes.recipe_settings import Images
 
 V15 = "imagenet-resnet18-B-v1.5"
 IMAGES = Images(size=224, policy="random-resized-crop", area=(0.08, 1.0), eval_shorter_side=256, mean="per-channel")
@@ -108,9 +108,9 @@ def test_labels_are_matched_by_wordnet_id():
 
 
 def test_nothing_of_this_machine_is_in_a_row(untrained):
-    from pipelines.reports.collected_rows import row_of
+    from pipelines.reports.collected_rows import row_of_run
 
-    row = row_of(str(untrained()))
+    row = row_of_run(str(untrained()))
     assert str(untrained().parent) not in row.model_dump_json()
     assert json.loads(row.model_dump_json())["data"]["name"] == "digits"
 

@@ -6,25 +6,25 @@ import shutil
 import pytest
 
 from jobs import write_report
-from pipelines.evaluation.outcome import Outcome, add_evaluation
-from pipelines.reports.collected_rows import row_of, rows_from_mlflow, rows_under
+from pipelines.evaluation.outcome import EvaluationOutcome, add_evaluation
+from pipelines.reports.collected_rows import row_of_run, rows_from_mlflow, rows_under
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
 from resnet.evaluation.error_summary import Response
 from resnet.paper.result_rows import read_results
-from resnet.training.checkpoint import load
+from resnet.training.checkpoint import load_checkpoint
 
 
 def evaluation(checkpoint, **fields):
     known = {"protocol": "10-crop", "mirror": False, "top1_error": 12.0, "top5_error": 1.0, "loss": 0.5, "ece": 0.1}
     known |= {"examples": 360, "seconds": 1.0, "images_per_second": 360.0, "precision": "float32", "workers": 1}
-    return Outcome(**(known | {"checkpoints": (checkpoint,), "data": "d", "split": "val"} | fields))
+    return EvaluationOutcome(**(known | {"checkpoints": (checkpoint,), "data": "d", "split": "val"} | fields))
 
 
 def test_a_row_is_what_the_run_folder_says(untrained):
     folder = untrained()
-    row = row_of(str(folder))
-    checkpoint = load(next(folder.glob("step-*")))
+    row = row_of_run(str(folder))
+    checkpoint = load_checkpoint(next(folder.glob("step-*")))
     assert row.recipe == checkpoint.recipe
     assert (row.seed, row.steps, row.top1_error, row.train_error) == (0, 264, 88.5, 90.0)
     assert (row.data.name, row.data.train, row.data.val) == ("digits", 1437, 360)
@@ -36,7 +36,7 @@ def test_the_runs_of_a_folder_are_found(untrained):
     root = untrained(0).parent
     untrained(1)
     assert {row.seed for row in rows_under(str(root))} >= {0, 1}
-    assert rows_under(str(untrained(0))) == (row_of(str(untrained(0))),)
+    assert rows_under(str(untrained(0))) == (row_of_run(str(untrained(0))),)
 
 
 def test_the_trials_of_a_search_are_no_results(untrained, tmp_path):
@@ -48,10 +48,10 @@ def test_the_trials_of_a_search_are_no_results(untrained, tmp_path):
 
 def test_an_unfinished_run_is_no_row(untrained, tmp_path):
     with pytest.raises(ValueError, match=r"must hold asked\.json"):
-        row_of(str(tmp_path))
+        row_of_run(str(tmp_path))
     (tmp_path / "asked.json").write_text((untrained() / "asked.json").read_text())
     with pytest.raises(ValueError, match="no finished training"):
-        row_of(str(tmp_path))
+        row_of_run(str(tmp_path))
 
 
 def test_evaluations_gather_in_the_row_of_their_training(untrained, tmp_path):
@@ -74,7 +74,7 @@ def test_evaluations_gather_in_the_row_of_their_training(untrained, tmp_path):
 
 def test_mlflow_gives_the_rows_that_the_folders_give(untrained, tmp_path):
     folder = untrained(3)
-    checkpoint = load(next(folder.glob("step-*")))
+    checkpoint = load_checkpoint(next(folder.glob("step-*")))
     run = Run.model_validate(checkpoint.run)
     outcome = json.loads((folder / "outcome.json").read_text())
     asked = json.loads((folder / "asked.json").read_text())
@@ -89,7 +89,7 @@ def test_mlflow_gives_the_rows_that_the_folders_give(untrained, tmp_path):
     api.set_terminated(run_id, "FINISHED")
     (found,) = [row for row in rows_from_mlflow() if row.seed == 3]
     assert len(found.commit) == 40
-    assert found.model_copy(update={"commit": "unknown", "hardware": "unknown"}) == row_of(str(folder))
+    assert found.model_copy(update={"commit": "unknown", "hardware": "unknown"}) == row_of_run(str(folder))
     written = write_report.job(["--out", str(tmp_path / "out"), "--export", str(tmp_path / "results")])
     assert written["trainings"] == len(rows_from_mlflow())
     assert found in read_results(tmp_path / "results")

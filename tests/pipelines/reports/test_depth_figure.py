@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.reports.depth_figure import draw, panels
+from pipelines.reports.depth_figure import depth_drawing, panels
 from pipelines.reports.result_settings import settings
 from resnet.recipes.named import recipe
 
@@ -45,7 +45,7 @@ def test_two_depths_are_no_line(row):
 
 def test_bars_are_the_95_percent_interval_of_the_mean(row):
     found = settings(trained(row, {f"cifar10-resnet{d}": e for d, e in ((20, 8.8), (32, 7.5), (44, 7.2))}))
-    ax = draw(panels(found, names(found))["cifar10"]).axes[0]
+    ax = depth_drawing(panels(found, names(found))["cifar10"]).axes[0]
     ours: Any = next(bars for bars in ax.containers if bars.get_label() == "ResNets, setting 1")
     ((low, high), *_) = [segment[:, 1] for segment in ours.lines[2][0].get_segments()]
     expected = stats.t.interval(0.95, 1, 8.9, stats.sem([8.8, 9.0]))

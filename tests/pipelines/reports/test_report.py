@@ -197,7 +197,7 @@ def test_figures_draw_what_they_say(parts):
 
 def test_a_figure_is_the_same_file_each_time(rows, tmp_path):
     for folder in ("a", "b"):
-        figures.save(figures.error_curves({"t": {"cifar10-plain20": [rows[0].curve]}}), tmp_path / folder, "f")
+        figures.save_figure(figures.error_curves({"t": {"cifar10-plain20": [rows[0].curve]}}), tmp_path / folder, "f")
     for name in ("f.png", "f.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.reports.result_settings import (
-    describe,
+    describe_setting,
     differing,
     gradient_imbalance,
     gradient_ratios,
@@ -50,7 +50,7 @@ def test_spread_is_mean_and_sample_deviation():
 
 def test_a_setting_is_described_in_words(row):
     (setting,) = settings([row("cifar10-resnet20")])
-    assert describe(setting) == (
+    assert describe_setting(setting) == (
         "64,000 steps of 128 images on CIFAR-10 (50,000 training and 10,000 validation images), lr 0.1, times 0.1 at "
         "50 % and 75 % of the training; made by the pipeline on Ray on a machine of the tests. "
         "Precision and the images over which batch norm normalised were not recorded."
@@ -130,10 +130,10 @@ def test_a_training_without_the_papers_gentle_start_is_a_sibling(row):
     assert papers.results("single")[f"cifar10-resnet110-A@{FULL_LR}", "top1_error"] == {0: 6.7}
     assert not other.siblings
     assert particulars(other) == ", no gentle start"
-    assert "without the gentle start" in describe(other)
+    assert "without the gentle start" in describe_setting(other)
 
 
 def test_a_gentle_start_that_the_paper_has_not_is_told(row):
     (setting,) = settings([row("cifar10-plain56", recipe=started("cifar10-plain56", 0.01, 80.0))])
-    assert "after a gentle start with lr 0.01 until the training error is below 80 %" in describe(setting)
+    assert "after a gentle start with lr 0.01 until the training error is below 80 %" in describe_setting(setting)
     assert particulars(setting) == ", gentle start"

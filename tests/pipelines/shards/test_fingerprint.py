@@ -9,7 +9,7 @@ from pipelines.preparation.prepare import write_shards
 from pipelines.preparation.sources import Source
 from pipelines.run import standard
 from pipelines.shards.manifest import Manifest, read_manifest
-from pipelines.training.run_folder import Place
+from pipelines.training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_copy_of_the_shards_is_the_same_data(digits: str, tmp_path: Path) -> N
 def test_a_run_that_noted_the_fingerprint_of_before_goes_on(digits: str, tmp_path: Path) -> None:
     manifest = read_manifest(digits)
     run = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
-    assert Place(run, manifest.fingerprint_before()).claim() is None
-    assert Place(run, manifest.fingerprint(), manifest.fingerprint_before()).claim() is None
+    assert RunFolder(run, manifest.fingerprint_before()).claim() is None
+    assert RunFolder(run, manifest.fingerprint(), manifest.fingerprint_before()).claim() is None
     with pytest.raises(ValueError, match="data_sha256 must be"):
-        Place(run, manifest.fingerprint(100), manifest.fingerprint_before(100)).claim()
+        RunFolder(run, manifest.fingerprint(100), manifest.fingerprint_before(100)).claim()

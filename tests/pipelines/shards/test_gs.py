@@ -16,9 +16,9 @@ from pipelines.preparation.sources import Source
 from pipelines.shards import row_groups
 from pipelines.storage import Folder
 from pipelines.stream import rank_batches
-from pipelines.stream.augmentation import Pictures
+from pipelines.stream.augmentation import EpochAugmentation
 from pipelines.stream.example_order import Order
-from resnet.recipes.settings import Images
+from resnet.recipes.recipe_settings import Images
 
 CROPS = Images(size=32, policy="random-resized-crop", area=(0.3, 1), eval_shorter_side=32, mean="per-channel")
 # A process of its own: Arrow holds Python's lock while it opens a file, and a server in a thread could not answer.
@@ -63,7 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def epoch(uri: str) -> list[Any]:
     """The undecoded batches of an epoch of one rank, as a task of the stream reads them."""
     train = row_groups.open_split(uri, "train")[1]
-    part = rank_batches.Part(Pictures(train, CROPS, 1, 0), Order(train.rows, 8, 2, seed=1), 0, 0, 1)
+    part = rank_batches.RankEpoch(EpochAugmentation(train, CROPS, 1, 0), Order(train.rows, 8, 2, seed=1), 0, 0, 1)
     return list(part.tables(0, len(part.windows())))
 
 

@@ -15,12 +15,12 @@ from pipelines.preparation.prepare import write_shards
 from pipelines.preparation.sources import Source
 from pipelines.shards import row_groups
 from pipelines.stream import streamed
-from pipelines.stream.augmentation import Pictures
+from pipelines.stream.augmentation import EpochAugmentation
 from pipelines.stream.example_order import Order
-from pipelines.stream.rank_batches import Part, encoded, joined
+from pipelines.stream.rank_batches import RankEpoch, encoded_rows, joined
 from resnet.images.crops import random_resized_crop
-from resnet.images.jpeg_header import read_header
-from resnet.recipes.settings import Images
+from resnet.images.jpeg_header import read_jpeg_header
+from resnet.recipes.recipe_settings import Images
 
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
 
@@ -41,8 +41,8 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> row_groups.Split:
     return row_groups.open_split(out, "train")[1]
 
 
-def part_of(train: row_groups.Split, rank: int = 0, world_size: int = 1, step: int = 0) -> Part:
-    return Part(Pictures(train, JITTER, 5, 3), Order(train.rows, 12, 3, seed=5), step, rank, world_size)
+def part_of(train: row_groups.Split, rank: int = 0, world_size: int = 1, step: int = 0) -> RankEpoch:
+    return RankEpoch(EpochAugmentation(train, JITTER, 5, 3), Order(train.rows, 12, 3, seed=5), step, rank, world_size)
 
 
 def test_tasks_and_threads_make_the_same_batches(train: row_groups.Split) -> None:
@@ -81,10 +81,10 @@ def test_ranks_share_the_rows_of_each_batch(train: row_groups.Split, world_size:
 
 def test_views_of_a_block_take_the_fast_way(train: row_groups.Split) -> None:
     table = next(part_of(train).tables(0, 1))
-    views, files = encoded(table).images, table["image"].to_pylist()
+    views, files = encoded_rows(table).images, table["image"].to_pylist()
     assert [bytes(view) for view in views] == files
-    assert [read_header(view) for view in views] == [read_header(file) for file in files]
-    assert None not in [read_header(view) for view in views]
+    assert [read_jpeg_header(view) for view in views] == [read_jpeg_header(file) for file in files]
+    assert None not in [read_jpeg_header(view) for view in views]
     for view, file in zip(views, files, strict=True):
         ours, wanted = (random_resized_crop(data, np.random.default_rng(1), 32) for data in (view, file))
         np.testing.assert_array_equal(ours, wanted)
@@ -96,7 +96,7 @@ def test_empty_files_are_files_too() -> None:
         column = joined([memoryview(file) for file in some])
         assert column.to_pylist() == some
         table = pa.table({"image": column, "label": range(len(some)), "index": range(len(some))})
-        assert [bytes(view) for view in encoded(table.slice(1)).images] == some[1:]
+        assert [bytes(view) for view in encoded_rows(table.slice(1)).images] == some[1:]
 
 
 def test_rows_are_those_of_the_shards(train: row_groups.Split) -> None:

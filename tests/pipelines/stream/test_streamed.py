@@ -17,7 +17,7 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from pipelines.cluster import ray_internals
-from pipelines.cluster.free_cpus import Room
+from pipelines.cluster.free_cpus import TaskBudget
 from pipelines.preparation.prepare import write_shards
 from pipelines.preparation.sources import Source
 from pipelines.shards import row_groups
@@ -28,7 +28,7 @@ from resnet.images import crops
 from resnet.images.crops import pca_shift
 from resnet.images.pixel_statistics import pixel_statistics
 from resnet.recipes.named import recipe
-from resnet.recipes.settings import Images
+from resnet.recipes.recipe_settings import Images
 
 Where = Literal["tasks", "worker"]
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
@@ -71,7 +71,7 @@ def epoch(
     order = Order(split.rows, 24, 4, seed=5)
     ranks = []
     for rank in range(world_size):
-        place = (3, first_step, rank, world_size, Room(1.0, 1), decode, 2)
+        place = (3, first_step, rank, world_size, TaskBudget(1.0, 1), decode, 2)
         batches = list(streamed.streamed_batches(split, order, images, *place))
         assert all(len(batch.labels) == 24 // world_size for batch in batches)
         ranks.append(batches)
@@ -135,7 +135,7 @@ def test_an_executor_that_has_to_wait_does_not_spin(
     monkeypatch.setattr(callback, "on_execution_step", counted)
     split = row_groups.open_split(shards, "train")[1]
     split = replace(split, places=40 * split.places, rows=40 * split.rows)  # more than Ray Data has room for
-    batches = streamed.streamed_batches(split, Order(split.rows, 24, 4, 0), JITTER, 0, 0, 0, 1, Room(1.0, 1))
+    batches = streamed.streamed_batches(split, Order(split.rows, 24, 4, 0), JITTER, 0, 0, 0, 1, TaskBudget(1.0, 1))
     with closing(batches):  # pyright: ignore[reportArgumentType]  it is a generator
         next(batches)
         begin, before = time.monotonic(), seen[0]
@@ -150,7 +150,7 @@ def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local:
         batches = [
             batch
             for rank in range(world_size)
-            for batch in streamed.streamed_evaluation(split, JITTER, 10, rank, world_size, Room(1.0, 1))
+            for batch in streamed.streamed_evaluation(split, JITTER, 10, rank, world_size, TaskBudget(1.0, 1))
         ]
         seen[world_size] = batches
         assert np.concatenate([b.ids for b in batches]).tolist() == list(range(37))
@@ -232,7 +232,7 @@ def test_a_bucket_streams_the_same_batches_and_a_shard_that_vanishes_is_named(
             np.testing.assert_array_equal(several[name], array, err_msg=name)
     split = row_groups.open_split(bucket, "train")[1]
     system, root = fs.FileSystem.from_uri(bucket)
-    batches = streamed.streamed_batches(split, Order(split.rows, 24, 4, seed=5), JITTER, 3, 0, 0, 1, Room(1.0, 1))
+    batches = streamed.streamed_batches(split, Order(split.rows, 24, 4, seed=5), JITTER, 3, 0, 0, 1, TaskBudget(1.0, 1))
     next(batches)
     for file in split.files:
         system.delete_file(f"{root}/{file}")
@@ -253,7 +253,7 @@ def test_an_image_that_cannot_be_decoded_is_replaced_alike_everywhere(ray_local:
         np.testing.assert_array_equal(array, late[name], err_msg=name)
     assert one["replaced"] <= 1
     _, split = row_groups.open_split(str(copy), "train")
-    batches = list(streamed.streamed_evaluation(split, JITTER, 10, 0, 1, Room(1.0, 1)))
+    batches = list(streamed.streamed_evaluation(split, JITTER, 10, 0, 1, TaskBudget(1.0, 1)))
     assert sum(batch.replaced for batch in batches) == 1
     assert np.concatenate([b.images for b in batches])[3].max() == 0, "it counts, as a black image"
     assert sum(len(b.labels) for b in batches) == 150

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.models import canary
+from pipelines.models import canary_alias
 from pipelines.models.by_name import read_checkpoint
 from pipelines.run import Run
 from pipelines.tracking import mlflow_model, mlflow_runs, model_registry
 from pipelines.training.mlflow_recorder import Recorder
-from pipelines.training.run_folder import Outcome
+from pipelines.training.run_folder import TrainingOutcome
 from serve.inference.classifier import Classifier
 
 
@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
         recorder = Recorder(run, {"data": told["data"]}, dataset=dataset, began=1_000_000.0)
         recorder.rows(read_checkpoint(str(checkpoint)).progress.rows)
         judged = model_registry.Judged.by_error(88.5, 360, "d" * 64, "single", name="digits")
-        gained = recorder.finish(Outcome(**told), str(root / "figure.png"), judged)
+        gained = recorder.finish(TrainingOutcome(**told), str(root / "figure.png"), judged)
         kept = root / "kept"
         shutil.copytree(checkpoint, kept)
         shutil.rmtree(folder)
@@ -63,7 +63,7 @@ def test_a_version_outlives_the_runs_folder(finished: Any) -> None:
     assert all((found.model[name] == tensor).all() for name, tensor in before.model.items())
     assert found.optimizer == {}, "momentum is for who trains on"
     assert found.examples is not None, "the endpoint checks it by them"
-    assert canary.traffic("resnet@champion")["stable"] == {"version": "1", "checkpoint": place}
+    assert canary_alias.traffic("resnet@champion")["stable"] == {"version": "1", "checkpoint": place}
 
 
 def test_mlflow_loads_it_and_gives_the_endpoints_numbers(finished: Any) -> None:

@@ -28,17 +28,17 @@ def test_an_address_that_mlflow_does_not_take_is_one_sentence_before_the_trainin
 ) -> None:
     monkeypatch.setenv(URI, uri)
     with pytest.raises(ValueError, match=sentence):
-        mlflow_runs.look()
+        mlflow_runs.check_tracking()
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(URI, "http://user:hunter2@mlflow.example:5000")
     with pytest.raises(ValueError, match="must hold no name and password") as found:
-        mlflow_runs.look()
+        mlflow_runs.check_tracking()
     assert "http://mlflow.example:5000" in str(found.value)
     assert "hunter2" not in str(found.value)
     monkeypatch.setenv(URI, "postgresql://user:hunter2@db.example/mlflow")
-    assert "hunter2" not in mlflow_store.reason(RuntimeError("cannot log in as user:hunter2@db.example"))
+    assert "hunter2" not in mlflow_store.store_error(RuntimeError("cannot log in as user:hunter2@db.example"))
 
 
 def test_a_relative_path_of_sqlite_means_the_same_file_in_every_process(
@@ -52,7 +52,7 @@ def test_a_relative_path_of_sqlite_means_the_same_file_in_every_process(
 def test_a_home_that_sqlite_cannot_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNET_HOME", str(tmp_path / "50%"))
     with pytest.raises(ValueError, match="RESNET_HOME must have no %"):
-        mlflow_runs.look()
+        mlflow_runs.check_tracking()
 
 
 class Server:
@@ -109,25 +109,25 @@ def test_a_server_that_refuses_ends_the_command_before_the_training(
 ) -> None:
     answering(status, body)
     with pytest.raises(ValueError, match=sentence):
-        mlflow_runs.look()
+        mlflow_runs.check_tracking()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_in_trouble_is_told_and_the_training_goes_on(answering: Any, status: int) -> None:
     answering(status, b"later")
-    assert f"cannot answer now ({status})" in str(mlflow_runs.look())
+    assert f"cannot answer now ({status})" in str(mlflow_runs.check_tracking())
 
 
 def test_a_server_that_is_down_is_told_and_the_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(URI, "http://127.0.0.1:9")
-    assert mlflow_runs.look() == "MLflow at http://127.0.0.1:9 cannot be reached: connection refused"
+    assert mlflow_runs.check_tracking() == "MLflow at http://127.0.0.1:9 cannot be reached: connection refused"
 
 
 def test_credentials_of_the_environment_are_sent(answering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
     server = answering(200, b'{"experiment": {"lifecycle_stage": "active"}}')
-    assert mlflow_runs.look() is None
+    assert mlflow_runs.check_tracking() is None
     assert server.asked["Authorization"] == "Basic YWRhOmh1bnRlcjI="
 
 
@@ -141,22 +141,22 @@ def test_a_deleted_experiment_is_told_before_the_training_with_the_way_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(URI, f"sqlite:///{tmp_path}/mlflow.db")
-    assert mlflow_runs.look() is None, "a new file"
+    assert mlflow_runs.check_tracking() is None, "a new file"
     api = mlflow_runs.client()
     made = mlflow_runs.experiment(api)
-    assert mlflow_runs.look() is None
+    assert mlflow_runs.check_tracking() is None
     assert api.get_experiment(made).tags["mlflow.experimentKind"] == "custom_model_development"
     api.delete_experiment(made)
     with pytest.raises(ValueError, match=f"experiments restore --experiment-id {made}`, or .*MLFLOW_EXPERIMENT_NAME"):
-        mlflow_runs.look()
+        mlflow_runs.check_tracking()
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
-    assert mlflow_runs.look() is None
+    assert mlflow_runs.check_tracking() is None
     assert api.get_experiment(mlflow_runs.experiment(api)).name == "another"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", made)
     with pytest.raises(ValueError, match="must not be deleted, got resnet"):
-        mlflow_runs.look()
+        mlflow_runs.check_tracking()
     api.restore_experiment(made)
-    assert mlflow_runs.look() is None
+    assert mlflow_runs.check_tracking() is None
     assert mlflow_runs.experiment(api) == made
 
 
@@ -188,4 +188,4 @@ def test_a_deleted_model_version_or_alias_is_told_and_the_next_training_register
 
 def test_a_package_that_mlflow_misses_is_named_by_our_extra() -> None:
     missing = ModuleNotFoundError("No module named 'boto3'")
-    assert mlflow_store.reason(missing).endswith("pip install 'deep-residual-ray[s3]'")
+    assert mlflow_store.store_error(missing).endswith("pip install 'deep-residual-ray[s3]'")

@@ -18,8 +18,8 @@ from pipelines.run import Run, Scaling, standard
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training.fit import fit
 from pipelines.training.run_data import open_source
-from pipelines.training.run_folder import Outcome
-from resnet.training.checkpoint import load
+from pipelines.training.run_folder import TrainingOutcome
+from resnet.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,15 +33,15 @@ def small(storage: Path, epochs: float = 1.0, **changes: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def finished(ray_local: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Outcome]:
+def finished(ray_local: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, TrainingOutcome]:
     """One run to its end, for the tests that only look at it."""
     run = small(tmp_path_factory.mktemp("finished"), epochs=2)
     return run, fit(run, show=False)
 
 
-def test_the_outcome_is_what_the_checkpoint_and_the_validation_split_say(finished: tuple[Run, Outcome]) -> None:
+def test_the_outcome_is_what_the_checkpoint_and_the_validation_split_say(finished: tuple[Run, TrainingOutcome]) -> None:
     run, outcome = finished
-    checkpoint = load(outcome.checkpoint)
+    checkpoint = load_checkpoint(outcome.checkpoint)
     assert outcome.examples == 360, "every validation image counts once"
     assert checkpoint.progress.step == outcome.steps == 2 * (1437 // 64)
     assert checkpoint.recipe.model_copy(update={"precision": "auto"}) == run.recipe
@@ -53,16 +53,16 @@ def test_the_outcome_is_what_the_checkpoint_and_the_validation_split_say(finishe
     assert abs(100 * wrong / total - outcome.top1_error) < 0.6
 
 
-def test_the_finished_network_is_tested_once_more_and_its_answers_kept(finished: tuple[Run, Outcome]) -> None:
+def test_the_finished_network_is_tested_once_more_and_its_answers_kept(finished: tuple[Run, TrainingOutcome]) -> None:
     """Both splits in float32, each image once over two workers; the row says what was trained on what."""
     import hashlib
 
     from pyarrow import parquet
 
-    from pipelines.reports.collected_rows import row_of
+    from pipelines.reports.collected_rows import row_of_run
 
     run, outcome = finished
-    row = row_of(run.folder)
+    row = row_of_run(run.folder)
     assert row.final is not None
     wrong, _ = count_errors(run, outcome.checkpoint)
     assert 100 * wrong / 360 == pytest.approx(row.final.top1_error, abs=0.3)
@@ -76,16 +76,18 @@ def test_the_finished_network_is_tested_once_more_and_its_answers_kept(finished:
     assert row.final.train_error < row.train_error + 5, "without augmentation it is not worse"
     (conditions,) = row.conditions
     assert (conditions.world_size, conditions.bn_batch, conditions.threads) == (2, 32, 1)
-    assert conditions.precision == load(outcome.checkpoint).recipe.precision
+    assert conditions.precision == load_checkpoint(outcome.checkpoint).recipe.precision
     assert [norms.step for norms in row.norms] == [0, 43]
     assert row.norms[0].layers["conv1"][0] > 0
     assert 1.5 < row.norms[0].loss < 4
     assert (row.cpu_seconds or 0) > 0.5 * (row.seconds or 0) > 0
 
 
-def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(finished: tuple[Run, Outcome]) -> None:
+def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(
+    finished: tuple[Run, TrainingOutcome],
+) -> None:
     run, outcome = finished
-    began = load(outcome.checkpoint).recipe.precision
+    began = load_checkpoint(outcome.checkpoint).recipe.precision
     other = "float32" if began == "bfloat16" else "bfloat16"
     for precision in (began, "auto"):
         recipe = run.recipe.model_copy(update={"precision": precision})
@@ -98,7 +100,7 @@ def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(finish
 def test_a_run_may_be_evaluated_rarely_and_its_end_always_is(ray_local: Any, tmp_path: Path) -> None:
     run = small(tmp_path, epochs=3, evaluate_every=2)
     outcome = fit(run, show=False)
-    errors = [row.top1_error for row in load(outcome.checkpoint).progress.rows]
+    errors = [row.top1_error for row in load_checkpoint(outcome.checkpoint).progress.rows]
     assert [error is None for error in errors] == [True, False, False]
     assert outcome.top1_error == errors[-1]
     steps = [metric.step for metric in mlflow_runs.client().get_metric_history(outcome.mlflow_run, "top1_error")]
@@ -113,7 +115,7 @@ def count_errors(run: Run, path: str) -> tuple[int, int]:
     from PIL import Image
     from pyarrow import parquet
 
-    checkpoint, source = load(path), open_source(run)
+    checkpoint, source = load_checkpoint(path), open_source(run)
     network, normalize = checkpoint.network(), checkpoint.normalize()
     wrong = total = 0
     for shard in source.manifest.of_split("val"):
@@ -126,7 +128,7 @@ def count_errors(run: Run, path: str) -> tuple[int, int]:
     return wrong, total
 
 
-def test_one_mlflow_run_and_a_registered_champion(finished: tuple[Run, Outcome]) -> None:
+def test_one_mlflow_run_and_a_registered_champion(finished: tuple[Run, TrainingOutcome]) -> None:
     _, outcome = finished
     api = mlflow_runs.client()
     record = api.get_run(outcome.mlflow_run)
@@ -135,17 +137,19 @@ def test_one_mlflow_run_and_a_registered_champion(finished: tuple[Run, Outcome])
     steps = [metric.step for metric in api.get_metric_history(outcome.mlflow_run, "top1_error")]
     assert steps == [22, 44], "one figure an epoch, none doubled"
     path, version = model_registry.resolve("resnet@champion")
-    assert load(path).progress.classes[3].name == "3"
+    assert load_checkpoint(path).progress.classes[3].name == "3"
     assert int(version) >= 1
     assert Path(outcome.curves or "").stat().st_size > 5000
 
 
-def test_the_same_command_again_does_nothing_more(finished: tuple[Run, Outcome]) -> None:
+def test_the_same_command_again_does_nothing_more(finished: tuple[Run, TrainingOutcome]) -> None:
     run, outcome = finished
     assert fit(run, show=False) == outcome
 
 
-def test_another_recipe_in_the_same_place_is_refused_by_the_field_that_differs(finished: tuple[Run, Outcome]) -> None:
+def test_another_recipe_in_the_same_place_is_refused_by_the_field_that_differs(
+    finished: tuple[Run, TrainingOutcome],
+) -> None:
     run, _ = finished
     recipe = run.recipe.model_copy(update={"optim": run.recipe.optim.model_copy(update={"lr": 0.2})})
     with pytest.raises(ValueError, match=r"recipe\.optim\.lr must be 0\.1 as in the run that .* holds, got 0\.2"):
@@ -191,8 +195,8 @@ def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp
     for job in (process, start(tmp_path / "whole")):
         out, _ = job.communicate(timeout=300)
         assert job.returncode == 0
-        outcomes.append(Outcome(**json.loads(out.splitlines()[-1])))
-    resumed, whole = (load(outcome.checkpoint) for outcome in outcomes)
+        outcomes.append(TrainingOutcome(**json.loads(out.splitlines()[-1])))
+    resumed, whole = (load_checkpoint(outcome.checkpoint) for outcome in outcomes)
     assert [row.step for row in resumed.progress.rows] == [22, 44, 66, 88]
     for a, b in zip(resumed.progress.rows, whole.progress.rows, strict=True):
         assert (a.train_loss, a.train_error, a.val_loss) == (b.train_loss, b.train_error, b.val_loss)

@@ -16,16 +16,16 @@ from benchmarks import cifar
 from benchmarks.lane import Lane
 from benchmarks.resident import Resident
 from benchmarks.stepper import Options
+from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.run import Run, standard
 from pipelines.stream.augmentation import Batch
-from pipelines.training.checkpoint_store import Checkpoints
 from pipelines.training.learner import Learner
-from pipelines.training.rank_data import Task
-from pipelines.training.run_data import Feed, Source, load_feed, open_source
-from pipelines.training.run_folder import Place
+from pipelines.training.rank_data import RankData
+from pipelines.training.run_data import RunData, WorkerData, load_feed, open_source
+from pipelines.training.run_folder import RunFolder
 from pipelines.training.worker_loop import train
 from resnet import build
-from resnet.training.checkpoint import Checkpoint, Progress, load
+from resnet.training.checkpoint import Checkpoint, Progress, load_checkpoint
 from resnet.training.weight_average import Average, decay_at
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def _one_rank(ray_local: Any, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def data() -> tuple[Source, Feed]:
+def data() -> tuple[RunData, WorkerData]:
     """The digits, decoded once."""
     run = small(Path("/unused"))
     source = open_source(run)
@@ -60,12 +60,12 @@ def small(storage: Path, recipe: dict[str, Any] | None = None, **changes: Any) -
     return Run(**(run.model_dump() | {"recipe": wanted | (recipe or {}), "checkpoints": checkpoints} | fields))
 
 
-def trained(run: Run, data: tuple[Source, Feed]) -> Checkpoint:
+def trained(run: Run, data: tuple[RunData, WorkerData]) -> Checkpoint:
     """The last checkpoint of a run that is trained here."""
     source, feed = data
-    Place(run, source.sha256).claim()
-    train(Task(run, feed, 0, 1, CPU))
-    return load(f"{run.storage_path}/{run.name}/step-{STEPS:08d}")
+    RunFolder(run, source.sha256).claim()
+    train(RankData(run, feed, 0, 1, CPU))
+    return load_checkpoint(f"{run.storage_path}/{run.name}/step-{STEPS:08d}")
 
 
 def same(a: Checkpoint, b: Checkpoint) -> bool:
@@ -88,11 +88,11 @@ EVERYTHING = {"ema": 0.9, "loss": {"mixup": 0.2, "cutmix": 1.0}, "bn_examples": 
 
 
 @pytest.mark.parametrize("knob", KNOBS)
-def test_a_knob_changes_the_network_that_is_saved(knob: str, data: tuple[Source, Feed], tmp_path: Path) -> None:
+def test_a_knob_changes_the_network_that_is_saved(knob: str, data: tuple[RunData, WorkerData], tmp_path: Path) -> None:
     recipe, scaling = KNOBS[knob]
     saved = []
     for run in (small(tmp_path), small(tmp_path, recipe, scaling=ALONE | scaling)):
-        task = Task(run, data[1], 0, 1, CPU)
+        task = RankData(run, data[1], 0, 1, CPU)
         learner = Learner(task, None)
         learner.step(*task.tensors(next(task.training(0, 0))), 0, 0, 0.1)
         saved.append(learner.tensors()[0]["conv1.weight"])
@@ -100,7 +100,7 @@ def test_a_knob_changes_the_network_that_is_saved(knob: str, data: tuple[Source,
     torch.testing.assert_close(saved[0], saved[1], rtol=0, atol=0.05)
 
 
-class Dying(Task):
+class Dying(RankData):
     """A task whose data end in the middle of the first epoch, after a checkpoint."""
 
     def training(self, epoch: int, first_step: int) -> Iterator[Batch]:
@@ -110,13 +110,13 @@ class Dying(Task):
 
 @pytest.mark.parametrize(("recipe", "scaling"), [({"precision": "auto"}, {}), (EVERYTHING | {"bn_batch": 16}, {})])
 def test_a_stopped_run_goes_on_bit_for_bit(
-    recipe: dict[str, Any], scaling: dict[str, Any], data: tuple[Source, Feed], tmp_path: Path
+    recipe: dict[str, Any], scaling: dict[str, Any], data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
     expected = trained(small(tmp_path / "whole", recipe, scaling=ALONE | scaling), data)
     stopped = small(tmp_path / "stopped", recipe, scaling=ALONE | scaling)
     with pytest.raises(ConnectionError):
         train(Dying(stopped, data[1], 0, 1, CPU))
-    saved = Checkpoints(f"{stopped.storage_path}/{stopped.name}", 1)
+    saved = CheckpointStore(f"{stopped.storage_path}/{stopped.name}", 1)
     while not saved.names():  # a thread writes it
         time.sleep(0.01)
     assert saved.names() == ["step-00000016"]
@@ -126,7 +126,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 
 
 def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
-    data: tuple[Source, Feed], tmp_path: Path
+    data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
     """benchmarks/single.py's lane: no DDP, crops made by torch on the device, the same order, draws and arithmetic."""
     run = small(tmp_path, {"ema": 0.9, "bn_examples": 256})
@@ -146,9 +146,9 @@ def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
     assert [row.val_loss for row in lane.rows] == pytest.approx([row.val_loss for row in rows], rel=1e-6)
 
 
-def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[Source, Feed], tmp_path: Path) -> None:
+def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[RunData, WorkerData], tmp_path: Path) -> None:
     run = small(tmp_path, recipe={"precision": "float16"})
-    task = Task(run, data[1], 0, 1, CPU)
+    task = RankData(run, data[1], 0, 1, CPU)
     first = Learner(task, None)
     batch = next(task.training(0, 0))
     first.step(*task.tensors(batch), 0, 0, 0.1)
@@ -159,16 +159,20 @@ def test_the_loss_scale_of_float16_is_part_of_a_checkpoint(data: tuple[Source, F
     assert second.scaler.state_dict() | {"scale": 2.0**9, "_growth_tracker": 1} == second.scaler.state_dict()
 
 
-def test_a_checkpoint_is_laid_out_before_it_is_handed_to_its_writer(data: tuple[Source, Feed], tmp_path: Path) -> None:
+def test_a_checkpoint_is_laid_out_before_it_is_handed_to_its_writer(
+    data: tuple[RunData, WorkerData], tmp_path: Path
+) -> None:
     # A writer that laid out weights would have threads of torch's own, and those of the training would wait for longer.
-    learner = Learner(Task(small(tmp_path), data[1], 0, 1, torch.device("cpu")), None)
+    learner = Learner(RankData(small(tmp_path), data[1], 0, 1, torch.device("cpu")), None)
     assert not all(w.is_contiguous() for w in learner.network.state_dict().values())  # channels_last
     learner.step(torch.randn(8, 3, 8, 8), torch.arange(8), 0, 0, 0.1)
     assert all(tensor.is_contiguous() for tensors in learner.tensors() for tensor in tensors.values())
 
 
-def test_a_first_step_that_float16_skips_leaves_nothing_behind(data: tuple[Source, Feed], tmp_path: Path) -> None:
-    task = Task(small(tmp_path, recipe={"precision": "float16"}), data[1], 0, 1, CPU)
+def test_a_first_step_that_float16_skips_leaves_nothing_behind(
+    data: tuple[RunData, WorkerData], tmp_path: Path
+) -> None:
+    task = RankData(small(tmp_path, recipe={"precision": "float16"}), data[1], 0, 1, CPU)
     learner = Learner(task, None)
     before = learner.network.get_parameter("conv1.weight").detach().clone()
     pixels, labels = task.tensors(next(task.training(0, 0)))
@@ -177,10 +181,12 @@ def test_a_first_step_that_float16_skips_leaves_nothing_behind(data: tuple[Sourc
     assert all(not tensor.any() for name, tensor in learner.tensors()[1].items() if not name.startswith("scaler"))
 
 
-def test_saved_and_evaluated_weights_are_the_average_of_all_steps(data: tuple[Source, Feed], tmp_path: Path) -> None:
+def test_saved_and_evaluated_weights_are_the_average_of_all_steps(
+    data: tuple[RunData, WorkerData], tmp_path: Path
+) -> None:
     """By a plain loop over the same batches, which shares only the average with the engine."""
     run = small(tmp_path, {"ema": 0.9})
-    task = Task(run, data[1], 0, 1, CPU)
+    task = RankData(run, data[1], 0, 1, CPU)
     learner = Learner(task, None)
     by_hand = Average(learner.network)
     for step, batch in zip(range(3), task.training(0, 0), strict=False):
@@ -197,11 +203,11 @@ def test_saved_and_evaluated_weights_are_the_average_of_all_steps(data: tuple[So
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_fused_optimiser_takes_the_step_of_the_paper(
-    channels_last: bool, world_size: int, data: tuple[Source, Feed], tmp_path: Path
+    channels_last: bool, world_size: int, data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
     """It trusts that gradients lie in memory as their parameters do, which DDP's buckets must not change."""
     run = small(tmp_path, scaling=ALONE | {"channels_last": channels_last})
-    task = Task(run, data[1], 0, world_size, CPU)
+    task = RankData(run, data[1], 0, world_size, CPU)
     learner, expected = Learner(task, None), []
     parameters = [p for p in learner.network.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
@@ -217,8 +223,8 @@ def test_the_fused_optimiser_takes_the_step_of_the_paper(
         torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_a_worker_alone_computes_what_it_would_inside_ddp(data: tuple[Source, Feed], tmp_path: Path) -> None:
-    task = Task(small(tmp_path, scaling={"workers": "1:4"}), data[1], 0, 1, CPU)
+def test_a_worker_alone_computes_what_it_would_inside_ddp(data: tuple[RunData, WorkerData], tmp_path: Path) -> None:
+    task = RankData(small(tmp_path, scaling={"workers": "1:4"}), data[1], 0, 1, CPU)
     alone, inside = Learner(task, None), Learner(task, None)
     inside.model = inside._distributed()
     batches = task.training(0, 0)
@@ -232,14 +238,14 @@ def test_a_worker_alone_computes_what_it_would_inside_ddp(data: tuple[Source, Fe
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_the_step_of_a_batch_in_four_parts_is_the_same_at_any_number_of_workers(
-    world_size: int, data: tuple[Source, Feed], tmp_path: Path
+    world_size: int, data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
     """Ranks in turn in this process; DDP takes the mean of their gradients. Three workers have 2, 1 and 1 parts."""
     run = small(tmp_path, scaling={"workers": "1:4"})
-    first = next(Task(run, data[1], 0, 1, CPU).training(0, 0))
+    first = next(RankData(run, data[1], 0, 1, CPU).training(0, 0))
     gradients, ids = [], []
     for rank in range(world_size):
-        task = Task(run, data[1], rank, world_size, CPU)
+        task = RankData(run, data[1], rank, world_size, CPU)
         learner = Learner(task, None)
         parameters = list(learner.network.parameters())
         learner.optimizer.register_step_pre_hook(
@@ -252,7 +258,7 @@ def test_the_step_of_a_batch_in_four_parts_is_the_same_at_any_number_of_workers(
     reference = build(run.recipe.network, 10)
     torch.manual_seed(run.seed)
     reference = build(run.recipe.network, 10)
-    pixels, labels = Task(run, data[1], 0, 1, CPU).tensors(first)
+    pixels, labels = RankData(run, data[1], 0, 1, CPU).tensors(first)
     for x, y in zip(pixels.split(16), labels.split(16), strict=True):
         (F.cross_entropy(reference(x), y, label_smoothing=run.recipe.loss.label_smoothing) / 4).backward()
     for found, expected in zip(zip(*gradients, strict=True), reference.parameters(), strict=True):
@@ -260,32 +266,32 @@ def test_the_step_of_a_batch_in_four_parts_is_the_same_at_any_number_of_workers(
         torch.testing.assert_close(sum(found) / world_size, expected.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_never_refuses_where_checkpoints_are(data: tuple[Source, Feed], tmp_path: Path) -> None:
+def test_never_refuses_where_checkpoints_are(data: tuple[RunData, WorkerData], tmp_path: Path) -> None:
     run = small(tmp_path, resume="never")
-    Place(run, "data").claim()
-    assert Place(run, "data").claim() is None, "nothing was trained yet"
-    train(Task(run, data[1], 0, 1, CPU))
+    RunFolder(run, "data").claim()
+    assert RunFolder(run, "data").claim() is None, "nothing was trained yet"
+    train(RankData(run, data[1], 0, 1, CPU))
     with pytest.raises(ValueError, match=r"resume must be auto where .* holds step-00000024, got never"):
-        Place(run, "data").claim()
+        RunFolder(run, "data").claim()
 
 
 def test_a_run_begins_only_from_its_own_network_and_only_from_one_place(
-    data: tuple[Source, Feed], tmp_path: Path
+    data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
     run = small(tmp_path / "first")
     expected, sha = trained(run, data), data[0].sha256
     start = f"{run.storage_path}/{run.name}/step-00000022"
     with pytest.raises(ValueError, match="resume must be a checkpoint of cifar10-plain8, got one of cifar10-resnet8-A"):
-        Place(small(tmp_path / "other", {"network": "cifar10-plain8"}, resume=start), sha).claim()
+        RunFolder(small(tmp_path / "other", {"network": "cifar10-plain8"}, resume=start), sha).claim()
     again = small(tmp_path / "again", resume=start)
     assert same(trained(again, data), expected), "the rest of the same run"
-    assert Place(again, sha).claim() is None
-    assert Place(again.model_copy(update={"resume": "auto"}), sha).claim() is None
+    assert RunFolder(again, sha).claim() is None
+    assert RunFolder(again.model_copy(update={"resume": "auto"}), sha).claim() is None
     with pytest.raises(ValueError, match=r"resume must be .*step-00000022 as in the run that .*, got .*step-00000024"):
-        Place(again.model_copy(update={"resume": start.replace("22", "24")}), sha).claim()
+        RunFolder(again.model_copy(update={"resume": start.replace("22", "24")}), sha).claim()
 
 
-def test_a_holdout_cuts_the_training_images_in_two(data: tuple[Source, Feed], tmp_path: Path) -> None:
+def test_a_holdout_cuts_the_training_images_in_two(data: tuple[RunData, WorkerData], tmp_path: Path) -> None:
     """The same images as the whole split has, none in both; the cut may lie inside a row group."""
     whole = data[0].train
     source = open_source(small(tmp_path, data={"holdout": 300}))

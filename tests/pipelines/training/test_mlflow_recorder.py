@@ -9,7 +9,7 @@ import pytest
 from pipelines.progress.status import Status
 from pipelines.run import standard
 from pipelines.tracking import mlflow_runs, model_registry
-from pipelines.training.mlflow_recorder import Recorder, table
+from pipelines.training.mlflow_recorder import Recorder, epochs_csv
 from resnet.training.checkpoint import EpochRow
 
 
@@ -72,7 +72,7 @@ def test_an_outage_loses_nothing_and_a_restart_doubles_nothing(
 
 
 def test_the_table_of_all_epochs() -> None:
-    lines = table((row(10), row(20))).splitlines()
+    lines = epochs_csv((row(10), row(20))).splitlines()
     assert lines[0].startswith("epoch,step,lr,train_loss")
     assert [line.split(",")[1] for line in lines[1:]] == ["10", "20"]
 
@@ -166,7 +166,7 @@ def test_no_alias_moves_and_no_canary_ends_on_an_error_of_the_store(
     from mlflow.exceptions import MlflowException, get_error_code
     from mlflow.tracking import MlflowClient
 
-    from pipelines.models import canary
+    from pipelines.models import canary_alias
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     api = mlflow_runs.client()
@@ -174,7 +174,7 @@ def test_no_alias_moves_and_no_canary_ends_on_an_error_of_the_store(
     api.create_registered_model(name)
     for folder in ("/good", "/canary"):
         registered(api, name, folder, judged(10 if folder == "/good" else 20))
-    canary.begin_canary(f"{name}@champion", "2=10%")
+    canary_alias.begin_canary(f"{name}@champion", "2=10%")
     run_id = api.create_run(mlflow_runs.experiment(api)).info.run_id
 
     def fails(*_: Any) -> None:
@@ -186,9 +186,9 @@ def test_no_alias_moves_and_no_canary_ends_on_an_error_of_the_store(
         with pytest.raises(MlflowException):
             model_registry.register(api, run_id, "/worse", judged(99), name, lambda: ("/worse", None))
         with pytest.raises(MlflowException):
-            canary.end_canary(f"{name}@champion", promote=True)
+            canary_alias.end_canary(f"{name}@champion", promote=True)
         with pytest.raises(ValueError, match="cannot be looked up"):
-            canary.traffic(f"{name}@champion")
+            canary_alias.traffic(f"{name}@champion")
     aliases = api.get_registered_model(name).aliases
     assert {alias: str(version) for alias, version in aliases.items()} == {"champion": "1", "canary": "2"}
 

@@ -17,18 +17,20 @@ from pipelines import command_line
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import open_source
-from pipelines.training.run_folder import Place
+from pipelines.training.run_folder import RunFolder
 from pipelines.tuning import paper_sweep
 from pipelines.tuning.trial_slots import fit_in
-from resnet.training.checkpoint import EpochRow, load
+from resnet.training.checkpoint import EpochRow, load_checkpoint
 from tests.pipelines.training.test_fit import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def plan(name: str, storage: Path, *words: str) -> list[paper_sweep.Trial]:
+def plan(name: str, storage: Path, *words: str) -> list[paper_sweep.SweepRun]:
     options, overrides = command_line.parse_some(paper_sweep.Sweep, [*words, "--storage", str(storage)])
-    return paper_sweep.trials(name, options, overrides, lambda run, rest: command_line.parse(Run, run, rest, None))
+    return paper_sweep.trials(
+        name, options, overrides, lambda run, rest: command_line.parse_arguments(Run, run, rest, None)
+    )
 
 
 def test_table6_is_the_residual_networks_up_to_56_layers(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_killed_sweep_goes_on_and_gives_the_weights_of_each_trial_alone(ray_lo
     assert done[0].outcome is not None
     assert done[0].outcome.steps == 44
     assert "the training loss is not finite at step" in str(done[1].failure)
-    text = paper_sweep.table("figure1", done)
+    text = paper_sweep.comparison_table("figure1", done)
     assert re.search(r"cifar10-resnet8-A +1 +\d", text)
     assert "failed: cifar10-plain8.s0: the training loss is not finite" in text
     assert "Not the paper's setting (2 epochs on the embedded handwritten digits)" in text
@@ -131,7 +133,7 @@ def test_a_killed_sweep_goes_on_and_gives_the_weights_of_each_trial_alone(ray_lo
     alone = shlex.split(done[0].command)
     assert alone[:2] == ["python", "jobs/train_imagenet.py"]
     outcome = train_imagenet.job([*alone[2:], "--storage", str(tmp_path / "alone"), "--no-promote"])
-    swept, single = load(done[0].outcome.checkpoint), load(outcome.checkpoint)
+    swept, single = load_checkpoint(done[0].outcome.checkpoint), load_checkpoint(outcome.checkpoint)
     assert all(torch.equal(tensor, swept.model[name]) for name, tensor in single.model.items())
 
 
@@ -168,7 +170,9 @@ def test_what_asha_has_stopped_stays_stopped_for_asha(tmp_path: Path) -> None:
     source = open_source(planned[0].run)
     for trial in planned:
         stop = paper_sweep.Stop(scheduler="asha", step=22, epoch=1, error=80)
-        Place(trial.run, source.sha256).write(paper_sweep.STOPPED, stop.model_dump(mode="json"))
+        RunFolder(trial.run, source.sha256).write(paper_sweep.STOPPED, stop.model_dump(mode="json"))
     done = paper_sweep.run_sweep("degradation", paper_sweep.Sweep(scheduler="asha"), planned)
     assert all(t.stop and t.failure is None for t in done)
-    assert "stopped by asha: cifar10-plain20.s0 after epoch 1 with 80.00 %" in paper_sweep.table("degradation", done)
+    assert "stopped by asha: cifar10-plain20.s0 after epoch 1 with 80.00 %" in paper_sweep.comparison_table(
+        "degradation", done
+    )

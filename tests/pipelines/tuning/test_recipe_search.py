@@ -17,18 +17,18 @@ from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.training.run_data import open_source
 from pipelines.tuning.optuna_searcher import Suggestions
-from pipelines.tuning.population import LIVES, begin
+from pipelines.tuning.population import LIVES, member_run
 from pipelines.tuning.recipe_search import _found as found  # pyright: ignore[reportPrivateUsage]
-from pipelines.tuning.recipe_search import base_run, open_study, table
+from pipelines.tuning.recipe_search import base_run, open_study, search_table
 from pipelines.tuning.search_space import Search, Tried, setting
 from pipelines.tuning.trial_slots import judges
-from resnet.training.checkpoint import load
+from resnet.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 
 def parse(run: Run, words: Sequence[str]) -> Run:
-    return command_line.parse(Run, run, words, None)
+    return command_line.parse_arguments(Run, run, words, None)
 
 
 def test_settings_are_judged_by_held_out_training_images_unless_said_otherwise(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_table_has_the_best_first_and_the_command_on_all_images(tmp_path: Pa
     assert result.command is not None
     assert "holdout" not in result.command
     assert result.command.endswith("--recipe.optim.lr 0.1 --recipe.optim.weight-decay 0.0002")
-    lines = table(result).splitlines()
+    lines = search_table(result).splitlines()
     assert lines[3].split()[:5] == ["1", "0.1", "0.0002", "4", "20.00"]
     assert "5 epochs trained, 38 % fewer than the 8 of all settings to the end" in lines
 
@@ -124,21 +124,21 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
 
 def test_a_life_begins_with_the_weights_and_the_history_that_it_takes_over(untrained: Any, tmp_path: Path) -> None:
     base = base_run("cifar10-resnet8", ["--storage", str(tmp_path / "search")], parse)
-    first = begin(base, 0, {"lr": 0.1, "weight_decay": 1e-4}, None)
+    first = member_run(base, 0, {"lr": 0.1, "weight_decay": 1e-4}, None)
     folder = Path(first.storage_path) / first.name
     assert json.loads((folder / LIVES).read_text()) == [[0, 0.1, 1e-4]]
     assert not list(folder.glob("step-*"))
     donor = tmp_path / "donor"
     shutil.copytree(next(untrained().glob("step-*")), donor)
     shutil.copy(folder / LIVES, donor)
-    other = begin(base, 1, {"lr": 0.12, "weight_decay": 8e-5}, donor)
+    other = member_run(base, 1, {"lr": 0.12, "weight_decay": 8e-5}, donor)
     place = Path(other.storage_path) / other.name
     assert json.loads((place / LIVES).read_text()) == [[0, 0.1, 1e-4], [264, 0.12, 8e-5]]
-    taken = load(place / "step-00000264")
+    taken = load_checkpoint(place / "step-00000264")
     assert taken.progress.step == 264
     assert other.recipe.optim.lr == 0.12
     assert other.name == setting(base, 1, 0.12, 8e-5).name
-    assert begin(base, 1, {"lr": 0.12, "weight_decay": 8e-5}, donor) == other, "a restart is no new life"
+    assert member_run(base, 1, {"lr": 0.12, "weight_decay": 8e-5}, donor) == other, "a restart is no new life"
 
 
 def test_held_out_images_are_val_and_no_image_is_in_both(tmp_path: Path) -> None:

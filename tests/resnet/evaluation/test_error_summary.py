@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from resnet.evaluation.error_summary import BINS, Ranked, percent_wrong, reliability
-from resnet.training.step import score
+from resnet.evaluation.error_summary import BINS, Ranked, percent_wrong, reliability_bins
+from resnet.training.step import error_sums
 
 
 def random_scores(n=500, k=7, seed=0):
@@ -24,7 +24,7 @@ def test_errors_and_loss_are_scikit_learns_and_trainings():
     assert summary.top1_error == pytest.approx(100 - 100 * top_k_accuracy_score(labels, scores, k=1, labels=classes))
     assert summary.top5_error == pytest.approx(100 - 100 * top_k_accuracy_score(labels, scores, k=5, labels=classes))
     assert summary.loss == pytest.approx(log_loss(labels, scores, labels=classes))
-    sums = score(torch.from_numpy(scores).log(), torch.from_numpy(labels)).numpy()
+    sums = error_sums(torch.from_numpy(scores).log(), torch.from_numpy(labels)).numpy()
     assert sums[3] == summary.examples == 500
     np.testing.assert_allclose(100 * sums[1:3] / 500, [summary.top1_error, summary.top5_error])
     assert sums[0] / 500 == pytest.approx(summary.loss)
@@ -78,7 +78,7 @@ def test_of_equal_scores_the_lower_class_is_first():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_every_image_is_in_one_bin(confidence):
-    bins = reliability(np.array(confidence), np.ones(len(confidence), bool))
+    bins = reliability_bins(np.array(confidence), np.ones(len(confidence), bool))
     assert sum(b.examples for b in bins) == len(confidence)
     for b in bins:
         assert b.confidence is None or b.low - 1e-9 <= b.confidence <= b.high + 1e-9

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnet.evaluation.layer_responses import layer_responses, layers, response_std, watching
+from resnet.evaluation.layer_responses import layer_responses, measured_layers, response_std, watching
 from resnet.networks.resnet import build
 from resnet.training.step import Normalize
 
@@ -38,11 +38,11 @@ def test_responses_are_the_outputs_of_batch_norm_before_relu_and_addition(lively
 
 
 def test_layers_go_from_input_to_output_and_are_the_3x3_ones():
-    assert list(layers(build("cifar10-plain8"))) == [
+    assert list(measured_layers(build("cifar10-plain8"))) == [
         "conv1",
         *(f"layer{stage}.0.conv{number}" for stage in (1, 2, 3) for number in (1, 2)),
     ]
-    bottlenecks = layers(build("imagenet-resnet50-B"))
+    bottlenecks = measured_layers(build("imagenet-resnet50-B"))
     assert len(bottlenecks) == 3 + 4 + 6 + 3
     assert {name.rpartition(".")[2] for name in bottlenecks} == {"conv2"}
 

@@ -16,7 +16,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from resnet.images import crops as images_crops
+from resnet.images import crops as cropping
 from resnet.images import decode, jpeg_region
 from resnet.images.checks import image_limits
 
@@ -69,7 +69,7 @@ def difference(got: np.ndarray, expected: Image.Image | np.ndarray) -> float:
 def test_the_centre_crop_is_torchvisions_bit_for_bit(size: int, shorter_side: int, files: list[bytes]):
     reference = transforms.Compose([transforms.Resize(shorter_side), transforms.CenterCrop(size)])
     for data in files:
-        assert np.array_equal(images_crops.center_crop(data, size, shorter_side), np.asarray(reference(opened(data))))
+        assert np.array_equal(cropping.center_crop(data, size, shorter_side), np.asarray(reference(opened(data))))
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,11 +79,9 @@ def test_sizes_and_offsets_round_as_torchvision_does(
 ):
     data, size = encode(photograph(1, height, width), "PNG"), max(1, round(keep * shorter))
     resized = transforms.Resize(shorter)(opened(data))
-    assert images_crops.scaled_size(height, width, shorter) == (resized.height, resized.width)
-    assert np.array_equal(images_crops.resize_shorter(data, shorter), np.asarray(resized))
-    assert np.array_equal(
-        images_crops.center_crop(data, size, shorter), np.asarray(transforms.CenterCrop(size)(resized))
-    )
+    assert cropping.scaled_size(height, width, shorter) == (resized.height, resized.width)
+    assert np.array_equal(cropping.resize_shorter(data, shorter), np.asarray(resized))
+    assert np.array_equal(cropping.center_crop(data, size, shorter), np.asarray(transforms.CenterCrop(size)(resized)))
 
 
 def test_the_centre_crop_is_upright(photograph: Photograph, encode: Encode):
@@ -92,19 +90,19 @@ def test_the_centre_crop_is_upright(photograph: Photograph, encode: Encode):
     picture = photograph(2, 60, 90)
     turned = encode(picture, "PNG", exif=exif)
     upright = encode(np.rot90(picture, -1), "PNG")
-    assert np.array_equal(images_crops.center_crop(turned, 32, 40), images_crops.center_crop(upright, 32, 40))
+    assert np.array_equal(cropping.center_crop(turned, 32, 40), cropping.center_crop(upright, 32, 40))
 
 
 def test_impossible_crops_are_refused(files: list[bytes], encode: Encode):
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="got 223 and 224"):
-        images_crops.center_crop(files[0], 224, 223)
+        cropping.center_crop(files[0], 224, 223)
     with pytest.raises(ValueError, match="got 200 and 224"):
-        images_crops.scale_jitter_crop(files[0], rng, 224, (200, 480))
+        cropping.scale_jitter_crop(files[0], rng, 224, (200, 480))
     hair = encode(np.zeros((1, 60_000, 3), np.uint8), "PNG")
     with pytest.raises(image_limits.TooLarge, match="narrow"):
-        images_crops.center_crop(hair, 224, 256)
-    assert images_crops.scale_jitter_crop(hair, rng, 224).shape == (224, 224, 3)  # takes what it sees
+        cropping.center_crop(hair, 224, 256)
+    assert cropping.scale_jitter_crop(hair, rng, 224).shape == (224, 224, 3)  # takes what it sees
 
 
 # --- Training: pixels -------------------------------------------------------------------------------------------------
@@ -112,7 +110,7 @@ def test_impossible_crops_are_refused(files: list[bytes], encode: Encode):
 
 def resized_crop_by_pillow(data: bytes, rng: np.random.Generator, size: int) -> Any:
     picture = opened(data)
-    box = images_crops.draw_resized_crop(rng, picture.height, picture.width, (0.08, 1), (3 / 4, 4 / 3))
+    box = cropping.draw_resized_crop(rng, picture.height, picture.width, (0.08, 1), (3 / 4, 4 / 3))
     return tv.resized_crop(picture, *box, [size, size], BILINEAR)
 
 
@@ -132,9 +130,7 @@ def test_random_resized_crops_are_pillows_within_a_grey_level(name: str, size: i
     apart = []
     for i, seed in seeds:
         key = (i, seed)
-        got = images_crops.random_resized_crop(
-            files[i], np.random.default_rng(key), size, engine=jpeg_region.engine(name)
-        )
+        got = cropping.random_resized_crop(files[i], np.random.default_rng(key), size, engine=jpeg_region.engine(name))
         apart.append(difference(got, resized_crop_by_pillow(files[i], np.random.default_rng(key), size)))
     print(f"{name}, {size}: mean {np.mean(apart):.3f}, worst {max(apart):.3f} grey levels")
     assert np.mean(apart) < 0.5  # a smaller crop of a large image is shrunk while it is decoded
@@ -150,7 +146,7 @@ def test_scale_jitter_is_the_whole_resized_and_cropped(
     for i, data in enumerate(files):
         for seed in range(3):
             rngs = [np.random.default_rng((i, seed)) for _ in range(2)]
-            got = images_crops.scale_jitter_crop(data, rngs[0], size, sides, jpeg_region.engine(name))
+            got = cropping.scale_jitter_crop(data, rngs[0], size, sides, jpeg_region.engine(name))
             apart.append(difference(got, jittered_by_pillow(data, rngs[1], size, sides)))
     print(f"{name}, {size} of {sides}: mean {np.mean(apart):.3f}, worst {max(apart):.3f} grey levels")
     assert np.mean(apart) < 0.5
@@ -165,9 +161,9 @@ def test_crops_of_real_images_are_pillows_within_a_grey_level(name: str, real_im
     for i, path in enumerate(paths):
         data, engine = path.read_bytes(), jpeg_region.engine(name)
         rngs = [np.random.default_rng(i) for _ in range(4)]
-        got = images_crops.random_resized_crop(data, rngs[0], 224, engine=engine)
+        got = cropping.random_resized_crop(data, rngs[0], 224, engine=engine)
         apart["random resized"].append(difference(got, resized_crop_by_pillow(data, rngs[1], 224)))
-        got = images_crops.scale_jitter_crop(data, rngs[2], 224, engine=engine)
+        got = cropping.scale_jitter_crop(data, rngs[2], 224, engine=engine)
         apart["scale jitter"].append(difference(got, jittered_by_pillow(data, rngs[3], 224, (256, 480))))
     for what, levels in apart.items():
         print(f"{name}, {what}: mean {np.mean(levels):.3f}, worst {max(levels):.3f} grey levels")
@@ -181,21 +177,20 @@ def test_images_that_are_no_jpeg_crop_alike(photograph: Photograph, encode: Enco
         rngs = [np.random.default_rng(seed) for _ in range(4)]
         png, bmp = encode(picture, "PNG"), encode(picture, "BMP")
         assert (
-            difference(images_crops.random_resized_crop(png, rngs[0], 64), resized_crop_by_pillow(png, rngs[1], 64))
-            < 0.5
+            difference(cropping.random_resized_crop(png, rngs[0], 64), resized_crop_by_pillow(png, rngs[1], 64)) < 0.5
         )
         assert np.array_equal(
-            images_crops.scale_jitter_crop(png, rngs[2], 64, (73, 137)),
-            images_crops.scale_jitter_crop(bmp, rngs[3], 64, (73, 137)),
+            cropping.scale_jitter_crop(png, rngs[2], 64, (73, 137)),
+            cropping.scale_jitter_crop(bmp, rngs[3], 64, (73, 137)),
         )
 
 
 def test_equal_generators_give_equal_crops_and_others_do_not(files: list[bytes]):
-    for crop in (images_crops.random_resized_crop, images_crops.scale_jitter_crop):
+    for crop in (cropping.random_resized_crop, cropping.scale_jitter_crop):
         seen = {}
         for seed in [*range(5), *range(5)]:
             rng = np.random.default_rng((seed, 3, 7))
-            pixels = images_crops.flip(crop(files[0], rng, 224), rng).tobytes()
+            pixels = cropping.flip(crop(files[0], rng, 224), rng).tobytes()
             assert seen.setdefault(seed, pixels) == pixels
         assert len(set(seen.values())) == 5
 
@@ -207,15 +202,15 @@ def test_several_at_once_of_every_kind_are_those_one_by_one(
     png = encode(Image.fromarray(decode.decode(files[0])), "PNG")
     broken = jpegs["4:2:0"].replace(b"\xff\xdb", b"\xff\xfe")  # its tables are comments: found when it is decoded
     data = [png, files[1], broken, jpegs["progressive"], png]
-    for cut in (images_crops.cut_resized, lambda d, rng: images_crops.cut_jittered(d, rng, 96, (100, 150))):
+    for cut in (cropping.cut_resized, lambda d, rng: cropping.cut_jittered(d, rng, 96, (100, 150))):
         cuts = [cut(d, np.random.default_rng(i)) for i, d in enumerate(data)]
         outs = np.zeros((5, 96, 96, 3), np.uint8)
         engine = jpeg_region.engine(name)
-        assert images_crops.make_all(cuts, 96, list(outs), engine) == [2]
+        assert cropping.make_all(cuts, 96, list(outs), engine) == [2]
         for i in (0, 1, 3, 4):
-            assert np.array_equal(outs[i], images_crops.make(cuts[i], 96, engine))
+            assert np.array_equal(outs[i], cropping.make(cuts[i], 96, engine))
         with pytest.raises(image_limits.CorruptImage):
-            images_crops.make(cuts[2], 96, engine)
+            cropping.make(cuts[2], 96, engine)
 
 
 @settings(max_examples=100, deadline=None)
@@ -228,7 +223,7 @@ def test_damaged_files_crop_or_are_corrupt(data: st.DataObject, jpegs: dict[str,
         if at < len(damaged):
             damaged[at] = byte
     rng = np.random.default_rng(0)
-    for crop in (images_crops.random_resized_crop, images_crops.scale_jitter_crop):
+    for crop in (cropping.random_resized_crop, cropping.scale_jitter_crop):
         try:
             pixels = crop(bytes(damaged), rng, 224)
         except image_limits.CorruptImage:
@@ -249,7 +244,7 @@ def test_resized_crops_are_drawn_as_torchvision_draws_them(
     picture: Any = Image.new("RGB", (width, height))
     torch.manual_seed(1)
     theirs = np.array([transforms.RandomResizedCrop.get_params(picture, list(area), list(ratio)) for _ in range(n)])
-    ours = np.array([images_crops.draw_resized_crop(rng, height, width, area, ratio) for _ in range(n)])
+    ours = np.array([cropping.draw_resized_crop(rng, height, width, area, ratio) for _ in range(n)])
     for name, a, b in zip(("top", "left", "height", "width"), ours.T, theirs.T, strict=True):
         assert likely_alike(a, b), name
     assert likely_alike(ours[:, 2] / ours[:, 3], theirs[:, 2] / theirs[:, 3])
@@ -259,7 +254,7 @@ def test_resized_crops_are_drawn_as_torchvision_draws_them(
 @settings(max_examples=200, deadline=None)
 @given(height=st.integers(1, 600), width=st.integers(1, 600), seed=st.integers(0, 99))
 def test_resized_crops_lie_inside(height: int, width: int, seed: int):
-    top, left, tall, wide = images_crops.draw_resized_crop(
+    top, left, tall, wide = cropping.draw_resized_crop(
         np.random.default_rng(seed), height, width, (0.08, 1), (0.75, 4 / 3)
     )
     assert 0 <= top <= top + tall <= height
@@ -272,13 +267,13 @@ def test_where_no_draw_fits_the_centre_is_torchvisions(height: int, width: int):
     picture: Any = Image.new("RGB", (width, height))
     for ratio in ((3 / 4, 4 / 3), (2, 3), (0.2, 0.3)):
         # Half as much again as the whole area never fits.
-        box = images_crops.draw_resized_crop(np.random.default_rng(0), height, width, (1.5, 1.5), ratio)
+        box = cropping.draw_resized_crop(np.random.default_rng(0), height, width, (1.5, 1.5), ratio)
         assert box == transforms.RandomResizedCrop.get_params(picture, [1.5, 1.5], list(ratio))
 
 
 def test_scale_jitter_draws_every_side_and_every_place_alike():
     rng, n = np.random.default_rng(0), 6000
-    boxes = np.array([images_crops.draw_scale_jitter(rng, 300, 400, 224, (256, 259)) for _ in range(n)])
+    boxes = np.array([cropping.draw_scale_jitter(rng, 300, 400, 224, (256, 259)) for _ in range(n)])
     shorter = 300 * 224 / boxes[:, 2]
     sides, counts = np.unique(np.rint(shorter), return_counts=True)
     assert sides.tolist() == [256, 257, 258, 259]
@@ -297,7 +292,7 @@ def test_scale_jitter_draws_every_side_and_every_place_alike():
 
 def test_half_of_the_images_are_mirrored(photograph: Photograph):
     picture, rng = photograph(0, 5, 7), np.random.default_rng(0)
-    flipped = [images_crops.flip(picture, rng) for _ in range(1000)]
+    flipped = [cropping.flip(picture, rng) for _ in range(1000)]
     mirror = np.asarray(tv.hflip(as_image(picture)))
     mirrored = sum(np.array_equal(f, mirror) for f in flipped)
     assert mirrored + sum(np.array_equal(f, picture) for f in flipped) == 1000
@@ -307,38 +302,38 @@ def test_half_of_the_images_are_mirrored(photograph: Photograph):
 @pytest.mark.parametrize("name", HERE)
 def test_a_crop_that_is_mirrored_at_once_is_the_mirror_image_of_the_crop(name: str, files: list[bytes]):
     engine = jpeg_region.engine(name)
-    for crop in (images_crops.random_resized_crop, images_crops.scale_jitter_crop):
+    for crop in (cropping.random_resized_crop, cropping.scale_jitter_crop):
         for seed in range(6):
             one, two = (np.random.default_rng(seed) for _ in range(2))
             out = np.empty((64, 64, 3), np.uint8)
             given = crop(files[seed % len(files)], one, 64, engine=engine, flip=True, out=out)
             assert given is out
-            assert np.array_equal(out, images_crops.flip(crop(files[seed % len(files)], two, 64, engine=engine), two))
+            assert np.array_equal(out, cropping.flip(crop(files[seed % len(files)], two, 64, engine=engine), two))
 
 
 def test_the_eigenvectors_are_a_rotation_of_the_colours():
-    assert np.allclose(images_crops.EIGENVECTORS.T @ images_crops.EIGENVECTORS, np.eye(3), atol=1e-3)
-    assert (np.diff(images_crops.EIGENVALUES) < 0).all()
+    assert np.allclose(cropping.EIGENVECTORS.T @ cropping.EIGENVECTORS, np.eye(3), atol=1e-3)
+    assert (np.diff(cropping.EIGENVALUES) < 0).all()
 
 
 def test_the_colour_shift_has_alexnets_covariance():
     rng = np.random.default_rng(0)
-    shifts = np.stack([images_crops.pca_shift(rng) for _ in range(20_000)])
+    shifts = np.stack([cropping.pca_shift(rng) for _ in range(20_000)])
     assert shifts.dtype == np.float32
-    scale = np.diag((255 * 0.1 * images_crops.EIGENVALUES) ** 2)
-    expected = images_crops.EIGENVECTORS @ scale @ images_crops.EIGENVECTORS.T
+    scale = np.diag((255 * 0.1 * cropping.EIGENVALUES) ** 2)
+    expected = cropping.EIGENVECTORS @ scale @ cropping.EIGENVECTORS.T
     assert np.allclose(np.cov(shifts.T), expected, rtol=0.05, atol=0.02)
     assert np.abs(shifts.mean(0)).max() < 0.1
-    assert not images_crops.pca_shift(rng, 0).any()
+    assert not cropping.pca_shift(rng, 0).any()
 
 
 def test_the_colour_of_every_pixel_shifts_alike(photograph: Photograph):
     picture = photograph(0, 30, 40)
     picture[0], picture[1] = 0, 255
     for seed in range(5):
-        shift = images_crops.pca_shift(np.random.default_rng(seed), 1.0)
+        shift = cropping.pca_shift(np.random.default_rng(seed), 1.0)
         expected = np.clip(np.rint(picture.astype(np.float32) + shift), 0, 255)
-        assert np.array_equal(images_crops.pca_color(picture, np.random.default_rng(seed), 1.0), expected)
+        assert np.array_equal(cropping.pca_color(picture, np.random.default_rng(seed), 1.0), expected)
 
 
 # --- Small images, in batches -----------------------------------------------------------------------------------------
@@ -356,8 +351,8 @@ def test_padded_crops_equal_pillows_one_by_one(n: int, height: int, width: int, 
     rng = np.random.default_rng(seed)
     batch = rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8)
     before = batch.copy()
-    offsets, flips = images_crops.draw_pad_crop(rng, n, pad)
-    crops = images_crops.pad_crop_flip(batch, offsets, flips, pad)
+    offsets, flips = cropping.draw_pad_crop(rng, n, pad)
+    crops = cropping.pad_crop_flip(batch, offsets, flips, pad)
     assert np.array_equal(batch, before)
     assert crops.shape == batch.shape
     for got, picture, (top, left), mirror in zip(crops, batch, offsets, flips, strict=True):
@@ -368,28 +363,28 @@ def test_padded_crops_equal_pillows_one_by_one(n: int, height: int, width: int, 
 
 def test_the_border_is_zero_before_or_after_the_mean_is_subtracted():
     mean = np.random.default_rng(0).uniform(90, 140, (3, 8, 8))
-    assert not images_crops.border_color("black", mean).any()
-    color = images_crops.border_color("mean", mean)
+    assert not cropping.border_color("black", mean).any()
+    color = cropping.border_color("mean", mean)
     assert np.abs(color - mean.mean((1, 2))).max() <= 0.5  # whole grey levels, of a standard deviation of 60
     inside = np.full((1, 8, 8, 3), 255, np.uint8)
     corner = np.zeros((1, 2), int)
-    (crop,) = images_crops.pad_crop_flip(inside, corner, np.array([False]), 4, color)
+    (crop,) = cropping.pad_crop_flip(inside, corner, np.array([False]), 4, color)
     whole = np.pad(inside[0].astype(int), ((4, 0), (4, 0), (0, 0)), constant_values=-1)[:8, :8]
     assert np.array_equal(crop, np.where(whole < 0, color, whole))
 
 
 def test_both_colours_take_the_same_draws_and_differ_in_strength():
     weak, strong = (
-        images_crops.pca_shift(np.random.default_rng(3), color=color) @ images_crops.EIGENVECTORS
+        cropping.pca_shift(np.random.default_rng(3), color=color) @ cropping.EIGENVECTORS
         for color in ("pca", "pca-std")
     )
-    np.testing.assert_allclose(strong / weak, 1 / np.sqrt(images_crops.EIGENVALUES), rtol=0.01)
-    shifts = np.stack([images_crops.pca_shift(np.random.default_rng(i), color="pca-std") for i in range(4000)])
-    np.testing.assert_allclose((shifts @ images_crops.EIGENVECTORS).std(0), (11.9, 3.5, 1.7), rtol=0.05)
+    np.testing.assert_allclose(strong / weak, 1 / np.sqrt(cropping.EIGENVALUES), rtol=0.01)
+    shifts = np.stack([cropping.pca_shift(np.random.default_rng(i), color="pca-std") for i in range(4000)])
+    np.testing.assert_allclose((shifts @ cropping.EIGENVECTORS).std(0), (11.9, 3.5, 1.7), rtol=0.05)
 
 
 def test_padded_crops_are_drawn_evenly():
-    offsets, flips = images_crops.draw_pad_crop(np.random.default_rng(0), 20_000, 4)
+    offsets, flips = cropping.draw_pad_crop(np.random.default_rng(0), 20_000, 4)
     pairs = np.bincount(offsets[:, 0] * 9 + offsets[:, 1], minlength=81)
     assert len(pairs) == 81
     assert likely_even(pairs)
@@ -399,6 +394,6 @@ def test_padded_crops_are_drawn_evenly():
 def test_offsets_outside_the_padding_are_refused():
     batch = np.zeros((2, 8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match=r"\[0, 8\], got 0 to 9"):
-        images_crops.pad_crop_flip(batch, np.array([[0, 9], [0, 0]]), np.array([True, False]))
+        cropping.pad_crop_flip(batch, np.array([[0, 9], [0, 0]]), np.array([True, False]))
     with pytest.raises(ValueError, match=r"\(2, 2\) and \(2,\), got \(1, 2\)"):
-        images_crops.pad_crop_flip(batch, np.zeros((1, 2), int), np.zeros(2, bool))
+        cropping.pad_crop_flip(batch, np.zeros((1, 2), int), np.zeros(2, bool))

@@ -34,7 +34,7 @@ def test_a_decoded_region_is_that_of_the_whole(name: str, draw: st.DataObject, j
     if engine is None:
         pytest.skip(f"no engine {name} here: {name} needs a C compiler and libjpeg-turbo's headers")
     kind, scale = draw.draw(st.sampled_from(sorted(jpegs))), draw.draw(st.sampled_from([1, 1, 2, 4, 8]))
-    header = jpeg_header.read_header(jpegs[kind])
+    header = jpeg_header.read_jpeg_header(jpegs[kind])
     assert header is not None
     whole = by_pillow(jpegs[kind], scale)
     rows, columns = -(-header.height // scale), -(-header.width // scale)
@@ -120,7 +120,7 @@ def test_damage_is_undecodable_or_decodes_to_the_right_shape(name: str, draw: st
     reach = draw.draw(st.sampled_from([700, len(damaged)]))
     for at, byte in draw.draw(st.lists(st.tuples(st.integers(2, reach - 1), st.integers(0, 255)), max_size=8)):
         damaged[at % len(damaged)] = byte
-    header = jpeg_header.read_header(bytes(damaged))
+    header = jpeg_header.read_jpeg_header(bytes(damaged))
     if header is None or header.height * header.width > 2**24:
         return
     box: jpeg_region.Box = (header.height // 4, header.width // 4, header.height / 2, header.width / 2)
@@ -142,7 +142,7 @@ def test_several_at_once_are_the_same_pixels_and_the_bad_ones_are_named(
     assert engine is not None
     cuts, size = [], draw.draw(st.integers(1, 40))
     for kind in draw.draw(st.lists(st.sampled_from(sorted(jpegs)), max_size=9)):
-        header = jpeg_header.read_header(jpegs[kind])
+        header = jpeg_header.read_jpeg_header(jpegs[kind])
         assert header is not None
         sides = st.floats(0.05, 1)
         height, width = (draw.draw(sides) * length for length in (header.height, header.width))
@@ -168,7 +168,7 @@ def test_several_at_once_are_the_same_pixels_and_the_bad_ones_are_named(
 def test_headers_that_only_pillow_reads_are_left_to_it(jpegs: dict[str, bytes], encode: Callable[..., bytes]):
     data = jpegs["4:2:0"]
     frame = data.index(b"\xff\xc0")
-    assert jpeg_header.read_header(data) == jpeg_header.Header(203, 301, frame, 2)
+    assert jpeg_header.read_jpeg_header(data) == jpeg_header.JpegHeader(203, 301, frame, 2)
     others = {
         "CMYK": encode(Image.new("CMYK", (8, 8))),
         "12 bits": data[: frame + 4] + b"\x0c" + data[frame + 5 :],
@@ -181,8 +181,8 @@ def test_headers_that_only_pillow_reads_are_left_to_it(jpegs: dict[str, bytes], 
         "nothing": b"",
     }
     for what, other in others.items():
-        assert jpeg_header.read_header(other) is None, what
-    assert all(jpeg_header.read_header(data[:n]) is None for n in range(len(data) - 1))
+        assert jpeg_header.read_jpeg_header(other) is None, what
+    assert all(jpeg_header.read_jpeg_header(data[:n]) is None for n in range(len(data) - 1))
 
 
 def test_an_unknown_engine_is_named():

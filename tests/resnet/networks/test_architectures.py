@@ -5,24 +5,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet.networks.architectures import FAMILIES, LAYERS, Network, names, parse
+from resnet.networks.architectures import FAMILIES, LAYERS, Architecture, names, parse_network
 
 
 def network_or_message(name):
     try:
-        return parse(name)
+        return parse_network(name)
     except ValueError as error:
         return str(error)
 
 
 def test_every_listed_name_parses_to_the_network_that_bears_it():
     assert len(set(names())) == len(names()) == 5 * 4 * 2 + 6 * 4
-    assert all(parse(name).name == name for name in names())
+    assert all(parse_network(name).name == name for name in names())
 
 
 def test_the_layers_of_a_layout_add_up_to_its_depth():
     for name in names():
-        network = parse(name)
+        network = parse_network(name)
         layout = network.layout
         assert LAYERS[layout.block] * sum(layout.counts) + 2 == network.depth
         assert len(layout.counts) == len(FAMILIES[network.family].widths)
@@ -42,20 +42,20 @@ def test_the_layers_of_a_layout_add_up_to_its_depth():
     ],
 )
 def test_without_a_letter_the_papers_shortcut_holds(short, canonical):
-    assert parse(short).name == canonical
+    assert parse_network(short).name == canonical
 
 
 @given(st.integers(1, 2000), st.sampled_from(["none", "A", "B", "C"]))
 def test_any_6n_plus_2_is_a_cifar_network(n, shortcut):
-    network = Network("cifar10", 6 * n + 2, shortcut)
-    assert parse(network.name) == network
+    network = Architecture("cifar10", 6 * n + 2, shortcut)
+    assert parse_network(network.name) == network
     assert network.layout.counts == (n, n, n)
 
 
 @given(st.integers(1, 20_000).filter(lambda depth: depth < 8 or depth % 6 != 2))
 def test_other_depths_are_no_cifar_network(depth):
     with pytest.raises(ValueError, match=rf"6n\+2 .* not {depth} \(nearest: \d+\)"):
-        parse(f"cifar10-resnet{depth}")
+        parse_network(f"cifar10-resnet{depth}")
 
 
 @given(st.text(max_size=30) | st.from_regex(r"(imagenet|cifar10|mnist)-(plain|resnet)\d{1,4}(-[A-D])?(-v1\.[05])?\n?"))
@@ -65,7 +65,7 @@ def test_a_text_is_a_network_or_one_sentence(text):
     if isinstance(found, str):
         assert "\n" not in found
     else:
-        assert parse(found.name) == found
+        assert parse_network(found.name) == found
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ def test_a_text_is_a_network_or_one_sentence(text):
 )
 def test_a_wrong_name_is_told_what_is_allowed(wrong, words):
     with pytest.raises(ValueError, match=r"^network ") as caught:
-        parse(wrong)
+        parse_network(wrong)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_a_network_made_by_hand_is_checked_too():
     with pytest.raises(ValueError, match="shortcut must be none, A, B or C, not 'D'"):
-        Network("imagenet", 18, "D")  # pyright: ignore[reportArgumentType]
+        Architecture("imagenet", 18, "D")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="depth"):
-        Network("imagenet", 20, "A")
+        Architecture("imagenet", 20, "A")
 
 
 def test_importing_resnet_loads_neither_torch_nor_ray():

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnet import build, names
 from resnet.networks import cost
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 from resnet.paper.__main__ import architectures
 from resnet.paper.published import TABLE1, TABLE6
 
@@ -81,7 +81,7 @@ def test_multiply_adds_are_half_the_operations_that_torch_counts(name):
 
 @pytest.mark.parametrize("name", [*PLAIN, "imagenet-plain50-v1.5"])
 def test_option_a_costs_nothing_over_plain(name):
-    padded = replace(parse(name), shortcut="A").name
+    padded = replace(parse_network(name), shortcut="A").name
     assert cost.count(padded, size=32) == cost.count(name, size=32)
 
 
@@ -94,7 +94,7 @@ def test_the_options_differ_in_their_projections():
 @pytest.mark.parametrize("name", [*PLAIN, "cifar10-resnet1202-A", "imagenet-resnet152-B", "imagenet-resnet34-C"])
 def test_a_network_has_as_many_weight_layers_as_its_name_says(name):
     layers = (key for key, m in cost.on_meta(name).named_modules() if isinstance(m, nn.Conv2d | nn.Linear))
-    assert sum("downsample" not in key for key in layers) == parse(name).depth
+    assert sum("downsample" not in key for key in layers) == parse_network(name).depth
 
 
 def test_table_6_prints_our_parameters_rounded():

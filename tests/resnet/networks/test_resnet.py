@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 import resnet
-from resnet.networks.architectures import EXPANSION, LAYERS, parse
+from resnet.networks.architectures import EXPANSION, LAYERS, parse_network
 from resnet.networks.resnet import BasicBlock, Bottleneck, PaddedIdentity
 
 EVERY_KIND = [
@@ -60,7 +60,7 @@ def test_torchvisions_weights_give_torchvisions_logits_and_gradients(depth):
 
 def reference(name, state, x):
     """Logits in evaluation mode, from the weights alone: the figures of the paper in the plainest form."""
-    network = parse(name)
+    network = parse_network(name)
     kind = network.layout.block
 
     def conv_bn(x, conv, bn, stride):
@@ -132,7 +132,7 @@ def test_option_a_keeps_every_second_pixel_and_pads_zeros(extra, stride):
 
 @pytest.mark.parametrize("name", EVERY_KIND)
 def test_a_residual_graph_has_one_addition_a_block_and_a_plain_graph_none(name):
-    network = parse(name)
+    network = parse_network(name)
     graph = torch.fx.symbolic_trace(resnet.build(name)).graph
     additions = [node for node in graph.nodes if node.op == "call_function" and node.target.__name__ in ("add", "iadd")]
     assert len(additions) == (0 if network.shortcut == "none" else sum(network.layout.counts))

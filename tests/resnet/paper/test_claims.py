@@ -1,4 +1,4 @@
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 from resnet.networks.cost import count
 from resnet.paper.claim_forms import COUNTED
 from resnet.paper.claims import CLAIMS
@@ -11,7 +11,7 @@ def test_claims_name_canonical_networks_and_their_own_ids():
         for comparison in (*claim.comparisons, *claim.beside):
             for name in (comparison.left, comparison.right):
                 network = name.partition("@")[0] if isinstance(name, str) else None
-                assert network is None or parse(network).name == network
+                assert network is None or parse_network(network).name == network
                 assert network is None or network.startswith(f"{claim.family}-")
             assert (comparison.protocol == "single") == comparison.left.startswith("cifar10-")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from resnet.networks.architectures import parse
+from resnet.networks.architectures import parse_network
 from resnet.paper.published import OTHERS, RESULTS, TABLE2, TABLE3, TABLE4, TABLE5, TABLE6
 
 
@@ -14,7 +14,7 @@ def test_the_tables_are_whole():
 
 def test_rows_name_networks_canonically_and_errors_are_percent():
     for row in RESULTS:
-        assert row.network is None or parse(row.network).name == row.network
+        assert row.network is None or parse_network(row.network).name == row.network
         assert all(0 < error < 100 for error in (row.top1_error, row.top5_error, row.mean) if error is not None)
         assert row.top1_error is not None or row.top5_error is not None
 

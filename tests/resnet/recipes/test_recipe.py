@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from resnet import names
 from resnet.recipes.named import VARIANTS, recipe
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.settings import Images
+from resnet.recipes.recipe_settings import Images
 
 STREAMED = {"policy": "random-resized-crop", "area": (0.08, 1.0), "eval_shorter_side": 256, "mean": "per-channel"}
 

@@ -33,7 +33,7 @@ def test_sums_of_ranks_add_up_and_the_network_is_as_before() -> None:
     )
     assert not network.training
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
-    assert all(layer.momentum == 0.1 for layer in batch_norm_statistics.layers(network))
+    assert all(layer.momentum == 0.1 for layer in batch_norm_statistics.batch_norm_layers(network))
     batch_norm_statistics.set_statistics(network, whole)
     weights = dict(network.named_parameters())
     assert all(torch.equal(t, before[name]) for name, t in weights.items())

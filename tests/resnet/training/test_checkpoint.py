@@ -10,8 +10,15 @@ from resnet import build
 from resnet.image_class import ImageClass
 from resnet.images.grey_range import GreyRange
 from resnet.recipes.named import recipe
-from resnet.recipes.settings import Optim
-from resnet.training.checkpoint import Checkpoint, Progress, load, optimizer_tensors, restore_optimizer, save
+from resnet.recipes.recipe_settings import Optim
+from resnet.training.checkpoint import (
+    Checkpoint,
+    Progress,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from resnet.training.optimizer import optimizer
 from resnet.training.step import train_step
 
@@ -39,8 +46,8 @@ def small(steps: int = 2) -> tuple[torch.nn.Module, torch.optim.Optimizer, Check
 
 def test_training_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
     model, optim, checkpoint = small()
-    save(tmp_path / "c", checkpoint)
-    back = load(tmp_path / "c")
+    save_checkpoint(tmp_path / "c", checkpoint)
+    back = load_checkpoint(tmp_path / "c")
     assert back.progress == checkpoint.progress
     again = build(back.recipe.network, 3).to(memory_format=torch.channels_last)
     again.load_state_dict(back.model)
@@ -57,16 +64,16 @@ def test_training_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_the_network_predicts_the_same(tmp_path: Path) -> None:
     model, _, checkpoint = small()
-    save(tmp_path / "c", checkpoint)
+    save_checkpoint(tmp_path / "c", checkpoint)
     pixels = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(load(tmp_path / "c").network()(pixels), model.eval()(pixels))
+    torch.testing.assert_close(load_checkpoint(tmp_path / "c").network()(pixels), model.eval()(pixels))
 
 
 def test_nothing_is_left_of_a_save_that_failed(tmp_path: Path) -> None:
     _, _, checkpoint = small()
     checkpoint.run["broken"] = object()
     with pytest.raises(TypeError):
-        save(tmp_path / "c", checkpoint)
+        save_checkpoint(tmp_path / "c", checkpoint)
     assert not (tmp_path / "c").exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -74,23 +81,23 @@ def test_nothing_is_left_of_a_save_that_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "run.json", "progress.json"])
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path, name: str) -> None:
     _, _, checkpoint = small()
-    save(tmp_path / "c", checkpoint)
+    save_checkpoint(tmp_path / "c", checkpoint)
     (tmp_path / "c" / name).write_bytes(b"\x80\x04not what it was")
     with pytest.raises(ValueError, match="damaged"):
-        load(tmp_path / "c")
+        load_checkpoint(tmp_path / "c")
     (tmp_path / "c" / name).unlink()
     with pytest.raises(ValueError, match=f"must hold {name}"):
-        load(tmp_path / "c")
+        load_checkpoint(tmp_path / "c")
 
 
 def test_a_range_of_grey_levels_travels_with_the_weights(tmp_path: Path) -> None:
     _, _, checkpoint = small()
-    save(tmp_path / "plain", checkpoint)
-    assert load(tmp_path / "plain").grey_range is None
+    save_checkpoint(tmp_path / "plain", checkpoint)
+    assert load_checkpoint(tmp_path / "plain").grey_range is None
     assert "grey_range" not in (tmp_path / "plain" / "progress.json").read_text()
     checkpoint.progress = checkpoint.progress.model_copy(update={"grey_range": (100, 4095)})
-    save(tmp_path / "deep", checkpoint)
-    assert load(tmp_path / "deep").grey_range == GreyRange(100, 4095)
+    save_checkpoint(tmp_path / "deep", checkpoint)
+    assert load_checkpoint(tmp_path / "deep").grey_range == GreyRange(100, 4095)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
@@ -98,7 +105,7 @@ def test_files_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
     checkpoint = small()[2]
     before = os.umask(umask)
     try:
-        save(tmp_path / "saved", checkpoint)
+        save_checkpoint(tmp_path / "saved", checkpoint)
     finally:
         os.umask(before)
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "saved").iterdir()} == {mode}
@@ -106,7 +113,7 @@ def test_files_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
 
 def test_a_file_that_may_not_be_read_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """safetensors calls it absent. Root may read all, so access is pretended."""
-    save(tmp_path / "saved", small()[2])
+    save_checkpoint(tmp_path / "saved", small()[2])
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("model.safetensors"))
     with pytest.raises(ValueError, match=r"must be readable by who loads it, got .*model\.safetensors: perm.* denied"):
-        load(tmp_path / "saved")
+        load_checkpoint(tmp_path / "saved")

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet.recipes.settings import Loss
-from resnet.training.mixing import Mix, draw, mix
+from resnet.recipes.recipe_settings import Loss
+from resnet.training.mixing import Mix, draw_mix, mix
 
 
 def test_mixup_blends_an_image_with_its_neighbour_by_hand() -> None:
@@ -46,21 +46,21 @@ def test_the_last_of_an_odd_number_stays_as_it_is() -> None:
 
 @given(st.integers(0, 10**6), st.floats(0.05, 5), st.integers(8, 64))
 def test_a_box_lies_inside_and_has_its_share(seed: int, alpha: float, size: int) -> None:
-    drawn = draw(np.random.default_rng(seed), Loss(cutmix=alpha), size)
+    drawn = draw_mix(np.random.default_rng(seed), Loss(cutmix=alpha), size)
     assert drawn is not None
     assert drawn.box is not None
     top, left, height, width = drawn.box
     assert min(drawn.box) >= 0
     assert max(top + height, left + width) <= size
     assert drawn.share == 1 - height * width / size**2
-    assert drawn == draw(np.random.default_rng(seed), Loss(cutmix=alpha), size), "a pure function of the generator"
+    assert drawn == draw_mix(np.random.default_rng(seed), Loss(cutmix=alpha), size), "a pure function of the generator"
 
 
 def test_shares_are_beta_and_both_ways_are_taken_equally_often() -> None:
-    both = [draw(np.random.default_rng((0, 0, step)), Loss(mixup=0.2, cutmix=1.0), 64) for step in range(2000)]
+    both = [draw_mix(np.random.default_rng((0, 0, step)), Loss(mixup=0.2, cutmix=1.0), 64) for step in range(2000)]
     blends = [d.share for d in both if d is not None and d.box is None]
     assert 900 < len(blends) < 1100
     alpha = 0.2
     assert np.mean(blends) == pytest.approx(0.5, abs=0.05)
     assert np.var(blends) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
-    assert draw(np.random.default_rng(0), Loss(), 64) is None
+    assert draw_mix(np.random.default_rng(0), Loss(), 64) is None

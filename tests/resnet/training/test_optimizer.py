@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resnet.recipes.named import recipe
-from resnet.recipes.settings import Optim, Schedule
+from resnet.recipes.recipe_settings import Optim, Schedule
 from resnet.training.lr_schedule import EpochErrors, lr_at, reductions
 from resnet.training.optimizer import optimizer, parameter_groups
 

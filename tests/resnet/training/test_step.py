@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet import build
-from resnet.recipes.settings import Optim
+from resnet.recipes.recipe_settings import Optim
 from resnet.training.mixing import Mixed
 from resnet.training.optimizer import optimizer
 from resnet.training.step import (
     Normalize,
     accumulate,
     compile_blocks,
+    error_sums,
     eval_step,
     loss_and_errors,
     native_precision,
     scaler,
-    score,
     to_device,
     train_step,
     update,
@@ -38,7 +38,7 @@ def test_normalize_subtracts_the_mean_and_keeps_channels_last() -> None:
 
 def test_score_counts_by_hand() -> None:
     logits = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9.0, 8, 7, 6, 5, 4], [9.0, 8, 7, 6, 5, 4]])
-    loss, top1, top5, count = score(logits, torch.tensor([0, 3, 5])).tolist()
+    loss, top1, top5, count = error_sums(logits, torch.tensor([0, 3, 5])).tolist()
     assert (top1, top5, count) == (2, 1, 3)
     reference = nn.functional.cross_entropy(logits, torch.tensor([0, 3, 5]), reduction="sum")
     assert abs(loss - reference.item()) < 1e-5

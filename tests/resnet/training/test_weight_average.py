@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from resnet import build
-from resnet.recipes.settings import Optim
+from resnet.recipes.recipe_settings import Optim
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
 from resnet.training.optimizer import optimizer
 from resnet.training.step import scaler, train_step

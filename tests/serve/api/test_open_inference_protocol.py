@@ -134,7 +134,7 @@ def pixels(**changes: Any) -> dict[str, Any]:
 )
 def test_wrong_requests_are_named(inputs: list[dict[str, Any]], words: str):
     with pytest.raises(Problem, match=words) as caught:
-        open_inference_protocol.parse(json.dumps({"inputs": inputs}).encode(), None, 2)
+        open_inference_protocol.parse_request(json.dumps({"inputs": inputs}).encode(), None, 2)
     assert caught.value.status == 400
 
 
@@ -149,7 +149,7 @@ def test_any_bytes_behind_the_json_are_a_problem_or_whole_elements(tail: bytes, 
     statuses = set()
     for header_length in (length, str(len(IMAGE))):
         try:
-            asked = open_inference_protocol.parse(IMAGE + tail, header_length, 2)
+            asked = open_inference_protocol.parse_request(IMAGE + tail, header_length, 2)
         except Problem as problem:
             statuses.add(problem.status)
         else:

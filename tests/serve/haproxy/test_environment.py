@@ -108,11 +108,11 @@ def test_where_it_does_not_run_the_reason_is_told_and_serve_goes_on_without(
 ):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", binary)
     before = dict(os.environ)
-    environment.prepare("auto")
+    environment.use_haproxy("auto")
     assert dict(os.environ) == before
     assert f"slower than HAProxy: {binary} does not run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="proxy must be auto or serve on this machine, got haproxy: "):
-        environment.prepare("haproxy")
+        environment.use_haproxy("haproxy")
 
 
 REPLICA = """

@@ -84,4 +84,4 @@ def test_int8_is_read_from_a_bucket_too(s3: str) -> None:
     from serve.inference.engines import onnx_int8
 
     with pytest.raises(ValueError, match=r"precision int8 needs int8\.onnx beside the checkpoint, got none in s3://"):
-        onnx_int8.read(s3.format("best"), 1)
+        onnx_int8.read_int8(s3.format("best"), 1)

@@ -14,14 +14,14 @@ from torch import nn
 from resnet.images.crops import center_crop
 from resnet.networks.resnet import build
 from resnet.training import checkpoint
-from serve.inference.classifier import Classifier, fold_batch_norm, read
+from serve.inference.classifier import Classifier, fetch_checkpoint, fold_batch_norm
 
 Picture = Callable[..., bytes]
 
 
 def offline(folder: Path, images: list[bytes], size: int, shorter_side: int) -> torch.Tensor:
     """Probabilities of the untouched float32 network on the evaluation's crop."""
-    saved = checkpoint.load(folder)
+    saved = checkpoint.load_checkpoint(folder)
     pixels = torch.from_numpy(np.stack([center_crop(data, size, shorter_side) for data in images]))
     with torch.inference_mode():
         return saved.network()(saved.normalize()(pixels)).softmax(1)
@@ -53,7 +53,7 @@ def test_bfloat16_deviates_by_what_the_model_states(imagenet: Path, picture: Pic
 
 
 def test_embedding_is_the_pooled_map_before_the_classifier(cifar: Path, classifier: Classifier, picture: Picture):
-    saved = checkpoint.load(cifar)
+    saved = checkpoint.load_checkpoint(cifar)
     data = picture(3)
     pixels = torch.from_numpy(center_crop(data, 32, 32))[None]
     with torch.inference_mode():
@@ -99,8 +99,8 @@ def test_top_k_above_the_classes_gives_all_in_order(classifier: Classifier, pict
 def test_a_checkpoint_is_read_from_a_uri(cifar: Path):
     memory = fsspec.filesystem("memory")
     memory.put(f"{cifar}/", "/bucket/best/", recursive=True)
-    weights = read("memory://bucket/best").model
-    assert all(torch.equal(weights[k], v) for k, v in checkpoint.load(cifar).model.items())
+    weights = fetch_checkpoint("memory://bucket/best").model
+    assert all(torch.equal(weights[k], v) for k, v in checkpoint.load_checkpoint(cifar).model.items())
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path: Path):
@@ -109,9 +109,9 @@ def test_a_folder_without_checkpoint_is_named(tmp_path: Path):
 
 
 def test_deep_grey_is_served_by_the_range_of_the_training(cifar: Path, tmp_path: Path):
-    trained = checkpoint.load(cifar)
+    trained = checkpoint.load_checkpoint(cifar)
     trained.progress = trained.progress.model_copy(update={"grey_range": (0, 4095)})
-    checkpoint.save(tmp_path / "deep", trained)
+    checkpoint.save_checkpoint(tmp_path / "deep", trained)
     levels = np.random.default_rng(0).integers(0, 4096, (40, 40)).astype(np.uint16)
     stream = io.BytesIO()
     Image.fromarray(levels).save(stream, "PNG")

@@ -37,7 +37,7 @@ ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
 def test_accepted_kinds_are_known_by_content(kind: str):
     data = encoded(GRADIENT, kind)
     assert upload_checks.media_type(data) == f"image/{kind.lower()}"
-    upload_checks.check(data, 10**4, 32)
+    upload_checks.check_upload(data, 10**4, 32)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_accepted_kinds_are_known_by_content(kind: str):
 )
 def test_what_is_none_is_refused_by_name(data: bytes, status: int, words: str):
     with pytest.raises(Problem, match=words) as caught:
-        upload_checks.check(data, 10**6, 32)
+        upload_checks.check_upload(data, 10**6, 32)
     assert caught.value.status == status
 
 
@@ -69,7 +69,7 @@ def png_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("width", "height"), [(1001, 1000), (30_000, 30_000), (60_000, 1), (2**31 - 1, 2**31 - 1)])
 def test_pixels_are_counted_before_decoding(width: int, height: int):
     with pytest.raises(Problem) as caught:
-        upload_checks.check(png_of(width, height), 10**6, 256)
+        upload_checks.check_upload(png_of(width, height), 10**6, 256)
     assert caught.value.status in (400, 413)
     assert (width, height) == (2**31 - 1, 2**31 - 1) or caught.value.status == 413
 
@@ -80,7 +80,7 @@ def test_damaged_images_are_never_anything_but_a_problem(data: bytes, at: int, n
     at = min(at, len(data))
     status = 400
     try:
-        upload_checks.check(data[:at] + noise + data[at + len(noise) :], 10**6, 32)
+        upload_checks.check_upload(data[:at] + noise + data[at + len(noise) :], 10**6, 32)
     except Problem as problem:
         status = problem.status
     assert status in (400, 413, 415)
@@ -98,7 +98,7 @@ def test_repeated_scans_are_answered_413_at_once(with_scans: Callable[[bytes, in
     bomb = with_scans(encoded(GRADIENT, "JPEG", progressive=True), 20_000)
     began = time.process_time()
     with pytest.raises(Problem, match="at most 100 scans") as caught:
-        upload_checks.check(bomb, 50_000_000, 256)
+        upload_checks.check_upload(bomb, 50_000_000, 256)
     assert time.process_time() - began < 0.1
     assert caught.value.status == 413
 
@@ -106,9 +106,9 @@ def test_repeated_scans_are_answered_413_at_once(with_scans: Callable[[bytes, in
 def test_the_limit_that_is_told_is_the_limit():
     for most, told in ((1199, "1,199"), (10**9, "89,478,485")):
         with pytest.raises(Problem, match=f"at most {told} pixels, got") as caught:
-            upload_checks.check(png_of(40, 30) if most < 10**6 else png_of(30_000, 30_000), most, 32)
+            upload_checks.check_upload(png_of(40, 30) if most < 10**6 else png_of(30_000, 30_000), most, 32)
         assert caught.value.status == 413
-    upload_checks.check(PNG, 40 * 30, 30)
+    upload_checks.check_upload(PNG, 40 * 30, 30)
 
 
 def test_a_variant_that_is_not_decoded_is_answered_415_and_damage_400():
@@ -119,7 +119,7 @@ def test_a_variant_that_is_not_decoded_is_answered_415_and_damage_400():
         (b'{"image": "..."}', 415, "got JSON: send the bytes of the file itself"),
     ):
         with pytest.raises(Problem, match=words) as caught:
-            upload_checks.check(data, 10**6, 32)
+            upload_checks.check_upload(data, 10**6, 32)
         assert caught.value.status == status
 
 
@@ -129,12 +129,12 @@ def test_the_endpoint_sees_what_evaluation_sees(kind: str, orientation: int, cla
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(GRADIENT, kind, exif=exif)
-    upload_checks.check(data, 40 * 30, 30)
+    upload_checks.check_upload(data, 40 * 30, 30)
     assert (classifier.crop(data) == center_crop(data, classifier.size, classifier.shorter_side)).all()
 
 
 def test_the_page_offers_what_is_decoded():
-    page = (Path(upload_checks.__file__).parent / "page.html").read_text()
+    page = (Path(upload_checks.__file__).parents[1] / "api" / "page.html").read_text()
     assert f'accept="{",".join(image_kinds.MEDIA_TYPES)}"' in page
     assert f"<small>{image_kinds.NAMES}. They go to this server only.</small>" in page
 

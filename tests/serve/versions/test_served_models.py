@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet.training.checkpoint import answered, load, save
+from resnet.training.checkpoint import answered, load_checkpoint, save_checkpoint
 from serve.api import application
 from serve.settings import Args
 from serve.versions import traffic
 from serve.versions.served_models import Models
-from serve.versions.traffic import Canary, Comparison, Side, Traffic, Version, judge, together
+from serve.versions.traffic import Canary, CanaryComparison, Side, Traffic, Version, judge, together
 from tests.serve.conftest import Client, write_checkpoint
 
 Picture = Callable[..., bytes]
@@ -27,9 +27,9 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Version]:
     root = tmp_path_factory.mktemp("versions")
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     for number in (1, 2):
-        plain = load(write_checkpoint(root / f"plain-{number}", "cifar10-resnet8-A", 32, 10, seed=number))
+        plain = load_checkpoint(write_checkpoint(root / f"plain-{number}", "cifar10-resnet8-A", 32, 10, seed=number))
         plain.examples = answered(plain, images)
-        save(root / f"{number}", plain)
+        save_checkpoint(root / f"{number}", plain)
     shutil.copytree(root / "1", root / "3")
     shutil.copy(root / "2" / "model.safetensors", root / "3" / "model.safetensors")
     shutil.copytree(root / "1", root / "4")
@@ -43,7 +43,7 @@ def served(versions: dict[str, Version]) -> Iterator[tuple[Models, Client]]:
     extra = {"other": versions["2"].checkpoint}
     args = Args(**own.model_dump(), precision="float32", access_log=False, models=extra)
     models = Models.open(args, None, "test")
-    client = Client(application.build(models, args))
+    client = Client(application.create_application(models, args))
     yield models, client
     client.close()
     models.close()
@@ -172,10 +172,10 @@ def test_the_share_is_the_share():
     assert abs(hits / 20_000 - 0.1) < 0.01  # 4.7 standard deviations
 
 
-def sides(requests: int, errors: int, slower: float) -> Comparison:
+def sides(requests: int, errors: int, slower: float) -> CanaryComparison:
     old = Side(version="1", requests=500, errors=0, seconds=(0.01,) * 500)
     new = Side(version="2", requests=requests, errors=errors, seconds=(0.01 * slower,) * (requests - errors))
-    return Comparison(stable=old, canary=new, compared=50, agreed=40)
+    return CanaryComparison(stable=old, canary=new, compared=50, agreed=40)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def sides(requests: int, errors: int, slower: float) -> Comparison:
         (sides(200, 0, 1.2), True, "good.*80.0 % of 50 images"),
     ],
 )
-def test_the_verdict(found: Comparison, good: bool | None, words: str):
+def test_the_verdict(found: CanaryComparison, good: bool | None, words: str):
     told = judge(found)
     assert told.good is good
     assert re.search(words, told.sentence)

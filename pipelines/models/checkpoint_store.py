@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pipelines.storage import Folder
-from resnet.training.checkpoint import Checkpoint, EpochRow, load, save
+from resnet.training.checkpoint import Checkpoint, EpochRow, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from pipelines.run import Run
@@ -28,7 +28,7 @@ WHOLE = re.compile(r"step-\d{8}")  # other names with the prefix are what a kill
 LAST_FILE = "progress.json"  # uploaded last: a checkpoint that has it is whole
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints step-00000000, ... in a run's folder. keep: best ones that stay, beside the last."""
 
     def __init__(self, folder: str, keep: int) -> None:
@@ -65,7 +65,7 @@ class Checkpoints:
     def read(self, name: str) -> Checkpoint:
         """One checkpoint. ValueError: damaged."""
         with self.local(name) as folder:
-            return load(folder)
+            return load_checkpoint(folder)
 
     @contextlib.contextmanager
     def local(self, name: str) -> Iterator[Path]:
@@ -85,10 +85,10 @@ class Checkpoints:
             return name
         self.folder.remove(name)  # what a stopped upload left
         if self.folder.is_local:
-            save(self.folder.path(name), checkpoint)
+            save_checkpoint(self.folder.path(name), checkpoint)
         else:
             with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
-                save(Path(temporary) / name, checkpoint)
+                save_checkpoint(Path(temporary) / name, checkpoint)
                 files = sorted((Path(temporary) / name).iterdir(), key=lambda file: file.name == LAST_FILE)
                 for file in files:
                     with self.folder.writing(f"{name}/{file.name}") as target:
@@ -117,7 +117,7 @@ class Checkpoints:
 def at(uri: str) -> Checkpoint:
     """The checkpoint in a folder or bucket. ValueError: there is none, or it is damaged."""
     folder, _, name = uri.rstrip("/").rpartition("/")
-    checkpoints = Checkpoints(folder or ".", keep=1)
+    checkpoints = CheckpointStore(folder or ".", keep=1)
     if name not in checkpoints.names():
         raise ValueError(f"resume must be never, auto or a checkpoint, got {uri}")
     return checkpoints.read(name)
@@ -132,7 +132,7 @@ class Writer:
     RETRY = 5.0
     PATIENCE = 120.0  # seconds that the end of the training waits for room or for the bucket
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: CheckpointStore) -> None:
         self.checkpoints = checkpoints
         self.written: str | None = None
         self.trouble: str | None = None

@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 import torch
 
-from resnet.training.checkpoint import load
-from serve.inference import export_model as exporting
+from resnet.training.checkpoint import load_checkpoint
+from serve.inference import model_export as exporting
 from serve.inference.classifier import Classifier
-from serve.inference.export_model import Exported, export
+from serve.inference.model_export import Exported, export
 
 Picture = Callable[..., bytes]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's exporters
@@ -25,7 +25,7 @@ def images(picture: Picture) -> list[bytes]:
 @pytest.fixture(scope="module")
 def exported(cifar: Path, images: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Exported:
     out = tmp_path_factory.mktemp("export") / "resnet8"
-    return export(load(cifar), out, ("safetensors", "onnx", "pt2", "int8"), [*images, b"no image"])
+    return export(load_checkpoint(cifar), out, ("safetensors", "onnx", "pt2", "int8"), [*images, b"no image"])
 
 
 def test_every_format_gives_the_checkpoints_probabilities_for_any_batch(
@@ -46,8 +46,8 @@ def test_every_format_gives_the_checkpoints_probabilities_for_any_batch(
     assert exported.images == 24
     assert set(exported.differences) == {"safetensors", "onnx", "pt2"}
     assert max(exported.differences.values()) < 1e-5
-    for name, tensor in load(exported.out).model.items():
-        assert torch.equal(tensor, load(cifar).model[name]), name
+    for name, tensor in load_checkpoint(exported.out).model.items():
+        assert torch.equal(tensor, load_checkpoint(cifar).model[name]), name
 
 
 def test_int8_is_served_beside_its_agreement_with_float32(exported: Exported, cifar: Path, images: list[bytes]):
@@ -70,7 +70,7 @@ def test_what_does_not_compute_the_same_is_not_written(
 ):
     monkeypatch.setattr(exporting, "ALLOWED", -1.0)  # nothing is that near
     with pytest.raises(ArithmeticError, match="safetensors differs from the checkpoint by up to"):
-        export(load(cifar), tmp_path / "out", ("safetensors",), images)
+        export(load_checkpoint(cifar), tmp_path / "out", ("safetensors",), images)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="images must hold at least 2 that can be decoded, got 1"):
-        export(load(cifar), tmp_path / "out", ("safetensors",), [images[0], b"none"])
+        export(load_checkpoint(cifar), tmp_path / "out", ("safetensors",), [images[0], b"none"])

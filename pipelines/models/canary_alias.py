@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.models import by_name, pretrained_weights, weight_files
 from pipelines.tracking import mlflow_runs, model_registry
-from pipelines.tracking.mlflow_store import reason
+from pipelines.tracking.mlflow_store import store_error
 
 CANARY = "canary"
 PERCENT, VERDICT = "canary_percent", "canary_verdict"
@@ -71,7 +71,7 @@ def told(model: str) -> Iterator[None]:
     except ValueError:
         raise
     except Exception as error:  # whatever a store on a network throws
-        raise ValueError(f"model {model} cannot be looked up: {reason(error)}") from None
+        raise ValueError(f"model {model} cannot be looked up: {store_error(error)}") from None
 
 
 def follows(model: str) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from resnet.frozen import Frozen
 from resnet.images.checks.image_limits import CorruptImage
 from resnet.images.crops import center_crop
-from resnet.training.checkpoint import Checkpoint, load, save
+from resnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from serve.inference.engines.onnx_int8 import AGREEMENT, INT8, Agreement, Session
 
 Format = Literal["safetensors", "onnx", "pt2", "int8"]
@@ -42,7 +42,7 @@ class Exported(Frozen):
     agreement: Agreement | None = None
 
 
-class Network(nn.Module):
+class ExportedNetwork(nn.Module):
     """The checkpoint's float32 network with its normalisation and softmax."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -69,11 +69,11 @@ def export(checkpoint: Checkpoint, out: Path, formats: Sequence[Format], images:
     if out.exists():
         raise ValueError(f"out must not exist yet, got {out}")
     pixels = _pixels(checkpoint, images)
-    network = Network(checkpoint)
+    network = ExportedNetwork(checkpoint)
     expected = _over(pixels, lambda batch: _torch(network, batch))
     part = out.with_name(f"{out.name}.part-{os.getpid()}")
     try:
-        save(part, dataclasses.replace(checkpoint, optimizer={}))
+        save_checkpoint(part, dataclasses.replace(checkpoint, optimizer={}))
         written = _write(network, part, formats, pixels, expected)
         exported = Exported(out=str(out), formats=tuple(formats), images=len(pixels), **written)
         (part / "export.json").write_text(exported.model_dump_json(indent=2))
@@ -85,10 +85,10 @@ def export(checkpoint: Checkpoint, out: Path, formats: Sequence[Format], images:
 
 
 def _write(
-    network: Network, part: Path, formats: Sequence[Format], pixels: np.ndarray, expected: np.ndarray
+    network: ExportedNetwork, part: Path, formats: Sequence[Format], pixels: np.ndarray, expected: np.ndarray
 ) -> dict[str, Any]:
     """The files, each verified: what export.json says of them."""
-    reload = Network(load(part))
+    reload = ExportedNetwork(load_checkpoint(part))
     checks: dict[str, Run] = {"safetensors": lambda batch: _torch(reload, batch)}
     size = pixels.shape[2]
     program = _program(network, size) if {"onnx", "pt2", "int8"} & set(formats) else None
@@ -122,7 +122,7 @@ def _pixels(checkpoint: Checkpoint, images: Sequence[bytes]) -> np.ndarray:
     return np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2), np.float32)
 
 
-def _program(network: Network, size: int) -> torch.export.ExportedProgram:
+def _program(network: ExportedNetwork, size: int) -> torch.export.ExportedProgram:
     """The network as a graph with a free batch."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     return torch.export.export(network, (torch.zeros(2, 3, size, size),), dynamic_shapes={"pixels": {0: batch}})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyarrow import fs
 
-from pipelines.training.checkpoint_store import Checkpoints, Writer
+from pipelines.models.checkpoint_store import CheckpointStore, Writer
 from resnet.image_class import ImageClass
 from resnet.training.checkpoint import Checkpoint, EpochRow, Progress
 
@@ -27,7 +27,7 @@ def checkpoint(step: int, error: float | None = None) -> Checkpoint:
 
 
 def test_the_newest_whole_one_is_read(tmp_path: Path) -> None:
-    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    store = CheckpointStore(str(tmp_path / "run"), keep=1)
     assert store.latest() is None
     for step in (10, 20, 30):
         store.write(checkpoint(step))
@@ -38,7 +38,7 @@ def test_the_newest_whole_one_is_read(tmp_path: Path) -> None:
 
 
 def test_a_damaged_one_is_passed_over_and_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Checkpoints(str(tmp_path / "run"), keep=2)
+    store = CheckpointStore(str(tmp_path / "run"), keep=2)
     store.write(checkpoint(10, error=5.0))
     store.write(checkpoint(20, error=4.0))
     (tmp_path / "run" / "step-00000020" / "model.safetensors").write_bytes(b"torn")
@@ -49,7 +49,7 @@ def test_a_damaged_one_is_passed_over_and_said_so(tmp_path: Path, capsys: pytest
 
 
 def test_an_unfinished_upload_is_not_seen_and_is_replaced(tmp_path: Path) -> None:
-    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    store = CheckpointStore(str(tmp_path / "run"), keep=1)
     store.write(checkpoint(10))
     (tmp_path / "run" / "step-00000020").mkdir()
     (tmp_path / "run" / "step-00000020" / "model.safetensors").write_bytes(b"half")
@@ -59,7 +59,7 @@ def test_an_unfinished_upload_is_not_seen_and_is_replaced(tmp_path: Path) -> Non
 
 
 def test_what_a_kill_left_of_a_write_is_no_checkpoint_and_goes(tmp_path: Path) -> None:
-    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    store = CheckpointStore(str(tmp_path / "run"), keep=1)
     store.write(checkpoint(10))
     part = tmp_path / "run" / "step-00000020.part-123"
     part.mkdir()
@@ -70,7 +70,7 @@ def test_what_a_kill_left_of_a_write_is_no_checkpoint_and_goes(tmp_path: Path) -
 
 
 def test_last_and_best_are_kept(tmp_path: Path) -> None:
-    store = Checkpoints(str(tmp_path / "run"), keep=2)
+    store = CheckpointStore(str(tmp_path / "run"), keep=2)
     for step, error in ((10, 9.0), (20, 3.0), (30, 5.0), (35, None), (40, 7.0), (45, None)):
         store.write(checkpoint(step, error))
     assert store.names() == ["step-00000020", "step-00000030", "step-00000045"]
@@ -91,7 +91,7 @@ def test_a_full_disk_is_told_and_the_same_checkpoint_is_written_once_there_is_ro
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Writer, "RETRY", 0.05)
-    store = Checkpoints(str(tmp_path / "run"), keep=1)
+    store = CheckpointStore(str(tmp_path / "run"), keep=1)
     writer = Writer(store)
     writer.submit(checkpoint(10))
     writer.flush()
@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_and_the_same_checkpoint_is_written_once_there_is_ro
 def test_a_newer_checkpoint_takes_the_place_of_one_that_cannot_be_written(tmp_path: Path) -> None:
     """A file where the folder should be stands for a disk that cannot be written."""
     (tmp_path / "run").write_text("in the way")
-    writer = Writer(Checkpoints(str(tmp_path / "run"), keep=1))
+    writer = Writer(CheckpointStore(str(tmp_path / "run"), keep=1))
     writer.submit(checkpoint(10))
     writer.flush()
     (tmp_path / "run").unlink()
@@ -123,7 +123,7 @@ def test_a_newer_checkpoint_takes_the_place_of_one_that_cannot_be_written(tmp_pa
 def test_the_end_of_a_training_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Writer, "PATIENCE", 0.2)
     (tmp_path / "run").write_text("in the way")
-    writer = Writer(Checkpoints(str(tmp_path / "run"), keep=1))
+    writer = Writer(CheckpointStore(str(tmp_path / "run"), keep=1))
     writer.submit(checkpoint(10))
     writer.close()
     assert writer.trouble is not None
@@ -142,7 +142,7 @@ def test_a_lost_bucket_is_told_and_the_same_checkpoint_is_written_once_it_is_bac
     host, port = server.get_host_and_port()
     options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
     fs.FileSystem.from_uri(f"s3://runs?{options}&allow_bucket_creation=true")[0].create_dir("runs")
-    store = Checkpoints(f"s3://runs/one?{options}", keep=1)
+    store = CheckpointStore(f"s3://runs/one?{options}", keep=1)
     writer = Writer(store)
     writer.submit(checkpoint(10))
     writer.flush()
