@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from pipelines.preparation.discovery.file_names import as_path, as_text, is_odd
+from pipelines.file_names import as_path, as_text, is_odd
 
 READERS = {True: 1, False: 16}  # threads by Folder.is_local; they wait for the disk or the network, not for a core
 NOT_IMAGES = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, beside names that begin with a dot

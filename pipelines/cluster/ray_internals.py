@@ -66,7 +66,7 @@ def private(name: str) -> Any:
     raise Missing(f"this Ray has no {name}")
 
 
-def missing_names() -> list[str]:
+def missing_ray_names() -> list[str]:
     """The private names that the installed Ray lacks."""
     return [name for name in PRIVATE_NAMES if not _is_there(name)]
 

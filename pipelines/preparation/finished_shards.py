@@ -9,8 +9,8 @@ from pyarrow.fs import FileType
 from pydantic import BaseModel, ValidationError
 
 from pipelines.preparation.listing import some
-from pipelines.preparation.shard_writer import NAMED, Finished
-from pipelines.shards.manifest import LEDGER, MANIFEST, Manifest, Unusual, read_manifest
+from pipelines.preparation.shard_writer import NAMED
+from pipelines.shards.manifest import LEDGER, MANIFEST, Finished, Manifest, Unusual, read_manifest
 from pipelines.storage import Folder
 
 PLAN = "plan.json"  # in the ledger: the manifest that is to be, without shards

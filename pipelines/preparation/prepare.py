@@ -20,12 +20,12 @@ from pipelines.preparation.grey_sampling import measured_range
 from pipelines.preparation.listing import Listing, some
 from pipelines.preparation.preparation_options import Preparation
 from pipelines.preparation.shard_plan import SHARD_BYTES, ShardPlan, default_row_group_size, fingerprint, plan
-from pipelines.preparation.shard_writer import Finished, Work, shard_problem, write_shard
+from pipelines.preparation.shard_writer import Work, shard_problem, write_shard
 from pipelines.preparation.sources import Source, list_source
 from pipelines.preparation.splits import duplicates
 from pipelines.preparation.splits.drawn_splits import Drawing
 from pipelines.progress.console import meter, say
-from pipelines.shards.manifest import ALL_SPLITS, Encoding, Manifest, Origin, read_manifest
+from pipelines.shards.manifest import ALL_SPLITS, Encoding, Finished, Manifest, Origin, read_manifest
 from pipelines.storage import READERS, Folder
 
 IN_PROCESS = 64 * 2**20  # bytes of images below which starting Ray takes longer than the work

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.preparation import finished_shards
 from pipelines.preparation.listing import some
-from pipelines.preparation.shard_writer import Finished, shard_problem
+from pipelines.preparation.shard_writer import shard_problem
 from pipelines.progress.console import meter
-from pipelines.shards.manifest import MANIFEST, Manifest, Shard
+from pipelines.shards.manifest import MANIFEST, Finished, Manifest, Shard
 from pipelines.storage import READERS, Folder
 
 READ_ALL = 4 * 2**30  # bytes of shards on a disk that are always read and compared: some seconds

@@ -15,9 +15,8 @@ from pipelines.preparation.free_space import told_when_full
 from pipelines.preparation.image_encoding import admit
 from pipelines.preparation.sources import read_images
 from pipelines.preparation.splits import duplicates
-from pipelines.shards.manifest import LEDGER, Encoding, Rejected, Shard, SplitName, Unusual
+from pipelines.shards.manifest import LEDGER, Encoding, Finished, Rejected, Shard, SplitName, Unusual
 from pipelines.storage import Folder
-from resnet.frozen import Frozen
 
 SCHEMA = pa.schema(
     [
@@ -37,16 +36,6 @@ NAMED = 20  # keys that are named for each unusual kind
 CHUNK = 2**22  # bytes that verification reads at once
 
 Row = tuple[bytes, int, str]  # image, label, key
-
-
-class Finished(Frozen):
-    """What the ledger keeps of a finished shard. digests: see duplicates; empty in ledgers of older versions."""
-
-    shard: Shard
-    rejected: tuple[Rejected, ...] = ()
-    unusual: tuple[Unusual, ...] = ()
-    reencoded: int = 0
-    digests: str = ""
 
 
 @dataclass(frozen=True)

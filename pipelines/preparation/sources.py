@@ -18,7 +18,15 @@ from pipelines.preparation.discovery.source_contents import (
     inside_alone,
 )
 from pipelines.preparation.discovery.split_folders import folders_by_split
-from pipelines.preparation.formats import cifar, class_folders, digits, flat_validation, ranged_reads, tar_archives
+from pipelines.preparation.formats import (
+    cifar,
+    class_folders,
+    digits,
+    flat_validation,
+    ranged_reads,
+    tar_archives,
+    webdataset_labels,
+)
 from pipelines.preparation.formats.parquet_files import parquet, read_parquet
 from pipelines.preparation.listing import (
     Asked,
@@ -130,7 +138,7 @@ KINDS: dict[str, SourceKind] = {
     "webdataset": SourceKind(
         "train-*.tar and val-*.tar",
         lambda c: has_splits(c, ".tar"),
-        lambda c, asked: tar_archives.webdataset(c.folder, c.files(".tar"), asked),
+        lambda c, asked: webdataset_labels.webdataset(c.folder, c.files(".tar"), asked),
         ranged_reads.read_ranges,
         lambda c: bool(c.files(".tar")),
     ),

@@ -21,7 +21,6 @@ from resnet.images import image_orientation, jpeg_header, jpeg_region
 from resnet.images.checks.image_limits import CorruptImage, TooLarge
 from resnet.images.decode import MAX_PIXELS, decode
 from resnet.images.grey_range import GreyRange
-from resnet.recipes.recipe_settings import Interpolation
 
 # Eigenvalues and eigenvectors (columns) of the covariance of RGB over ImageNet's training pixels in [0, 1], as
 # facebookarchive/fb.resnet.torch:datasets/imagenet.lua gives them. Krizhevsky et al. 2012, section 4.1.
@@ -51,7 +50,7 @@ def center_crop(
     size: int,
     shorter_side: int,
     grey_range: GreyRange | None = None,
-    interpolation: Interpolation = "bilinear",
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> np.ndarray:
     """The middle size x size of the upright image with its shorter side as given. (size, size, 3).
 
@@ -68,7 +67,9 @@ def center_crop(
     return jpeg_region.best().resize_window(image, height, width, top, left, size, size)
 
 
-def resized(image: np.ndarray, height: int, width: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
+def resized(
+    image: np.ndarray, height: int, width: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+) -> np.ndarray:
     """The whole image (H, W, 3) at another size, by Pillow."""
     from PIL import Image
 

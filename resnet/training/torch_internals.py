@@ -38,7 +38,7 @@ def _named(name: str) -> Any | None:
     return found
 
 
-def missing_names() -> list[str]:
+def missing_torch_names() -> list[str]:
     """The private names that the installed torch lacks."""
     return [name for name in PRIVATE_NAMES if _named(name) is None]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipelines.preparation.discovery import file_names
+from pipelines import file_names
 from pipelines.preparation.discovery.passing_over import DANGLING, LOOPS, SPECIAL, TWICE, Passing, passed_over_as
 from pipelines.preparation.listing import LISTED
 from pipelines.storage import Folder

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pyarrow.fs import FileType
 
-from pipelines.preparation.discovery import file_names
+from pipelines import file_names
 from pipelines.preparation.discovery.passing_over import passed_over_as
 from pipelines.preparation.discovery.split_folders import ALL_NAMES
 from pipelines.preparation.formats import cifar

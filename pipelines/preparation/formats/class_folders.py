@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from pipelines.preparation.discovery import file_names
+from pipelines import file_names
 from pipelines.preparation.discovery.folder_walk import each_file_once, is_above, table_of, walk
 from pipelines.preparation.discovery.passing_over import BESIDE, DANGLING, LOOPS, Passing, passed_over_as, text_of
 from pipelines.preparation.discovery.split_folders import split_folders

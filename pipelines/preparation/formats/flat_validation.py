@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from pipelines.preparation.discovery import file_names
+from pipelines import file_names
 from pipelines.preparation.discovery.folder_walk import File, walk
 from pipelines.preparation.discovery.passing_over import Passing
 from pipelines.preparation.listing import WNID, in_order, listed, some, text_file

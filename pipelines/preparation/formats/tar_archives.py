@@ -7,27 +7,17 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pyarrow import concat_tables
-
-from pipelines.preparation.discovery.numbered_parts import refuse_missing_parts, refuse_missing_tars
-from pipelines.preparation.discovery.passing_over import Passing
 from pipelines.preparation.listing import (
-    Asked,
     Listing,
-    chosen_splits,
     classes_of,
-    container_and_key,
-    container_row_and_key,
     in_order,
     listed,
     read_class_list,
     some,
     text_file,
 )
-from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder, side_by_side
 from resnet.images.checks import image_kinds
 
@@ -188,31 +178,3 @@ def _by_line(text: str) -> dict[int, str]:
             "it is sorted by WordNet id"
         )
     return dict(enumerate(wnids, start=1))
-
-
-# --- WebDataset ---
-
-
-def webdataset(source: Folder, tars: Sequence[str], asked: Asked) -> Listing:
-    """Tars of KEY.jpg (or .png, ...) beside KEY.cls or KEY.json with its label, or of CLASS/FILE, or a tar a class.
-
-    A tar's name or folder tells its split. Keys are the images' names in the tars, with the tar's name before them
-    where they repeat. Labels are numbers or names. Names of numbered classes come from `asked.classes`, classnames.txt
-    or classes.txt; else from WordNet ids in the keys.
-    """
-    from pipelines.preparation.discovery.label_names import with_ids
-    from pipelines.preparation.formats.webdataset_labels import Samples
-
-    names = {entry.name for entry in source.entries()}
-    class_list = asked.classes or next(
-        (text_file(source.read(name), name) for name in CLASS_LISTS if name in names), None
-    )
-    passing = Passing()
-    refuse_missing_parts(tars, asked.allow_missing)
-    tables: dict[SplitName, Any] = {
-        split: concat_tables(side_by_side(source, lambda tar: Samples(source, tar, asked, passing).table(), mine))
-        for split, mine in chosen_splits(tars, asked, passing).items()
-    }
-    refuse_missing_tars(source, names, tars, {s: t.num_rows for s, t in tables.items()}, asked.allow_missing)
-    listing = with_ids("webdataset", source, tables, class_list)
-    return replace(listing, passed_over=passing.told()).with_distinct_keys(container_and_key, container_row_and_key)

@@ -5,16 +5,30 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.preparation.discovery.label_names import TEXTS
+from pipelines.preparation.discovery.label_names import TEXTS, with_ids
+from pipelines.preparation.discovery.numbered_parts import refuse_missing_parts, refuse_missing_tars
 from pipelines.preparation.discovery.passing_over import HIDDEN, SYSTEM, Passing, passed_over_as
-from pipelines.preparation.formats.tar_archives import IMAGE_SUFFIXES, Member, members
-from pipelines.preparation.listing import CHUNK, WNID, Asked, some, split_of
-from pipelines.storage import Folder
+from pipelines.preparation.formats.tar_archives import CLASS_LISTS, IMAGE_SUFFIXES, Member, members
+from pipelines.preparation.listing import (
+    CHUNK,
+    WNID,
+    Asked,
+    Listing,
+    chosen_splits,
+    container_and_key,
+    container_row_and_key,
+    some,
+    split_of,
+    text_file,
+)
+from pipelines.shards.manifest import SplitName
+from pipelines.storage import Folder, side_by_side
 
 JSON_FIELDS = ("label", "cls", "class", "class_id", "label_id", "class_index", "target", "class_name", "category")
 BY_FOLDER, BY_TAR = "folder", "tar"  # values of source.label_column that name no field
@@ -138,3 +152,25 @@ def _passed_over(name: str) -> str | None:
     *folders, base = name.split("/")
     kinds = [passed_over_as(folder, True) for folder in folders if folder not in ("", ".", "..")]
     return next((kind for kind in (*kinds, passed_over_as(base, False)) if kind in (HIDDEN, SYSTEM)), None)
+
+
+def webdataset(source: Folder, tars: Sequence[str], asked: Asked) -> Listing:
+    """Tars of KEY.jpg (or .png, ...) beside KEY.cls or KEY.json with its label, or of CLASS/FILE, or a tar a class.
+
+    A tar's name or folder tells its split. Keys are the images' names in the tars, with the tar's name before them
+    where they repeat. Labels are numbers or names. Names of numbered classes come from `asked.classes`, classnames.txt
+    or classes.txt; else from WordNet ids in the keys.
+    """
+    names = {entry.name for entry in source.entries()}
+    class_list = asked.classes or next(
+        (text_file(source.read(name), name) for name in CLASS_LISTS if name in names), None
+    )
+    passing = Passing()
+    refuse_missing_parts(tars, asked.allow_missing)
+    tables: dict[SplitName, Any] = {
+        split: pa.concat_tables(side_by_side(source, lambda tar: Samples(source, tar, asked, passing).table(), mine))
+        for split, mine in chosen_splits(tars, asked, passing).items()
+    }
+    refuse_missing_tars(source, names, tars, {s: t.num_rows for s, t in tables.items()}, asked.allow_missing)
+    listing = with_ids("webdataset", source, tables, class_list)
+    return replace(listing, passed_over=passing.told()).with_distinct_keys(container_and_key, container_row_and_key)

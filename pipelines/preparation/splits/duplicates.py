@@ -5,16 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.preparation.listing import Listing
 from pipelines.preparation.shard_plan import ShardPlan
-from pipelines.shards.manifest import ALL_SPLITS, Duplicates, SplitName
-
-if TYPE_CHECKING:
-    from pipelines.preparation.shard_writer import Finished
+from pipelines.shards.manifest import ALL_SPLITS, Duplicates, Finished, SplitName
 
 # 8 bytes of the sha256: two of 14 million different images share them once in 180,000 such sets (n^2 / 2^65).
 BYTES = 8

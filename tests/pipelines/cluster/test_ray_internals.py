@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test_no_private_name_is_missing() -> None:
     """A new version of Ray or torch that lacks one is told here, by name; the fallbacks are used meanwhile."""
-    assert ray_internals.missing_names() == []
-    assert torch_internals.missing_names() == []
+    assert ray_internals.missing_ray_names() == []
+    assert torch_internals.missing_torch_names() == []
     assert rollout.serve_internals_missing() == []
 
 
@@ -28,7 +28,7 @@ def test_a_name_that_is_gone_is_told_and_done_without(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ray_local: Any
 ) -> None:
     monkeypatch.setitem(ray_internals.PRIVATE_NAMES, "ray.nothing.of_the_kind", "a test")
-    assert ray_internals.missing_names() == ["ray.nothing.of_the_kind"]
+    assert ray_internals.missing_ray_names() == ["ray.nothing.of_the_kind"]
     monkeypatch.setenv(ray_internals.WITHOUT, "1")
     ray_internals.put("key", b"1")
     ray_internals.put("key", b"2", overwrite=False)
