@@ -19,7 +19,7 @@ class Paced(ExecutionCallback):
 
     It is a thread of the consumer, here of a training worker. Where all tasks have blocks ready that nobody has room
     for, Ray 2.60 looks again at once, 800 times a second, and holds Python's lock while it does: threads that decode
-    beside it get a third of their speed (docs/decisions.md).
+    beside it get a third of their speed (docs/decisions/stream.md).
     """
 
     last = 0.0
