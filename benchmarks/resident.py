@@ -62,6 +62,8 @@ class Plan(NamedTuple):
 def plan(order: Order, images: Images, epoch: int) -> Plan:
     """The same examples, crops and mirror images as pipelines.stream.resident_batches has."""
     assert images.pad is not None  # policy pad-crop
+    if images.border != "black":
+        raise ValueError(f"images.border must be black in one process, got {images.border}")
     starts = np.cumsum([0, *order.rows])
     shares = [order.share(epoch, window, 0, 1, skip) for window, skip in order.remaining(epoch, 0)]
     index = np.concatenate([starts[groups] + rows for groups, rows in shares])

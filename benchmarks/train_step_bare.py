@@ -49,13 +49,14 @@ def _resident(run: Run, encoded: list[bytes], labels: np.ndarray, local: int, ra
     policy = run.recipe.images
     assert policy.pad is not None
     pixels = np.stack([images.center_crop(data, policy.size, policy.size) for data in encoded])
+    border = images.border_color(policy.border, pixels.mean(0).transpose(2, 0, 1))
     rng = np.random.default_rng(rank)
     while True:
         offsets, flips = images.draw_pad_crop(rng, len(labels), policy.pad)
         order = rng.permutation(len(labels))
         for start in range(0, len(order) - local + 1, local):
             index = order[start : start + local]
-            crops = images.pad_crop_flip(pixels[index], offsets[index], flips[index], policy.pad)
+            crops = images.pad_crop_flip(pixels[index], offsets[index], flips[index], policy.pad, border)
             yield torch.from_numpy(crops), torch.from_numpy(labels[index])
 
 

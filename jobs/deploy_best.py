@@ -22,7 +22,7 @@ def job(argv: list[str]) -> dict[str, Any]:
     """Deploy, say how to ask, and stay while Ray is this job's own."""
     asked = cli.parse(Deploy, Deploy(), argv, __doc__)
     steered = registry.steer(asked.model, asked.canary, promote=asked.promote, rollback=asked.rollback)
-    args, traffic = asked.resolved(registry.traffic(asked.model, asked.checkpoint, asked.network))
+    args, traffic = asked.resolved(registry.traffic(asked.model, asked.checkpoint, asked.network, asked.preprocess))
     if private := not (os.environ.get("RAY_ADDRESS") or cluster.running_head()):
         if steered:
             return steered  # whatever serves the model follows the registry

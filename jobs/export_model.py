@@ -22,7 +22,7 @@ from pipelines.sampling import Export, sample
 def job(argv: list[str]) -> Any:
     """Resolve the model, take images, write."""
     name, asked = cli.parse_after_model(Export, argv, __doc__)
-    place, _ = models.checkpoint_of(name, asked.network)
+    place, _ = models.checkpoint_of(name, asked.network, asked.preprocess)
     images = sample(asked.images, asked.count)
     from serve.export import export
 

@@ -22,7 +22,7 @@ from pipelines.predictor import Prediction
 def job(argv: list[str]) -> Outcome:
     """Resolve the model, and predict what is missing."""
     name, asked = cli.parse_after_model(Prediction, argv, __doc__)
-    checkpoint, version = models.checkpoint_of(name, asked.network)
+    checkpoint, version = models.checkpoint_of(name, asked.network, asked.preprocess)
     from serve.offline import Offline
 
     opened = partial(Offline, checkpoint, precision=asked.precision)

@@ -8,20 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import Image
 
 from pipelines.manifest import Encoding
-from resnet.images import decode
+from resnet import image_headers, image_kinds, image_orientation, jpeg_scans
+from resnet.decoding import TooLarge, decode_noting, decode_reduced, open_by_pillow
+from resnet.grey_range import GreyRange
+from resnet.image_limits import LIMITS
 from resnet.region import read_header
 
-SUFFIXES = {
-    "JPEG": {"jpg", "jpeg"},
-    "PNG": {"png"},
-    "GIF": {"gif"},
-    "WEBP": {"webp"},
-    "BMP": {"bmp"},
-    "TIFF": {"tif", "tiff"},
-}
+JPEG_MODES = {1: "L", 3: "RGB"}  # by components
+LONGEST = 65_500  # side that libjpeg encodes
+LOST = "more than 8 bits of grey, the lower ones are lost without --grey-range"
 
 
 class Admitted(NamedTuple):
@@ -32,15 +30,46 @@ class Admitted(NamedTuple):
     reencoded: bool
 
 
+class Seen(NamedTuple):
+    """Upright pixels, (H, W, 3) uint8, and what is unusual of the image.
+
+    is_deep: it is grey of more than 8 bits; is_reduced: it is over the limit of pixels, and was shrunk while decoded.
+    """
+
+    pixels: np.ndarray
+    unusual: tuple[str, ...] = ()
+    is_deep: bool = False
+    is_reduced: bool = False
+
+
 def admit(data: bytes, key: str, encoding: Encoding) -> Admitted:
-    """Decode an image and encode it as asked. ValueError, with the reason: it cannot be decoded."""
-    pixels, damage = _pixels(data)
-    unusual = (*damage, *_header(data, key))
+    """Decode an image and encode it as asked. Raises CorruptImage, with the reason, if it cannot be decoded."""
     side, quality = encoding.shorter_side, encoding.quality
-    if side is None or quality is None or min(pixels.shape[:2]) <= side:
-        return Admitted(data, unusual, False)
-    small = np.ascontiguousarray(shrink(pixels, side))
-    return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), unusual, True)
+    seen = _seen(data, key, encoding)
+    if side is not None and quality is not None and (min(seen.pixels.shape[:2]) > side or seen.is_reduced):
+        small = np.ascontiguousarray(shrink(seen.pixels, side))
+        if max(small.shape) > LONGEST:
+            raise TooLarge(f"an image must have sides of at most {LONGEST} once scaled down, got {max(small.shape)}")
+        return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), seen.unusual, True)
+    if seen.is_deep and encoding.grey_range is not None:
+        return Admitted(_png(seen.pixels[..., 0]), seen.unusual, True)
+    return Admitted(data, seen.unusual, False)
+
+
+def _seen(data: bytes, key: str, encoding: Encoding) -> Seen:
+    """Decoded, a JPEG above the limit of pixels too if it is to be scaled down. Raises CorruptImage."""
+    try:
+        seen = _pixels(data, encoding.grey_range)
+    except TooLarge as error:
+        if encoding.shorter_side is not None:
+            pixels = decode_reduced(data, encoding.shorter_side)
+            return Seen(pixels, (f"more than {LIMITS.pixels:,} pixels, scaled down",), is_reduced=True)
+        if len(data) <= LIMITS.bytes and image_kinds.kind_of(data).name == "JPEG":
+            raise TooLarge(f"{error}; with --shorter-side a larger JPEG is scaled down while it is decoded") from None
+        raise
+    found, deep = _header(data, key)
+    lost = (LOST,) if deep and encoding.grey_range is None else ()
+    return Seen(seen.pixels, (*seen.unusual, *found, *lost), deep)
 
 
 def shrink(pixels: np.ndarray, shorter_side: int) -> np.ndarray:
@@ -54,39 +83,58 @@ def shrink(pixels: np.ndarray, shorter_side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def _pixels(data: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(H, W, 3) uint8, and whether libjpeg found damage that it could mend, as every reader of the image will."""
-    if read_header(data) is not None:
+def _pixels(data: bytes, grey_range: tuple[int, int] | None) -> Seen:
+    """Also whether libjpeg found damage that it could mend, as every reader of the image will; and the orientation."""
+    header, damage = read_header(data), ()
+    if header is not None:
         try:
-            return simplejpeg.decode_jpeg(data, strict=True), ()
+            pixels = image_orientation.upright(simplejpeg.decode_jpeg(data, strict=True), header.orientation)
+            return Seen(pixels, _turned(header.orientation))
         except ValueError:
-            return decode(data), ("damaged inside, as libjpeg warns",)
-    return decode(data), ()
+            damage = ("damaged inside, as libjpeg warns",)
+    pixels, orientation = decode_noting(data, None if grey_range is None else GreyRange(*grey_range))
+    return Seen(pixels, (*damage, *_turned(orientation)))
 
 
-def _header(data: bytes, key: str) -> tuple[str, ...]:
-    """What is unusual in the header of an image that decodes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notes of cameras are often out of order
-        image = Image.open(io.BytesIO(data))
-        orientation = _orientation(image)
-    kind = "JPEG" if image.format == "MPO" else str(image.format)
+def _turned(orientation: int) -> tuple[str, ...]:
+    return (f"EXIF orientation {orientation}, turned upright",) if orientation != 1 else ()
+
+
+def _png(grey: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(grey)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _header(data: bytes, key: str) -> tuple[tuple[str, ...], bool]:
+    """What is unusual in the header of an image that decodes; whether it is grey of more than 8 bits."""
+    kind = image_headers.check(data)
+    mode, animated = _mode(data, kind.name)
     suffix = key.rpartition("/")[2].rpartition(".")[2].lower() if "." in key.rpartition("/")[2] else ""
     found = []
-    if suffix and suffix not in SUFFIXES.get(kind, {suffix}):
-        found.append(f"{kind} named .{suffix}")
-    if image.mode not in ("RGB", "P"):
-        found.append(f"{kind} of mode {image.mode}")
-    if kind != "JPEG" and getattr(image, "is_animated", False):
+    if suffix and suffix not in kind.suffixes:
+        found.append(f"{kind.name} named .{suffix}")
+    if mode not in ("RGB", "P"):
+        found.append(f"{kind.name} of mode {mode}")
+    if animated:
         found.append("animated, the first frame counts")
-    if 2 <= orientation <= 8:
-        found.append(f"EXIF orientation {orientation}, not applied")
-    return tuple(found)
+    return tuple(found), mode.startswith("I")
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 2 to 8 where it is not upright."""
+def _mode(data: bytes, kind: str) -> tuple[str, bool]:
+    """Pillow's mode, and whether the image has several frames or pages."""
+    if kind == "JPEG":
+        frame = jpeg_scans.read_frame(data)
+        return JPEG_MODES.get(frame.components if frame else 0, "CMYK"), False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes of cameras are often out of order
+        image = open_by_pillow(data)
+        return image.mode, _is_animated(image)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Pillow looks for a second frame; what is damaged behind the first is no reason to refuse the image."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow raises nearly any class on broken camera notes, and the picture is good without
-        return 1
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # nearly any class, as of all its readers
+        return False

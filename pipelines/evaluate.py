@@ -11,10 +11,11 @@ from pydantic import Field
 
 from pipelines import cluster, evaluated
 from pipelines.evaluated import Details, Outcome
-from pipelines.models import WEIGHTS, label_map, open_checkpoint, open_models, output_names
+from pipelines.models import label_map, open_checkpoint, open_models, output_names
 from pipelines.run import Run
 from pipelines.scoring import Scored, Test, placing, score
 from pipelines.stream import open_split
+from pipelines.weight_files import is_weights
 from resnet.recipe import Frozen, Images, Precision
 from resnet.results import Response
 from resnet.views import MIRRORED, SQUARE, ViewProtocol, default_protocol
@@ -39,6 +40,10 @@ class Evaluation(Frozen):
     mirror: Annotated[bool, Field(description="average the scores of mirror images as well")] = False
     network: Annotated[
         str | None, Field(description="what a file of weights holds, e.g. imagenet-resnet50-B-v1.5 for torchvision's")
+    ] = None
+    preprocess: Annotated[
+        str | None,
+        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
     ] = None
     precision: Annotated[
         Precision, Field(description="of the matrix products; float32 is what a published figure should have")
@@ -66,7 +71,7 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
     names: checkpoints, models of the registry, files of weights. ValueError for a wrong setting, before the cluster is
     touched; RuntimeError if an image was not counted exactly once.
     """
-    models = open_models(names, asked.network)
+    models = open_models(names, asked.network, asked.preprocess)
     protocol = asked.protocol or default_protocol(models[0].images)
     _require_an_effect(asked, protocol, models[0].images, len(models))
     uri = asked.data.path or trained_on(names[0])
@@ -110,7 +115,7 @@ def trained_on(name: str) -> str:
     """The shards that a checkpoint was trained on. ValueError: the model does not say."""
     from pipelines.train import shards
 
-    if name.endswith(WEIGHTS):
+    if is_weights(name):
         raise ValueError(f"data.path must be given: {name} does not say what it was trained on")
     return shards(Run.model_validate(open_checkpoint(name)[1].run))
 

@@ -17,6 +17,7 @@ class Feed:
 
     pixels: "mean" (3, S, S) or (3, 1, 1) and "std" (3, 1, 1) of the training set, in [0, 255], float32.
     resident: object references of decoded splits by name, or None if they are streamed.
+    grey_range: levels that preparation made 0 and 255, for the checkpoint.
     """
 
     train: Split
@@ -24,3 +25,4 @@ class Feed:
     classes: tuple[ImageClass, ...]
     pixels: dict[str, np.ndarray]
     resident: dict[str, Any] | None
+    grey_range: tuple[int, int] | None = None

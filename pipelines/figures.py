@@ -218,7 +218,13 @@ def reliability(summary: Summary) -> Figure:
 
 
 def short_name(network: str) -> str:
-    """`plain-20`, `ResNet-56`, `ResNet-34 B`, as the paper writes them; another name stays as it is."""
+    """`plain-20`, `ResNet-56`, `ResNet-34 B`, as the paper writes them; another name stays as it is.
+
+    What was done otherwise follows an `@` and is kept: `ResNet-110 (lr 0.1 from the start)`.
+    """
+    network, _, change = network.partition("@")
+    if change:
+        return f"{short_name(network)} ({change})"
     try:
         found = parse(network)
     except ValueError:

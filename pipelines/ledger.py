@@ -18,6 +18,7 @@ COMPARED = (
     "source.kind",
     "encoding.shorter_side",
     "encoding.quality",
+    "encoding.grey_range",
     "row_group_size",
     "shuffle_seed",
     "source.images",

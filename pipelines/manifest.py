@@ -6,10 +6,11 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from pipelines.storage import Folder
 from resnet.classes import ImageClass
+from resnet.grey_range import GreyRange
 from resnet.recipe import Frozen, sentence
 
 FORMAT_VERSION = 1
@@ -51,11 +52,13 @@ class Encoding(Frozen):
     """How images are stored. Without shorter_side: the source's bytes as they are.
 
     Else an image whose shorter side has more pixels is scaled down to it and becomes a JPEG of this quality with 4:2:0
-    chroma; all others keep their bytes.
+    chroma; all others keep their bytes. grey_range: levels (low, high) of grey images of more than 8 bits that become
+    0 and 255; such images are stored as PNG of 8 bits. Without it they keep their bytes, and lose the lower eight bits.
     """
 
     shorter_side: Annotated[int | None, Field(ge=16)] = None
     quality: Annotated[int | None, Field(ge=1, le=100)] = None
+    grey_range: tuple[int, int] | None = None
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
@@ -63,7 +66,15 @@ class Encoding(Frozen):
             raise ValueError(
                 f"shorter_side and quality must be given together, got {self.shorter_side} and {self.quality}"
             )
+        if self.grey_range is not None:
+            GreyRange(*self.grey_range)  # its own sentence
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_an_absent_range(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A manifest without a range is written as before there was one: its fingerprint stays."""
+        fields = serialize(self)
+        return {name: value for name, value in fields.items() if name != "grey_range" or value is not None}
 
 
 class Origin(Frozen):

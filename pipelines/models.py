@@ -1,49 +1,48 @@
-"""Trained models by the name that a person gives: our checkpoints, the registry's models, weights of torchvision."""
+"""Trained models by the name that a person gives: our checkpoints, the registry's models, weights of others."""
 
 from __future__ import annotations
 
-import hashlib
-import struct
+import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError
 
 from pipelines import imagenet_classes, tracking
 from pipelines.run import home
 from pipelines.storage import Folder
+from pipelines.weight_files import SUFFIXES, is_weights, read_weights
 from resnet.classes import ImageClass
-from resnet.recipe import Images
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from pipelines.preprocessing import Preprocessing
+    from pipelines.weight_files import WeightFile
     from resnet.checkpoint import Checkpoint
     from resnet.protocols import Model
 
-# What readers of damaged files throw: torch's reads a pickle's instructions one by one and believes each.
-DAMAGED = (SafetensorError, UnpicklingError, struct.error, EOFError, RuntimeError, LookupError, TypeError, ValueError)
-WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
-# torchvision's ImageClassification preset, in [0, 255]
-TORCHVISION_MEAN = (0.485, 0.456, 0.406)
-TORCHVISION_STD = (0.229, 0.224, 0.225)
-TORCHVISION = Images(
-    size=224, policy="random-resized-crop", area=(0.08, 1.0), eval_shorter_side=256, mean="per-channel"
-)
+WEIGHTS = SUFFIXES  # of files of weights
 
 
-def open_models(names: Sequence[str], network: str | None = None) -> list[Model]:
-    """Read models. network: what files of weights are; without effect, and so an error, where there is none."""
+def open_models(names: Sequence[str], network: str | None = None, preprocess: str | None = None) -> list[Model]:
+    """Read models. network, preprocess: what files of weights are, and how they want their images; without effect, and
+    so an error, where there is none."""
     if not names:
         raise ValueError("a checkpoint, a registered model such as resnet@champion, or a file of weights must be named")
-    files = [name for name in names if name.endswith(WEIGHTS)]
-    if network is not None and not files:
-        raise ValueError(f"network is for files of weights ({', '.join(WEIGHTS)}): a checkpoint knows its own")
-    return [open_weights(name, network) if name in files else open_checkpoint(name)[0] for name in names]
+    files = [name for name in names if is_weights(name)]
+    if not files:
+        _require_weights(network, preprocess)
+    return [open_weights(name, network, preprocess) if name in files else open_checkpoint(name)[0] for name in names]
+
+
+def _require_weights(network: str | None, preprocess: str | None) -> None:
+    """ValueError: an option for files of weights where there is none."""
+    for option, value in (("network", network), ("preprocess", preprocess)):
+        if value is not None:
+            raise ValueError(f"{option} is for files of weights ({', '.join(WEIGHTS)}): a checkpoint knows its own")
 
 
 def open_checkpoint(name: str) -> tuple[Model, Checkpoint]:
@@ -66,13 +65,12 @@ def place(name: str) -> str:
     return tracking.resolve(name)[0]
 
 
-def checkpoint_of(name: str, network: str | None = None) -> tuple[str, str]:
+def checkpoint_of(name: str, network: str | None = None, preprocess: str | None = None) -> tuple[str, str]:
     """(folder or URI, version) of a checkpoint by what a person names: that place, a name of the registry, or a file of
     weights, which becomes a checkpoint in $RESNET_HOME/weights. ValueError says what is missing."""
-    if name.endswith(WEIGHTS):
-        return _as_checkpoint(name, network)
-    if network is not None:
-        raise ValueError(f"network is for files of weights ({', '.join(WEIGHTS)}): a checkpoint knows its own")
+    if is_weights(name):
+        return _as_checkpoint(name, network, preprocess)
+    _require_weights(network, preprocess)
     if "://" in name or Path(name).exists():
         read_checkpoint(name)  # to say now what is wrong with it
         return (name if "://" in name else str(Path(name).resolve())), "unregistered"
@@ -80,14 +78,19 @@ def checkpoint_of(name: str, network: str | None = None) -> tuple[str, str]:
     return tracking.resolve(name)
 
 
-def _as_checkpoint(path: str, network: str | None) -> tuple[str, str]:
-    """A file of weights as a checkpoint beside the others, written once; its version is the start of its SHA-256."""
+def _as_checkpoint(path: str, network: str | None, preprocess: str | None) -> tuple[str, str]:
+    """A file of weights as a checkpoint beside the others, written once; its version is the start of its SHA-256.
+
+    What weights want of their images is part of the checkpoint, and of the folder's name.
+    """
     from resnet.checkpoint import Checkpoint, Progress, save
     from resnet.recipe import recipe
 
-    model = open_weights(path, network)
-    version = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-    folder = Path(home(), "weights", f"{model.network}-{version}")
+    file = read_weights(path)
+    model, how = _model_of(path, file, network, preprocess)
+    version = file.sha256[:12]
+    seen = f"{how.images.eval_side}-{how.size}-{how.interpolation}"
+    folder = Path(home(), "weights", f"{model.network}-{version}-{seen}")
     if not folder.exists():
         classes = model.classes or tuple(ImageClass(id=i, wnid=str(i), name=f"class {i}") for i in range(model.outputs))
         run = {"recipe": recipe(model.network).model_copy(update={"images": model.images}).model_dump(mode="json")}
@@ -97,21 +100,43 @@ def _as_checkpoint(path: str, network: str | None) -> tuple[str, str]:
 
 
 def read_checkpoint(where: str) -> Checkpoint:
-    """A checkpoint from a folder or URI. ValueError: there is none, or it is damaged."""
+    """A checkpoint from a folder or URI. ValueError: there is none, or it is damaged or cannot be read."""
     from resnet.checkpoint import load
 
-    folder = Folder(where)
-    steps = [e.name for e in folder.entries() if e.is_folder and e.name.startswith("step-")]
-    if steps:
-        raise ValueError(
-            f"a checkpoint must be named, {where} holds several: the last is {where.rstrip('/')}/{steps[-1]}"
-        )
-    if folder.is_local:
-        return load(folder.path())
-    with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
-        for entry in folder.entries():
-            Path(temporary, entry.name).write_bytes(folder.read(entry.name))
-        return load(temporary)
+    try:
+        if where.startswith(("http://", "https://")):
+            with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
+                _download(where, Path(temporary))
+                return load(temporary)
+        folder = Folder(where)
+        steps = [e.name for e in folder.entries() if e.is_folder and e.name.startswith("step-")]
+        if steps:
+            raise ValueError(
+                f"a checkpoint must be named, {where} holds several: the last is {where.rstrip('/')}/{steps[-1]}"
+            )
+        if folder.is_local:
+            return load(folder.path())
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:
+            for entry in folder.entries():
+                if not entry.is_folder:
+                    Path(temporary, entry.name).write_bytes(folder.read(entry.name))
+            return load(temporary)
+    except OSError as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"checkpoint {where.partition('?')[0]} cannot be read: {first}") from None
+
+
+def _download(where: str, target: Path) -> None:
+    """The files of a checkpoint on the web, which has no listings. OSError."""
+    from resnet.checkpoint import FILES
+
+    for name in FILES:
+        try:
+            with urllib.request.urlopen(f"{where.rstrip('/')}/{name}", timeout=60) as answer:
+                (target / name).write_bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code not in (404, 410):
+                raise
 
 
 def keep_examples(where: str, shards: str, count: int = 8) -> None:
@@ -125,58 +150,45 @@ def keep_examples(where: str, shards: str, count: int = 8) -> None:
     from pipelines.split import open_split
     from resnet.checkpoint import EXAMPLES, answered
 
-    checkpoint, val = read_checkpoint(where), open_split(shards, "val")[1]
+    checkpoint, split = read_checkpoint(where), open_split(shards, "val")[1]
+    if not split.examples:  # judged by a part of train that is held out
+        split = open_split(shards, "train")[1]
     seen = checkpoint.recipe.images.for_evaluation()
-    crops = np.stack([center(data, seen) for data in val.read(0, ("image",))["image"][:count]])
+    crops = np.stack([center(data, seen) for data in split.read(0, ("image",))["image"][:count]])
     with Folder(where).writing(EXAMPLES) as stream:
         stream.write(save(answered(checkpoint, crops)))
 
 
-def open_weights(path: str, network: str | None) -> Model:
-    """Weights with torchvision's keys, from its .pth or a .safetensors file, with torchvision's mean and std."""
+def open_weights(path: str, network: str | None, preprocess: str | None = None) -> Model:
+    """Weights of torchvision, timm or Hugging Face, and of what trains such networks, with the preprocessing that they
+    want, which is told on standard error. network, preprocess: where they do not say."""
+    return _model_of(path, read_weights(path), network, preprocess)[0]
+
+
+def _model_of(path: str, file: WeightFile, network: str | None, preprocess: str | None) -> tuple[Model, Preprocessing]:
+    """The model of weights that were read. ValueError: they do not fit."""
     import torch
 
+    from pipelines.preprocessing import class_names, preprocessing_of, settle_network
     from resnet.protocols import Model
+    from resnet.weight_keys import torchvision_weights
 
-    if network is None:
-        raise ValueError(f"network must say what {path} holds, e.g. --network imagenet-resnet50-B-v1.5")
-    weights = _unwrapped(_read(path), path)
-    mean, std = (torch.tensor(values).reshape(3, 1, 1) * 255 for values in (TORCHVISION_MEAN, TORCHVISION_STD))
+    network = settle_network(network, file, path)
+    try:
+        weights = torchvision_weights(file.content)
+    except ValueError as error:
+        raise ValueError(f"{path} holds no weights of a residual network: {error}") from None
+    how = preprocessing_of(file, preprocess)
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) * 255 for values in (how.mean, how.std))
     outputs = weights["fc.weight"].shape[0]
     names = imagenet_classes.names() if outputs == 1000 else {}
+    if not names and (own := class_names(file, outputs)) is not None:
+        names = {name: name for name in own}
     classes = tuple(ImageClass(id=i, wnid=wnid, name=name) for i, (wnid, name) in enumerate(names.items())) or None
-    model = Model(path, network, weights, mean, std, TORCHVISION, classes)
+    model = Model(path, network, weights, mean, std, how.images, classes)
     model.build()  # now, and not on a worker, is the time to find that they do not fit
-    return model
-
-
-def _read(path: str) -> dict[str, Any]:
-    """Tensors by name. Nothing in the file can run code: safetensors, or torch's reader of tensors alone."""
-    import torch
-    from safetensors.torch import load_file
-
-    if not Path(path).is_file():
-        raise ValueError(f"no file of weights at {path}")
-    try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
-        raise ValueError(f"{path} holds no weights that can be read safely: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _unwrapped(found: Any, path: str) -> dict[str, Tensor]:
-    """The network's own weights: torchvision's training scripts wrap them in "model", DDP prefixes "module."."""
-    for key in ("model", "state_dict"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not any(str(name).endswith("fc.weight") for name in found):
-        raise ValueError(f"{path} holds no weights of a residual network: it has no fc.weight")
-    return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+    print(f"{path.partition('?')[0]}: {network}, images {how.told}", file=sys.stderr)
+    return model, how
 
 
 def label_map(model: Model, classes: Sequence[ImageClass]) -> list[int]:

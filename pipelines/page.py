@@ -13,7 +13,7 @@ from pipelines import figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-VERDICTS = {"holds", "fails", "not decided", "not run"}
+VERDICTS = {"holds", "alike", "fails", "not decided", "not run"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,6 @@ def _cell(text: str) -> str:
     if text in VERDICTS:  # CSS makes it a mark where it is decided, and pale words where it is not run
         return f'<span class="verdict {text.replace(" ", "-")}">{text}</span>'
     lines = text.split("<br>")
-    if len(lines) == 1 and ": " not in text:
+    if len(lines) == 1:
         return html.escape(text)
     return "".join(f"<div>{html.escape(line)}</div>" for line in lines)

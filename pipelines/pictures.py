@@ -61,7 +61,7 @@ class Pictures:
         size, count = self.policy.size, len(rows.images)
         pixels = np.empty((count, size, size, 3), np.uint8) if out is None else out[:count]
         labels = rows.labels.copy()
-        shift = np.empty((count, 3), np.float32) if self.policy.color == "pca" else None
+        shift = np.empty((count, 3), np.float32) if self.policy.color != "none" else None
         batch = Batch(pixels, labels, rows.ids, shift)
         parts = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
         started = [pool.submit(self._part, rows, part, batch) for part in parts]
@@ -79,9 +79,9 @@ class Pictures:
         corrupt = [i for i in part if i not in cuts] + [drawn[k] for k in unmade]
         for i in corrupt:
             batch.labels[i] = self._replace(int(rows.ids[i]), rngs[i], batch.images[i])
-        if batch.shift is not None:
+        if batch.shift is not None and self.policy.color != "none":
             for i, rng in rngs.items():
-                batch.shift[i] = images.pca_shift(rng)
+                batch.shift[i] = images.pca_shift(rng, color=self.policy.color)
         return len(corrupt)
 
     def _replace(self, place: int, rng: np.random.Generator, out: np.ndarray) -> int:
@@ -129,4 +129,4 @@ def cut(data: Data, policy: Images, rng: np.random.Generator) -> images.Cut:
 
 def center(data: bytes, policy: Images) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
-    return images.center_crop(data, policy.size, policy.eval_side)
+    return images.center_crop(data, policy.size, policy.eval_side, interpolation=policy.eval_interpolation)

@@ -44,6 +44,7 @@ class Outcome(Frozen):
     commit: str = "unknown"
     hardware: str = "unknown"
     mlflow_run: str | None = None
+    model_name: str | None = None
     model_version: str | None = None
     champion: str | None = None
     curves: str | None = None

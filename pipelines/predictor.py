@@ -44,6 +44,10 @@ class Prediction(Frozen):
     top_k: Annotated[int, Field(ge=1, description="most probable classes of each image")] = 5
     embeddings: Annotated[bool, Field(description="also write the pooled features")] = False
     network: Annotated[str | None, Field(description="what a file of weights holds: imagenet-resnet50-B-v1.5")] = None
+    preprocess: Annotated[
+        str | None,
+        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
+    ] = None
     precision: Annotated[str, Field(description="auto: as the endpoint computes on this hardware")] = "auto"
     batch: Annotated[int, Field(ge=1, description="images of one pass through the network")] = 32
     part_images: Annotated[int, Field(ge=1, description="images of a part, about; what a kill can cost")] = 1024

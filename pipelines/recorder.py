@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pipelines import tracking
+from pipelines.mlflow_store import reason
 from pipelines.progress import Status
 from pipelines.run import Run
 
@@ -35,8 +36,16 @@ class Recorder:
     SAMPLE = 10.0  # seconds between two samples of loss, speed and machine
     PATIENCE = 60.0  # seconds that the end of a run waits for the store
 
-    def __init__(self, run: Run, tags: dict[str, str], parent: str | None = None) -> None:
-        self.run, self.tags, self.parent = run, tags, parent
+    def __init__(
+        self,
+        run: Run,
+        tags: dict[str, str],
+        parent: str | None = None,
+        dataset: tracking.Dataset | None = None,
+        began: float | None = None,
+    ) -> None:
+        self.run, self.tags, self.parent, self.dataset = run, tags, parent, dataset
+        self.began = time.time() if began is None else began  # MLflow's own duration counts from here
         self.run_id: str | None = None
         self.trouble: Exception | None = None
         self._rows: tuple[EpochRow, ...] = ()
@@ -90,7 +99,7 @@ class Recorder:
     def _send(self) -> None:
         api = tracking.client()
         if self.run_id is None:
-            self.run_id = tracking.start(api, self.run, self.tags, self.parent)
+            self.run_id = tracking.start(api, self.run, self.tags, self.parent, self.began, self.dataset)
         conditions, rows = self._conditions, self._rows
         if conditions != self._tagged:
             tracking.tag(api, self.run_id, conditions)
@@ -116,8 +125,7 @@ class Recorder:
         self,
         outcome: Outcome,
         figure: str,
-        data: str,
-        before: str = "",
+        judged: tracking.Judged,
         records: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, str]:
         """Record the end, and register the model; what the outcome gains by it. Without `mlflow_run`: not recorded.
@@ -127,18 +135,18 @@ class Recorder:
         gained = {"curves": figure}
         try:
             if self._stop():
-                gained |= self._conclude(outcome, figure, data, before, records)
+                gained |= self._conclude(outcome, figure, judged, records)
         except Exception as trouble:  # the training has ended well, whatever a store on a network throws
             self.trouble = trouble
         if self.trouble is not None:
             print(
-                f"MLflow cannot be reached: {self.trouble}; the same command records the run when it can",
+                f"the run is not recorded: {reason(self.trouble)}; the same command records it when that can be",
                 file=sys.stderr,
             )
         return gained
 
     def _conclude(
-        self, outcome: Outcome, figure: str, data: str, before: str, records: Mapping[str, Any]
+        self, outcome: Outcome, figure: str, judged: tracking.Judged, records: Mapping[str, Any]
     ) -> dict[str, str]:
         """Artifacts, the checkpoint's place, the registry."""
         assert self.run_id is not None
@@ -152,11 +160,7 @@ class Recorder:
         api.set_tag(self.run_id, "checkpoint", outcome.checkpoint)
         gained = {"mlflow_run": self.run_id}
         if self.run.promote:
-            _keep_examples(outcome)
-            version, sentence = tracking.register(
-                api, self.run_id, outcome.checkpoint, outcome.top1_error, data, before
-            )
-            gained |= {"model_version": str(version), "champion": sentence}
+            gained |= self._register(api, outcome.checkpoint, outcome.data, judged)
         api.set_terminated(self.run_id, "FINISHED")
         return gained
 
@@ -166,14 +170,30 @@ class Recorder:
             if self._stop() and self.run_id is not None:
                 tracking.client().set_terminated(self.run_id, status)
         except Exception as trouble:  # the run's own failure is what counts
-            print(f"MLflow cannot be reached: {trouble}", file=sys.stderr)
+            print(f"the run is not recorded as {status}: {reason(trouble)}", file=sys.stderr)
+
+    def _register(self, api: Any, checkpoint: str, data: str, judged: tracking.Judged) -> dict[str, str]:
+        """The model as a version of a registered model, with files of its own; what the outcome gains by it."""
+        from pipelines import mlflow_model
+        from pipelines.models import read_checkpoint
+
+        assert self.run_id is not None
+        run_id, storage = self.run_id, self.run.storage_path
+        name = tracking.model_name(api, self.run.model_name, judged)
+
+        def publish() -> tuple[str, str | None]:
+            _keep_examples(checkpoint, data)
+            return mlflow_model.publish(api, run_id, read_checkpoint(checkpoint), storage, name)
+
+        version, sentence = tracking.register(api, run_id, checkpoint, judged, name, publish)
+        return {"model_name": name, "model_version": version, "champion": sentence}
 
 
-def _keep_examples(outcome: Outcome) -> None:
+def _keep_examples(checkpoint: str, data: str) -> None:
     """What the endpoint checks a registered model by. Without it the model is served unchecked, which is no failure."""
     from pipelines.models import keep_examples
 
     try:
-        keep_examples(outcome.checkpoint, outcome.data)
+        keep_examples(checkpoint, data)
     except (OSError, ValueError) as trouble:
         print(f"the registered model has no examples to check it by: {trouble}", file=sys.stderr)

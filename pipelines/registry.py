@@ -6,35 +6,49 @@ canary outlives the process that began it. Tag canary_percent: its share; canary
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from pipelines import models, tracking
+from pipelines.mlflow_store import reason
 
 CANARY = "canary"
 PERCENT, VERDICT = "canary_percent", "canary_verdict"
 
 
-def traffic(model: str, checkpoint: str | None = None, network: str | None = None) -> dict[str, Any]:
+def traffic(
+    model: str, checkpoint: str | None = None, network: str | None = None, preprocess: str | None = None
+) -> dict[str, Any]:
     """`resnet@champion` or `resnet/3` -> {"stable": {"version", "checkpoint"}, "canary": None or with "percent"}.
 
     checkpoint: a folder or URI in place of a registered model, or a file of weights of this network.
     """
+    asked = {"network": network, "preprocess": preprocess}
     if checkpoint is not None:
-        weights = checkpoint.endswith(models.WEIGHTS) or network is not None
-        place, version = models.checkpoint_of(checkpoint, network) if weights else (checkpoint, "unregistered")
+        weights = models.is_weights(checkpoint) or any(asked.values())
+        place, version = models.checkpoint_of(checkpoint, **asked) if weights else (checkpoint, "unregistered")
         return {"stable": {"version": version, "checkpoint": place}, "canary": None}
-    if network is not None:
-        raise ValueError(f"network is for checkpoint, a file of weights ({', '.join(models.WEIGHTS)})")
+    for option, value in asked.items():
+        if value is not None:
+            raise ValueError(f"{option} is for checkpoint, a file of weights ({', '.join(models.WEIGHTS)})")
+    with told(model):
+        return _registered(model)
+
+
+def _registered(model: str) -> dict[str, Any]:
+    """traffic() of a registered model."""
     source, version = tracking.resolve(model)
     stable = {"version": version, "checkpoint": source}
-    found = tracking.by_alias(tracking.client(), _name(model), CANARY) if follows(model) else None
+    api = tracking.client()
+    found = tracking.by_alias(api, _name(model), CANARY) if follows(model) else None
     if found is None or str(found.version) == version:
         return {"stable": stable, "canary": None}
     if PERCENT not in found.tags:
         raise ValueError(f"version {found.version}, alias {CANARY}, must have tag {PERCENT}; --canary sets both")
-    place, percent = found.source.removeprefix("file://"), float(found.tags[PERCENT])
+    place, percent = tracking.place_of(api, found), float(found.tags[PERCENT])
     return {"stable": stable, "canary": {"version": str(found.version), "checkpoint": place, "percent": percent}}
 
 
@@ -42,9 +56,21 @@ def steer(model: str, canary: str | None, *, promote: bool, rollback: bool) -> d
     """Begin or end a canary, and say so; None where neither is asked for."""
     if not (canary or promote or rollback):
         return None
-    sentence = begin_canary(model, canary) if canary else end_canary(model, promote)
+    with told(model):
+        sentence = begin_canary(model, canary) if canary else end_canary(model, promote)
     print(sentence, file=sys.stderr)
     return {"model": model, "done": sentence} | traffic(model)
+
+
+@contextlib.contextmanager
+def told(model: str) -> Iterator[None]:
+    """What the store of a registry throws within becomes one sentence, a ValueError."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a store on a network throws
+        raise ValueError(f"model {model} cannot be looked up: {reason(error)}") from None
 
 
 def follows(model: str) -> bool:

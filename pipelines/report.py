@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import comparison, figures
-from pipelines.page import Figure, Heading, Paragraph, Part, to_html, to_markdown
-from pipelines.verdicts import FAMILIES, Setting, data_name, decisions, describe, settings
+from pipelines import comparison, depth_figure, figures, report_text, setting_tables
+from pipelines.page import Figure, Heading, Paragraph, Part, Table, to_html, to_markdown
+from pipelines.result_settings import FAMILIES, PAPERS_STEPS, Setting, data_name, describe, settings
+from pipelines.verdicts import Decision, decisions, image_by_image
 from resnet import paper
 from resnet.results import CurveRow, ResultRow
 from resnet.table import parse
@@ -50,18 +51,9 @@ RESPONSES = (
     "standard deviations of layer responses (outputs of the 3x3 layers after batch normalisation, before ReLU and "
     "addition), in the order of the layers and sorted; the first seed of each network."
 )
-PAPERS_STEPS = {"cifar10": 64_000, "imagenet": 600_000}
 OTHERS = (
     "These trainings differ from the paper's in their schedule or their data. Each setting is compared within itself "
     "only: its figures say nothing of the paper's figures, and its verdicts hold for it alone."
-)
-HOW = (
-    "Errors are of the last epoch, of all validation images, in percent; none was chosen by looking at it. Ours are "
-    "the mean ± the standard deviation over seeds. A claim is decided by Student's 95 % confidence interval of the "
-    "mean of the differences, paired by seed: networks with the same seed see the same batches. It holds if every "
-    "comparison in it does, fails if one does the opposite, and is not decided where the interval holds zero, or with "
-    "one seed. The interval of two seeds is wide, and decides little. Each claim is judged at 95 % by itself: among "
-    "many, now and then one is judged wrongly."
 )
 
 
@@ -112,7 +104,7 @@ def write_report(
     """report.html, report.md and figures/ in a folder; the Markdown also as the file `docs`. The HTML's path."""
     folder = Path(out)
     parts = list(report(rows))
-    for pattern in ("setting[0-9]*-*.*", "paper-*-*.*"):  # one setting more gives others new numbers
+    for pattern in ("setting[0-9]*-*.*", "paper-*-*.*", "depths-*.*"):  # one setting more gives others new numbers
         for earlier in (folder / "figures").glob(pattern):
             earlier.unlink()
     for part in parts:
@@ -129,15 +121,26 @@ def write_report(
 
 
 def report(rows: Sequence[ResultRow]) -> Iterator[Part]:
-    """The parts of the page: the paper's setting, every other setting on its own, what was not run, all runs."""
+    """The parts of the page: scope and verdicts at a glance, the paper's setting, every other one on its own, what was
+    not run, and what a reviewer of a reproduction asks for."""
     found = settings(rows)
     papers = [s for s in found if s.is_papers]
     others = [s for s in found if not s.is_papers]
+    numbers = {s.rows[0].setting: f"the paper's, {FAMILIES[s.family]}" for s in papers}
+    numbers |= {s.rows[0].setting: str(number) for number, s in enumerate(others, start=1)}
     yield Heading(1, "Deep residual learning: the paper's results beside ours")
     yield Paragraph(_summary(rows, papers, others))
+    yield Paragraph(report_text.SCOPE)
+    if rows and (lacking := _lacking(rows)):
+        yield Paragraph(lacking)
     if found:
         yield comparison.glance([(s, decisions(s, s.family)) for s in found])
-    yield Paragraph(HOW)
+    yield from _depths(found, numbers)
+    yield Heading(2, "How claims are judged")
+    yield Paragraph(report_text.HOW)
+    yield Table("Verdicts", "ll", ("verdict", "of a claim"), report_text.VERDICT_ROWS)
+    yield from map(Paragraph, (report_text.TRENDS, report_text.MCNEMAR, report_text.POWER))
+    yield comparison.power()
     if papers:
         yield Heading(2, "The paper's setting")
     for setting in papers:
@@ -147,13 +150,61 @@ def report(rows: Sequence[ResultRow]) -> Iterator[Part]:
         yield Paragraph(OTHERS)
     for number, setting in enumerate(others, start=1):
         yield from _among_themselves(setting, number)
+    yield from _present(setting_tables.ablations(found, numbers), heading="Ablations")
+    yield from _differences_from_the_paper(found, numbers)
     yield Heading(2, "Costs")
     yield comparison.complexities()
+    if found:
+        yield setting_tables.compute(found, numbers)
     yield from _not_run([family for family in FAMILIES if family not in {s.family for s in papers}])
-    numbers = {s.rows[0].setting: "paper" for s in papers}
-    numbers |= {s.rows[0].setting: str(number) for number, s in enumerate(others, start=1)}
+    yield Heading(2, "What was easy, what was hard")
+    yield from map(Paragraph, (report_text.EASY, report_text.HARD))
     yield Heading(2, "Runs")
     yield comparison.runs(rows, numbers)
+
+
+def _lacking(rows: Sequence[ResultRow]) -> str:
+    """What rows do not record, and so nobody can know of them."""
+    without = {
+        "precision, batch norm's group, threads, versions and the CPU's model": sum(not r.conditions for r in rows),
+        "a test of the finished network in float32, its predictions": sum(r.final is None for r in rows),
+        "norms of gradients": sum(not r.norms for r in rows),
+        "CPU hours": sum(r.cpu_seconds is None for r in rows),
+    }
+    said = [f"{n} of {len(rows)} lack {what}" for what, n in without.items() if n]
+    return f"Not recorded, and not made up later: {'; '.join(said)}." if said else ""
+
+
+def _depths(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[Part]:
+    """Error against depth, a figure a family of networks."""
+    names = {
+        s.rows[0].setting: "ours in the paper's setting" if s.is_papers else f"setting {numbers[s.rows[0].setting]}"
+        for s in found
+    }
+    for family, drawn in depth_figure.panels(found, names).items():
+        caption = f"{FAMILIES[family]} networks. {report_text.DEPTHS}"
+        yield Figure(f"depths-{family}", caption, depth_figure.draw(drawn))
+
+
+def _present(table: Table | None, heading: str = "") -> Iterator[Part]:
+    """A table that there may be, with a heading of its own."""
+    if table is not None:
+        if heading:
+            yield Heading(2, heading)
+        yield table
+
+
+def _differences_from_the_paper(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterator[Part]:
+    """Choices that the paper leaves, hyper-parameters that differ, and what was looked at to choose them."""
+    yield Heading(2, "Differences from the paper")
+    yield Paragraph(report_text.DEPARTURES)
+    header = ("what", "the paper", "here, by default", "field of the run")
+    yield Table("Choices of the recipes called @paper", "llll", header, report_text.DEPARTURE_ROWS)
+    yield from _present(setting_tables.departures(found, numbers))
+    yield Paragraph(report_text.CHOSEN)
+    plateau = [numbers[s.rows[0].setting] for s in found if s.rows[0].recipe.schedule.kind == "plateau"]
+    if plateau:
+        yield Paragraph(report_text.PLATEAU.format(settings=f"setting {', '.join(plateau)}"))
 
 
 def _summary(rows: Sequence[ResultRow], papers: Sequence[Setting], others: Sequence[Setting]) -> str:
@@ -173,10 +224,20 @@ def _beside_the_paper(setting: Setting) -> Iterator[Part]:
     family, engine = setting.family, setting.rows[0].engine
     yield Heading(3, f"{FAMILIES[family]}, {'trained on Ray' if engine == 'ray' else 'trained in one process'}")
     yield Paragraph(describe(setting))
-    yield comparison.claims(decisions(setting, family), "The paper's claims")
+    decided = decisions(setting, family)
+    yield comparison.claims(decided, "The paper's claims")
+    yield from _in_numbers(setting, decided, "The paper's setting")
     for caption, rows in TABLES[family].items():
         yield comparison.beside(caption, rows, setting)
     yield from drawn(setting, f"paper-{engine}")
+
+
+def _in_numbers(setting: Setting, decided: Sequence[Decision], name: str) -> Iterator[Part]:
+    """The comparisons of a setting in full, two trained networks image by image, and norms of gradients."""
+    yield from _present(comparison.arithmetic(decided, f"{name}: the comparisons in numbers"))
+    if pairs := image_by_image(setting, setting.family):
+        yield comparison.by_image(pairs, f"{name}: two trained networks, image by image (McNemar's exact test)")
+    yield from _present(setting_tables.gradients(setting, f"{name}: {report_text.GRADIENTS}"))
 
 
 def _not_run(families: Sequence[str]) -> Iterator[Part]:
@@ -203,6 +264,7 @@ def _among_themselves(setting: Setting, number: int) -> Iterator[Part]:
     if decided:
         caption = f"The paper's comparisons within {name.lower()}, no verdict on the paper's"
         yield comparison.claims(decided, caption, data_name(first.data))
+    yield from _in_numbers(setting, decided, name)
     yield from drawn(setting, f"setting{number}")
 
 

@@ -71,10 +71,21 @@ def _decode_groups(split: Split, size: int, groups: np.ndarray) -> Resident:
 
 
 def resident_batches(
-    resident: Resident, order: Order, policy: Images, epoch: int, first_step: int, rank: int, world_size: int
+    resident: Resident,
+    order: Order,
+    policy: Images,
+    epoch: int,
+    first_step: int,
+    rank: int,
+    world_size: int,
+    border: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """A rank's training batches of an epoch from `first_step` on: pad, random crop, mirror (section 4.2)."""
+    """A rank's training batches of an epoch from `first_step` on: pad, random crop, mirror (section 4.2).
 
+    border: (3,) uint8, colour of the padding; black without one.
+    """
+    if policy.border != "black" and border is None:
+        raise ValueError(f"border {policy.border} needs a colour, got none")
     assert policy.pad is not None  # the recipe's validator: policy pad-crop
     starts = np.cumsum([0, *order.rows])
     # One draw for the whole epoch: an example's crop depends on (seed, epoch, example) alone, whoever trains on it.
@@ -84,7 +95,7 @@ def resident_batches(
     for window, skip in order.remaining(epoch, first_step):
         for group, row in zip(*order.share(epoch, window, rank, world_size, skip), strict=True):
             index = starts[group] + row
-            crops = images.pad_crop_flip(resident.images[index], offsets[index], flips[index], policy.pad)
+            crops = images.pad_crop_flip(resident.images[index], offsets[index], flips[index], policy.pad, border)
             yield Batch(crops, resident.labels[index], index)
 
 

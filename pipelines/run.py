@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from resnet.recipe import Frozen, Recipe, Schedule, recipe
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # of a run or a registered model: a folder, a part of a URI, MLflow's
 OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older fields of Scaling
 
 
@@ -176,6 +177,14 @@ class Run(Frozen):
         bool,
         Field(description="register the model, and serve it (alias champion) if it is better than the present one"),
     ] = True
+    model_name: Annotated[
+        str | None,
+        Field(
+            pattern=NAME,
+            description="registered model that it becomes a version of. None: resnet for the data set that was first "
+            "trained on, resnet-DATA for any other",
+        ),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 
 from pipelines.manifest import MANIFEST
 from pipelines.storage import Folder
+from resnet import image_kinds
 from resnet.recipe import Frozen
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+SUFFIXES = tuple(f".{suffix}" for suffix in image_kinds.SUFFIXES)
 
 
 class Export(Frozen):
@@ -26,6 +27,10 @@ class Export(Frozen):
     images: Annotated[str | None, Field(description="folder or URI of images or shards. None: embedded digits")] = None
     count: Annotated[int, Field(ge=2, le=10_000, description="images that it is verified on, spread evenly")] = 128
     network: Annotated[str | None, Field(description="what a file of weights holds: imagenet-resnet50-B-v1.5")] = None
+    preprocess: Annotated[
+        str | None,
+        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
+    ] = None
 
     @model_validator(mode="after")
     def _new(self) -> Self:

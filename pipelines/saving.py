@@ -149,6 +149,7 @@ class Saver:
                     examples=task.feed.val.examples,
                     classes=task.feed.classes,
                     rows=state.rows,
+                    grey_range=task.feed.grey_range,
                     sums=tuple(sums),
                     seconds=state.seconds,
                     wait=state.wait,

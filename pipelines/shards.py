@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from pipelines import ledger
+from pipelines.grey_sampling import measured_range
 from pipelines.listing import Listing, some
 from pipelines.manifest import SPLITS, Encoding, Manifest, Origin, Rejected, Shard, Unusual, read_manifest
 from pipelines.meter import meter
@@ -59,6 +60,13 @@ class Preparation(Frozen):
         int | None, Field(description="re-encode images with more pixels on the shorter side. None: bytes as they are")
     ] = None
     quality: Annotated[int | None, Field(description=f"of the re-encoded JPEGs. None: {QUALITY}")] = None
+    grey_range: Annotated[
+        tuple[int, int] | None,
+        Field(description="levels of grey images of more than 8 bits that become 0 and 255. None: all of the type"),
+    ] = None
+    measure_grey_range: Annotated[
+        bool, Field(description="take it from some training images: percentiles 0.1 and 99.9 of their pixels")
+    ] = False
     row_group_size: Annotated[
         int | None, Field(ge=1, description="images that are read at once. None: 128, or 512 for many small images")
     ] = None
@@ -74,11 +82,17 @@ class Preparation(Frozen):
             raise ValueError(f"source must be left out with verify, which reads out alone, got {self.source.path}")
         return self
 
+    @model_validator(mode="after")
+    def _one_range(self) -> Self:
+        if self.grey_range is not None and self.measure_grey_range:
+            raise ValueError(f"grey_range must be left out with measure_grey_range, got {self.grey_range}")
+        return self
+
     @property
     def encoding(self) -> Encoding:
         """How images are stored."""
         quality = QUALITY if self.shorter_side is not None and self.quality is None else self.quality
-        return Encoding(shorter_side=self.shorter_side, quality=quality)
+        return Encoding(shorter_side=self.shorter_side, quality=quality, grey_range=self.grey_range)
 
 
 def prepare(preparation: Preparation) -> dict[str, Any]:
@@ -102,6 +116,7 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
             row_group_size=preparation.row_group_size,
             seed=preparation.seed,
             max_rejected=preparation.max_rejected,
+            measure_grey_range=preparation.measure_grey_range,
             workers=preparation.workers,
         )
     return {
@@ -112,6 +127,7 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "reencoded": manifest.reencoded,
         "rejected": len(manifest.rejected),
+        "grey_range": manifest.encoding.grey_range,
         "unusual": {unusual.what: unusual.count for unusual in manifest.unusual},
         "seconds": round(time.monotonic() - start, 2),
     }
@@ -127,11 +143,13 @@ def write_shards(
     max_rejected: float = 0.01,
     workers: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    measure_grey_range: bool = False,
 ) -> Manifest:
     """Write a source as shards to a folder or URI, or finish what was begun there; a finished folder stays as it is.
 
     workers: Ray tasks at a time; 0: in this process, without Ray; None: Ray on all CPUs, if there is enough to do.
     max_rejected: share of the images that may fail to decode. shard_bytes: of the source's images in one shard, about.
+    measure_grey_range: take encoding.grey_range from a sample of the training images.
     ValueError: one sentence, before anything is written where that is possible; what is finished is kept.
     """
     try:
@@ -140,9 +158,13 @@ def write_shards(
         listing = list_source(source)
         if listing.kind != "digits" and (listing.source.holds(folder) or folder.holds(listing.source)):
             raise ValueError(f"out must lie apart from source.path, got {out} and {listing.source.uri}")
+        encoding = encoding or Encoding()
+        if measure_grey_range:
+            encoding = encoding.model_copy(update={"grey_range": measured_range(listing)})
+            say(f"grey levels {encoding.grey_range} become 0 and 255")
         rows = row_group_size or default_row_group_size(listing)
         plans = plan(listing, rows, shard_bytes, seed)
-        wanted = _wanted(listing, plans, rows, seed, encoding or Encoding())
+        wanted = _wanted(listing, plans, rows, seed, encoding)
         done = ledger.begin(folder, wanted)
         if done is None:
             say(f"{out} is complete: nothing to do")

@@ -21,10 +21,11 @@ from pipelines.listing import (
 )
 from pipelines.manifest import Split
 from pipelines.storage import Folder, side_by_side
+from resnet import image_kinds
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12"
 TRUTH, META, SYNSETS = "ILSVRC2012_validation_ground_truth.txt", "meta.mat", "synsets.txt"
-IMAGE_SUFFIXES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"}
+IMAGE_SUFFIXES = {*image_kinds.SUFFIXES, *image_kinds.REFUSED_SUFFIXES}  # the refused are rejected by name
 CLASS_LISTS = ("classnames.txt", "classes.txt")
 # Headers lie an image apart. A local disk reads them one by one; over a network one large read is cheaper than many.
 READ_AT_ONCE = {True: 1024, False: 2**23}  # bytes, by Folder.is_local

@@ -14,6 +14,7 @@ from pipelines.feed import Feed
 from pipelines.order import Order
 from pipelines.room import Room
 from pipelines.run import Run
+from resnet.images import border_color
 from resnet.steps import Normalize
 
 
@@ -51,7 +52,8 @@ class Task:
         place = (epoch, first_step, self.rank, self.world_size)
         images = self.run.recipe.images.at(epoch, self.total / self.order.steps_per_epoch)
         if self.feed.resident is not None:
-            return stream.resident_batches(self.split("train"), self.order, images, *place)
+            border = border_color(images.border, self.feed.pixels["mean"])
+            return stream.resident_batches(self.split("train"), self.order, images, *place, border)
         where = "tasks" if self.run.data.decode == "tasks" else "worker"
         return stream.streamed_batches(self.feed.train, self.order, images, *place, self.room, where, self.threads)
 

@@ -20,6 +20,7 @@ from pipelines.recorder import Recorder
 from pipelines.run import Run, home
 from resnet import memory
 from resnet.pixels import pixel_statistics
+from resnet.views import default_protocol
 
 if TYPE_CHECKING:
     from resnet.checkpoint import Progress
@@ -50,6 +51,19 @@ class Source:
     def sha256_before(self) -> str:
         """What runs before 2026-11-24 have noted of the same data."""
         return self.manifest.fingerprint_before(self.holdout)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What MLflow's run says of the data."""
+        return {"data": self.uri, "data_sha256": self.sha256}
+
+    @property
+    def dataset(self) -> tracking.Dataset:
+        """The data as MLflow's page shows them; the name is the folder's."""
+        name = self.uri.rstrip("/").rpartition("/")[2].partition("?")[0]
+        sizes = {"train": self.train.examples, "val": self.val.examples, "classes": len(self.manifest.classes)}
+        held = f", {self.holdout} held out" if self.holdout else ""
+        return tracking.Dataset(f"{name}{held}", self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
 
     def place(self, run: Run) -> Place:
         """The folder of a run on these data."""
@@ -89,6 +103,8 @@ def fit(
     """
     source = open_source(run)
     place = source.place(run)
+    if feed is None and place.read("outcome.json") is None and (away := tracking.look()) is not None:
+        _say(show, f"{away}; the training goes on, and what is missed is recorded later")
     if (finished := place.claim()) is not None:
         if finished.mlflow_run is None:
             finished = _record(run, source, place, finished, parent)
@@ -103,7 +119,7 @@ def fit(
     _say(show, _plan(run, source))
     if note := shortage(source.manifest.encoding.shorter_side, run.recipe.images):
         _say(show, note)
-    recorder = Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
+    recorder = Recorder(run, source.tags, parent, source.dataset)
     try:
         with progress.Watch(run.name, recorder.see, show=show):
             checkpoint, ended = _train(run, feed or load_feed(run, source), callbacks)
@@ -125,7 +141,16 @@ def _recorded(recorder: Recorder, source: Source, place: Place, outcome: Outcome
     records = {f"{name}.json": {name: content} for name, content in kept.items()}
     if (test := place.read(FINAL_TEST)) is not None:
         records[FINAL_TEST] = test
-    return recorder.finish(outcome, figure, source.sha256, source.sha256_before, records)
+    protocol = default_protocol(recorder.run.recipe.images)
+    judged = tracking.Judged.by_error(
+        outcome.top1_error,
+        outcome.examples,
+        source.sha256,
+        protocol,
+        before=source.sha256_before,
+        name=source.dataset.name,
+    )
+    return recorder.finish(outcome, figure, judged, records)
 
 
 def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: str | None) -> Outcome:
@@ -135,7 +160,7 @@ def _record(run: Run, source: Source, place: Place, outcome: Outcome, parent: st
     found = Checkpoints.of(run).latest()
     if found is None:
         return outcome
-    recorder = Recorder(run, {"data": source.uri, "data_sha256": source.sha256}, parent)
+    recorder = Recorder(run, source.tags, parent, source.dataset, time.time() - outcome.seconds)
     outcome = outcome.model_copy(update=_recorded(recorder, source, place, outcome, found[1].progress))
     place.write("outcome.json", outcome.model_dump(mode="json"))
     return outcome
@@ -212,7 +237,9 @@ def load_feed(run: Run, source: Source) -> Feed:
     else:
         sample = stream.sample(train, images)
     mean, std = pixel_statistics(sample, images.mean == "per-pixel")
-    return Feed(train, val, source.manifest.classes, {"mean": mean, "std": std}, resident)
+    return Feed(
+        train, val, source.manifest.classes, {"mean": mean, "std": std}, resident, source.manifest.encoding.grey_range
+    )
 
 
 @contextlib.contextmanager

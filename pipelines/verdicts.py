@@ -1,202 +1,277 @@
-"""Rows of results as comparisons: which rows may be compared, mean ± std over seeds, and what they decide.
+"""Verdicts on the paper's claims by the trainings of one setting: what holds, what fails, and what seeds leave open.
 
-Two rows are comparable if they share their setting: the same recipe but for the network, the same data, the same
-program. Figures of the paper stand beside ours only where the setting is the paper's own.
+How: HOW in pipelines/report_text.py says it to readers. A comparison is judged by differences paired by seed; a claim
+holds if all its comparisons do (each at the two-sided level of 5 %, for a claim must pass every test), and fails if one
+does the opposite at 5 % divided by their number (Bonferroni, for any of the tests may refute it).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
-from resnet.claims import CLAIMS, Claim, Comparison, Verdict, decide, differences, verdict
-from resnet.recipe import Recipe
-from resnet.results import DataSet, ResultRow
+from pipelines.result_settings import PAPERS_STEPS, Measured, Setting, kind, pair_name
+from pipelines.significance import (
+    LEVEL,
+    ImageByImage,
+    Slope,
+    equivalence_p,
+    mcnemar,
+    paired_interval,
+    slope,
+    trend_p,
+    welch_interval,
+)
+from resnet.claim_forms import COUNTED, Claim, Comparison, Trend
+from resnet.claims import CLAIMS
 from resnet.table import parse
 
-CONFIDENCE = 0.95
-FAMILIES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
-DATA_SETS = FAMILIES | {"digits": "the embedded digits", "cifar100": "CIFAR-100"}
+if TYPE_CHECKING:
+    from resnet.cost import Cost
 
-
-@dataclass(frozen=True)
-class Setting:
-    """Rows that may be compared with each other."""
-
-    rows: tuple[ResultRow, ...]
-
-    @property
-    def is_papers(self) -> bool:
-        """Whether the paper's figures may stand beside these."""
-        return self.rows[0].is_papers_setting
-
-    @property
-    def family(self) -> str:
-        """imagenet or cifar10."""
-        return parse(self.rows[0].recipe.network).family
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """What was trained: plain nets first, then by depth and shortcut."""
-
-        def order(name: str) -> tuple[bool, int, str]:
-            network = parse(name)
-            return network.shortcut != "none", network.depth, name
-
-        return tuple(sorted({row.recipe.network for row in self.rows}, key=order))
-
-    def of(self, network: str) -> tuple[ResultRow, ...]:
-        """The rows of a network, by seed."""
-        return tuple(sorted((r for r in self.rows if r.recipe.network == network), key=lambda row: row.seed))
-
-    def errors(self, network: str, protocol: str) -> tuple[list[float], list[float]]:
-        """Top-1 and top-5 errors over seeds, by a protocol."""
-        pairs = [row.errors(protocol) for row in self.of(network)]
-        return [p[0] for p in pairs if p is not None], [p[1] for p in pairs if p is not None]
-
-    @property
-    def tests_are_final(self) -> bool:
-        """Whether the training error is that of finished networks, as it is where one training of these has it."""
-        return any(row.final is not None for row in self.rows)
-
-    def train_error(self, row: ResultRow) -> float | None:
-        """The training error that claims go by; None: this training lacks what others of its setting have."""
-        if self.tests_are_final:
-            return None if row.final is None else row.final.train_error
-        return row.train_error
-
-    def results(self, protocol: str) -> dict[tuple[str, str], dict[int, float]]:
-        """(network, metric) -> {seed: value}; train_error and response_std belong to every protocol.
-
-        train_error: of the finished network where this setting's trainings have it, else the running one.
-        """
-        found: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-        for row in self.rows:
-            name = row.recipe.network
-            if (train_error := self.train_error(row)) is not None:
-                found[name, "train_error"][row.seed] = train_error
-            if row.responses:
-                found[name, "response_std"][row.seed] = statistics.fmean(r.std for r in row.responses)
-            if (errors := row.errors(protocol)) is not None:
-                found[name, "top1_error"][row.seed], found[name, "top5_error"][row.seed] = errors
-        return found
-
-
-def settings(rows: Iterable[ResultRow]) -> tuple[Setting, ...]:
-    """Rows by setting: the paper's first, then those with the most rows. Of two rows of a run the later counts."""
-    groups: defaultdict[str, dict[tuple[str, int], ResultRow]] = defaultdict(dict)
-    for row in rows:
-        groups[row.setting][row.recipe.network, row.seed] = row
-    found = [Setting(tuple(group.values())) for group in groups.values()]
-    return tuple(sorted(found, key=lambda s: (not s.is_papers, -len(s.rows), s.rows[0].setting)))
-
-
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Student's confidence interval of the mean of paired differences, by scipy; NaN where it is not defined.
-
-    Equal differences have no spread to judge by: with two or three seeds that is chance, and decides nothing.
-    """
-    from scipy import stats
-
-    error = stats.sem(differences) if len(set(differences)) > 1 else 0
-    if error == 0:
-        return float("nan"), float("nan")
-    mean = statistics.fmean(differences)
-    low, high = stats.t.interval(CONFIDENCE, len(differences) - 1, mean, error)
-    return float(low), float(high)
+Verdict = Literal["holds", "alike", "fails", "not decided", "not run"]
+VERDICTS: tuple[Verdict, ...] = ("holds", "alike", "fails", "not decided", "not run")
+Results = Mapping[tuple[str, str], Mapping[int, float]]  # (network name, metric) -> {seed: value}, of one protocol
+HALF = 50.0  # percent of the layers
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A comparison and what was found: paired differences left - right over `n` seeds, their mean and its interval."""
+    """A comparison and what was found. differences: left - right by seed; left, right: of all seeds, paired or not."""
 
     comparison: Comparison
-    n: int
-    mean: float | None
-    low: float | None
-    high: float | None
+    differences: tuple[float, ...]
+    left: tuple[float, ...]
+    right: tuple[float, ...]
+    verdict: Verdict
+
+    @property
+    def mean(self) -> float | None:
+        """Of the differences; None: not run."""
+        return statistics.fmean(self.differences) if self.differences else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the mean difference, paired by seed; NaN with one seed."""
+        return paired_interval(self.differences) if len(self.differences) > 1 else (math.nan, math.nan)
+
+    @property
+    def welch(self) -> tuple[float, float]:
+        """The same without pairs; NaN beside a fixed number."""
+        return welch_interval(self.left, self.right)
+
+
+@dataclass(frozen=True)
+class TrendEvidence:
+    """A trend and what was found. p, p_opposite: of Page's test, one-sided; None: too few depths or seeds."""
+
+    trend: Trend
+    depths: tuple[int, ...]
+    seeds: int
+    p: float | None
+    p_opposite: float | None
+    slope: Slope | None
     verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A claim of the paper, decided in one setting."""
+    """A claim of the paper, decided in one setting. beside: shown and not judged."""
 
     claim: Claim
     verdict: Verdict
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[Evidence, ...] = ()
+    beside: tuple[Evidence, ...] = ()
+    trend: TrendEvidence | None = None
+
+
+@dataclass(frozen=True)
+class TwoNetworks:
+    """Two trained networks of one seed, image by image: a statement on these two, not on their architectures."""
+
+    left: str
+    right: str
+    seed: int
+    found: ImageByImage
 
 
 def decisions(setting: Setting | None, family: str) -> tuple[Decision, ...]:
     """Every claim about a family of networks. None: nothing was run."""
-    return tuple(decision(setting, claim) for claim in CLAIMS if claim.comparisons[0].left.startswith(f"{family}-"))
+    return tuple(decision(setting, claim) for claim in CLAIMS if claim.family == family)
 
 
 def decision(setting: Setting | None, claim: Claim) -> Decision:
     """One claim by the rows of one setting."""
-    results = {} if setting is None else setting.results(claim.comparisons[0].protocol)
-    return Decision(claim, verdict(claim, results, interval), tuple(_evidence(c, results) for c in claim.comparisons))
+    results = _results(setting, claim)
+    if claim.trend is not None:
+        found = judge_trend(claim.trend, results, claim.family)
+        return Decision(claim, found.verdict, trend=found)
+    number = len(claim.comparisons)
+    evidence = tuple(evidence_of(c, results, number) for c in claim.comparisons)
+    beside = tuple(evidence_of(c, results, number) for c in claim.beside)
+    return Decision(claim, verdict(claim, results), evidence, beside)
 
 
-def _evidence(comparison: Comparison, results: Mapping[tuple[str, str], Mapping[int, float]]) -> Evidence:
+def _results(setting: Setting | None, claim: Claim) -> Measured:
+    """What a claim may be judged by: nothing in a setting in which its figures mean nothing."""
+    counted = _counts(claim) if setting is None or setting.is_papers else {}
+    if setting is None or not _is_judged_in(setting, claim):
+        return counted
+    return setting.results(claim.protocol) | counted
+
+
+def _is_judged_in(setting: Setting, claim: Claim) -> bool:
+    if claim.judged_in == "the paper's setting":
+        return setting.is_papers
+    if claim.judged_in == "three times the paper's iterations":
+        return setting.rows[0].total >= 3 * PAPERS_STEPS[setting.family]
+    return claim.judged_in == "any setting"
+
+
+def _counts(claim: Claim) -> Measured:
+    """Multiply-adds and parameters that a claim names: of the networks themselves, so of every seed."""
+    return {
+        (c.left, c.metric): {0: float(getattr(counts(c.left), c.metric))}
+        for c in claim.comparisons
+        if c.metric in COUNTED
+    }
+
+
+@cache
+def counts(network: str) -> Cost:
+    """Counted once: 1202 layers take a second."""
+    from resnet.cost import count
+
+    return count(network)
+
+
+# --- Comparisons ------------------------------------------------------------------------------------------------------
+
+
+def differences(comparison: Comparison, results: Results) -> list[float]:
+    """left - right for every seed that both have, in the order of the seeds; empty where one was not run.
+
+    For smaller_responses: the share of the layers less a half, in points.
+    """
+    left, right = comparison.left, comparison.right
+    if comparison.metric == "smaller_responses":
+        shares = results.get((pair_name(left, str(right)), comparison.metric), {})
+        return [shares[seed] - HALF for seed in sorted(shares)]
+    lefts = results.get((left, comparison.metric), {})
+    if isinstance(right, str):
+        rights = results.get((right, comparison.metric), {})
+        return [lefts[seed] - rights[seed] for seed in sorted(lefts.keys() & rights.keys())]
+    return [lefts[seed] - right for seed in sorted(lefts)]
+
+
+def decide(comparison: Comparison, results: Results, comparisons: int = 1) -> Verdict:
+    """Whether left and right are as claimed. comparisons: of the claim, among which `fails` is corrected.
+
+    One seed decides nothing, nor does an interval that has zero in it, nor one with NaN ends (a training diverged).
+    """
     found = differences(comparison, results)
-    low, high = interval(found) if len(found) > 1 else (None, None)
-    mean = statistics.fmean(found) if found else None
-    return Evidence(comparison, len(found), mean, low, high, decide(comparison, results, interval))
+    if not found:
+        return "not run"
+    if comparison.metric in COUNTED:
+        return "holds" if (found[0] < 0) == (comparison.relation == "<") else "fails"
+    if len(found) < 2:
+        return "not decided"
+    if comparison.metric == "smaller_responses":  # a share may be the same with every seed: no interval then
+        return "holds" if min(found) > 0 else "not decided"
+    if comparison.relation == "~":
+        return _decide_alike(found, comparison.margin or 0.0, comparisons)
+    sign = 1 if comparison.relation == ">" else -1
+    if _lowest(found, sign, 1 - LEVEL) > 0:
+        return "holds"
+    return "fails" if _lowest(found, -sign, 1 - LEVEL / comparisons) > 0 else "not decided"
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """`8.75`, of several `8.61 ± 0.12`: mean and sample standard deviation; `-` of none."""
-    if not values:
-        return "-"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+def _lowest(found: Sequence[float], sign: int, confidence: float) -> float:
+    """Lower end of the interval of the differences times a sign."""
+    return paired_interval([sign * value for value in found], confidence)[0]
 
 
-def data_name(data: DataSet) -> str:
-    """A data set's name as people write it."""
-    return DATA_SETS.get(data.name, data.name)
+def _decide_alike(found: Sequence[float], margin: float, comparisons: int) -> Verdict:
+    """Alike by two one-sided tests at 5 %; fails if the interval lies outside the margin."""
+    if equivalence_p(found, margin) < LEVEL:
+        return "alike"
+    low, high = paired_interval(found, 1 - LEVEL / comparisons)
+    return "fails" if low > margin or high < -margin else "not decided"
 
 
-def describe(setting: Setting) -> str:
-    """The setting as a sentence."""
-    row = setting.rows[0]
-    data = data_name(row.data)
-    if row.data.train is not None and row.data.val is not None:
-        data += f" ({row.data.train:,} training and {row.data.val:,} validation images)"
-    program = {
-        "ray": "the pipeline on Ray",
-        "single": "benchmarks/single.py, one process without Ray",
-        "torch": "benchmarks/plain_torch.py, torch's own loader and DDP without Ray",
-    }[row.engine]
-    machines = sorted({r.hardware for r in setting.rows})
-    made = f"{_length(row)} on {data}, {schedule(row.recipe)}; made by {program} on {' and '.join(machines)}."
-    return f"{made} {_arithmetic(row)}"
+def verdict(claim: Claim, results: Results) -> Verdict:
+    """All comparisons of a claim together; `alike` if that is all that it claims."""
+    if claim.trend is not None:
+        return judge_trend(claim.trend, results, claim.family).verdict
+    found = {decide(c, results, len(claim.comparisons)) for c in claim.comparisons} or {"not run"}
+    order: tuple[Verdict, ...] = ("fails", "not run", "not decided", "holds", "alike")
+    return next(outcome for outcome in order if outcome in found)
 
 
-def _arithmetic(row: ResultRow) -> str:
-    """Precision and batch norm's group in words, or that nobody wrote them down."""
-    if row.precision is None:
-        return "Precision and the images over which batch norm normalised were not recorded."
-    test = ", the finished networks tested in float32" if row.final is not None else ""
-    return f"Trained in {row.precision} with batch norm over {row.bn_batch} images{test}."
+def evidence_of(comparison: Comparison, results: Results, comparisons: int = 1) -> Evidence:
+    """A comparison with its figures."""
+    left = tuple(results.get((comparison.left, comparison.metric), {}).values())
+    right = tuple(results.get((str(comparison.right), comparison.metric), {}).values())
+    found = tuple(differences(comparison, results))
+    return Evidence(comparison, found, left, right, decide(comparison, results, comparisons))
 
 
-def _length(row: ResultRow) -> str:
-    recipe = row.recipe
-    steps = f"{row.total:,} steps of {recipe.optim.batch_size} images"
-    return steps if recipe.epochs is None else f"{recipe.epochs:g} epochs ({steps})"
+# --- Trends -----------------------------------------------------------------------------------------------------------
 
 
-def schedule(recipe: Recipe) -> str:
-    """The learning rate's course in words."""
-    lr, plan = recipe.optim.lr, recipe.schedule
-    warmup = f" after a warm-up of {100 * plan.warmup:g} % of it" if plan.warmup else ""
-    if plan.kind == "cosine":
-        return f"lr {lr:g} with a cosine to zero over the training{warmup}"
-    if plan.kind == "plateau":
-        return f"lr {lr:g}, times {plan.gamma:g} after {plan.patience} epochs without a lower error{warmup}"
-    places = " and ".join(f"{100 * m:g} %" for m in plan.milestones)
-    return f"lr {lr:g}, times {plan.gamma:g} at {places} of the training{warmup}"
+def judge_trend(trend: Trend, results: Results, family: str) -> TrendEvidence:
+    """Page's test over the seeds that trained all depths; at 2.5 % on either side. The slope stands beside.
+
+    Fewer than three depths are no trend; with fewer than two such seeds nothing is decided.
+    """
+    found = _by_depth(trend, results, family)
+    depths = tuple(sorted(found))
+    if len(depths) < 3:
+        return TrendEvidence(trend, depths, 0, None, None, None, "not run")
+    pairs = [(depth, error) for depth in depths for error in found[depth].values()]
+    line = slope([depth for depth, _ in pairs], [error for _, error in pairs])
+    seeds = sorted(set.intersection(*({*found[depth]} for depth in depths)))
+    if len(seeds) < 2:
+        return TrendEvidence(trend, depths, len(seeds), None, None, line, "not decided")
+    blocks = [[found[depth][seed] for depth in depths] for seed in seeds]
+    falls = trend.direction == "falls"
+    p, opposite = trend_p(blocks, falls), trend_p(blocks, not falls)
+    outcome: Verdict = "holds" if p < LEVEL / 2 else "fails" if opposite < LEVEL / 2 else "not decided"
+    return TrendEvidence(trend, depths, len(seeds), p, opposite, line, outcome)
+
+
+def _by_depth(trend: Trend, results: Results, family: str) -> dict[int, Mapping[int, float]]:
+    found = {}
+    for (name, metric), values in results.items():
+        if metric == trend.metric and "@" not in name:
+            network = parse(name)
+            inside = trend.least <= network.depth <= trend.most
+            if inside and network.family == family and kind(network) == trend.shortcut:
+                found[network.depth] = values
+    return found
+
+
+# --- Two trained networks ---------------------------------------------------------------------------------------------
+
+
+def image_by_image(setting: Setting, family: str) -> tuple[TwoNetworks, ...]:
+    """McNemar's test for every two networks that a claim compares by error, seed by seed, by kept predictions."""
+    asked = {
+        (c.left, str(c.right)): None  # in the order of the claims
+        for claim in CLAIMS
+        if claim.family == family
+        for c in claim.comparisons
+        if c.metric == "top1_error" and isinstance(c.right, str)
+    }
+    return tuple(pair for left, right in asked for pair in _by_seed(setting, left, right))
+
+
+def _by_seed(setting: Setting, left: str, right: str) -> list[TwoNetworks]:
+    ours = {row.seed: row.final.are_right() for row in setting.of(left) if row.final is not None}
+    others = {row.seed: row.final.are_right() for row in setting.of(right) if row.final is not None}
+    seeds = [s for s in sorted(ours.keys() & others.keys()) if len(ours[s]) == len(others[s])]
+    return [TwoNetworks(left, right, seed, mcnemar(ours[seed], others[seed])) for seed in seeds]

@@ -21,20 +21,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet.classes import ImageClass
 from resnet.conditions import Conditions
+from resnet.grey_range import GreyRange
 from resnet.net import ResNet, build
 from resnet.norms import LayerNorms
 from resnet.recipe import Frozen, Recipe, sentence
 from resnet.steps import Normalize
+from resnet.weight_keys import misfit
 
 TENSORS = ("model", "optimizer", "pixels")
 EXAMPLES = "examples.safetensors"
+# What a checkpoint must hold, and all that it may hold: where a folder cannot be listed, these are asked for by name.
+REQUIRED = (*(f"{name}.safetensors" for name in TENSORS), "run.json", "progress.json")
+FILES = (*REQUIRED, EXAMPLES)
 
 
 class EpochRow(Frozen):
@@ -61,6 +66,7 @@ class EpochRow(Frozen):
 class Progress(Frozen):
     """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count.
 
+    grey_range: levels (low, high) of the data's grey images of more than 8 bits that became 0 and 255, None: all.
     sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait, cpu_seconds:
     its time of training, the part of it that was spent waiting for data, and CPU time over all ranks. conditions: of
     each start that differs from the one before; norms: of gradients and weights at a few steps.
@@ -71,6 +77,7 @@ class Progress(Frozen):
     examples: int
     classes: tuple[ImageClass, ...]
     rows: tuple[EpochRow, ...] = ()
+    grey_range: tuple[int, int] | None = None
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
     seconds: float = 0.0
     wait: float = 0.0
@@ -92,6 +99,12 @@ class Progress(Frozen):
         whole = [row for row, n in zip(self.rows, steps, strict=True) if n == max(steps)]
         return whole[-1].train_error
 
+    @model_serializer(mode="wrap")
+    def _without_an_absent_range(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a range a checkpoint is written as before there was one, and read by those who know of none."""
+        fields = serialize(self)
+        return {name: value for name, value in fields.items() if name != "grey_range" or value is not None}
+
 
 @dataclass
 class Checkpoint:
@@ -112,9 +125,16 @@ class Checkpoint:
         """The recipe of the run that wrote it."""
         return Recipe(**self.run["recipe"])
 
+    @property
+    def grey_range(self) -> GreyRange | None:
+        """The range of grey levels that images of more than 8 bits must be decoded with."""
+        return None if self.progress.grey_range is None else GreyRange(*self.progress.grey_range)
+
     def network(self) -> ResNet:
         """The trained network in evaluation mode."""
         model = build(self.recipe.network, len(self.progress.classes))
+        if (why := misfit(model, self.model)) is not None:
+            raise ValueError(f"a checkpoint of {self.recipe.network} must hold its weights: {why}")
         model.load_state_dict(self.model)
         return model.eval()
 
@@ -136,6 +156,9 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
             save_file(checkpoint.examples, part / EXAMPLES)
         (part / "run.json").write_text(json.dumps(checkpoint.run, indent=2))
         (part / "progress.json").write_text(checkpoint.progress.model_dump_json(indent=2))
+        mode = (part / "run.json").stat().st_mode & 0o777  # as the umask says; safetensors writes 0600 whatever it is
+        for file in part.iterdir():
+            file.chmod(mode)
         part.replace(target)
     except BaseException:
         shutil.rmtree(part)
@@ -145,9 +168,8 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint directory. ValueError names what is missing or damaged."""
     folder = Path(path)
-    for name in [f"{name}.safetensors" for name in TENSORS] + ["run.json", "progress.json"]:
-        if not (folder / name).is_file():
-            raise ValueError(f"a checkpoint must hold {name}, got {folder}")
+    for name in REQUIRED:
+        _require_readable(folder, name)
     try:
         tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
         examples = load_file(folder / EXAMPLES) if (folder / EXAMPLES).is_file() else None
@@ -158,6 +180,18 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"checkpoint {folder} is damaged: {error}") from None
     return Checkpoint(**tensors, run=run, progress=progress, examples=examples)
+
+
+def _require_readable(folder: Path, name: str) -> None:
+    """ValueError: a checkpoint lacks a file, or another user's file cannot be read, which safetensors calls absent."""
+    try:
+        missing = not (folder / name).is_file()
+    except PermissionError:
+        missing = False
+    if missing:
+        raise ValueError(f"a checkpoint must hold {name}, got {folder}")
+    if not os.access(folder / name, os.R_OK):
+        raise ValueError(f"a checkpoint must be readable by who loads it, got {folder / name}: permission denied")
 
 
 @torch.inference_mode()

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from resnet import region
+from resnet import image_orientation, region
 from resnet.decoding import MAX_PIXELS, CorruptImage, TooLarge, decode, size_of
+from resnet.grey_range import GreyRange
+from resnet.settings import Interpolation
 
 __all__ = [
     "CorruptImage",
@@ -40,6 +42,7 @@ __all__ = [
     "pca_shift",
     "random_resized_crop",
     "resize_shorter",
+    "resized",
     "scale_jitter_crop",
     "scaled_size",
     "size_of",
@@ -60,30 +63,47 @@ def scaled_size(height: int, width: int, shorter_side: int) -> tuple[int, int]:
     return (shorter_side, longer) if height <= width else (longer, shorter_side)
 
 
-def resize_shorter(data: bytes, shorter_side: int, exif: bool = False) -> np.ndarray:
+def resize_shorter(data: bytes, shorter_side: int) -> np.ndarray:
     """The whole image with its shorter side as given, (H, W, 3): for 10-crop and fully convolutional evaluation."""
-    image, height, width = _decoded(data, shorter_side, exif)
+    image, height, width = _decoded(data, shorter_side, None)
     if (height, width) == image.shape[:2]:
         return image
     return region.best().resize_window(image, height, width, 0, 0, height, width)
 
 
-def center_crop(data: bytes, size: int, shorter_side: int, exif: bool = False) -> np.ndarray:
-    """The middle size x size of the image with its shorter side as given. (size, size, 3).
+def center_crop(
+    data: bytes,
+    size: int,
+    shorter_side: int,
+    grey_range: GreyRange | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> np.ndarray:
+    """The middle size x size of the upright image with its shorter side as given. (size, size, 3).
 
-    Equal to torchvision's Resize(shorter_side) and CenterCrop(size) of a Pillow image, bit for bit.
+    Equal to torchvision's Resize(shorter_side, interpolation) and CenterCrop(size) of a Pillow image, bit for bit.
+    grey_range: of grey images of more than 8 bits, as in decode.
     """
     _check_crop(size, shorter_side)
-    image, height, width = _decoded(data, shorter_side, exif)
+    image, height, width = _decoded(data, shorter_side, grey_range)
     top, left = (round((length - size) / 2) for length in (height, width))
     if (height, width) == image.shape[:2]:
         return np.ascontiguousarray(image[top : top + size, left : left + size])
+    if interpolation == "bicubic":
+        return np.ascontiguousarray(resized(image, height, width, "bicubic")[top : top + size, left : left + size])
     return region.best().resize_window(image, height, width, top, left, size, size)
 
 
-def _decoded(data: bytes, shorter_side: int, exif: bool) -> tuple[np.ndarray, int, int]:
-    """The image as stored, and the (height, width) that it has with its shorter side as given."""
-    image = decode(data, exif)
+def resized(image: np.ndarray, height: int, width: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
+    """The whole image (H, W, 3) at another size, by Pillow."""
+    from PIL import Image
+
+    by = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((width, height), by))
+
+
+def _decoded(data: bytes, shorter_side: int, grey_range: GreyRange | None) -> tuple[np.ndarray, int, int]:
+    """The upright image, and the (height, width) that it has with its shorter side as given."""
+    image = decode(data, grey_range)
     height, width = scaled_size(image.shape[0], image.shape[1], shorter_side)
     if height * width > MAX_PIXELS:  # a hair, one pixel wide, would grow to gigabytes
         raise TooLarge(f"a resized image must have at most {MAX_PIXELS} pixels, got {width} x {height}: it is narrow")
@@ -140,7 +160,18 @@ class Pixels(NamedTuple):
     mirrored: bool
 
 
-Cut = region.Cut | Pixels
+class Turned(NamedTuple):
+    """A crop of a JPEG that is stored sideways or mirrored: cut is made of it as stored, then turned upright.
+
+    mirrored: of the upright crop; cut itself is not.
+    """
+
+    cut: region.Cut
+    orientation: int
+    mirrored: bool
+
+
+Cut = region.Cut | Pixels | Turned
 
 
 def cut_resized(
@@ -170,14 +201,25 @@ def cut_jittered(
 
 
 def _cut(data: region.Data, source: region.Header | np.ndarray, box: region.Box, bleed: bool, mirrored: bool) -> Cut:
-    if isinstance(source, region.Header):
+    if not isinstance(source, region.Header):
+        return Pixels(source, box, bleed, mirrored)
+    if source.orientation == 1:
         return region.Cut(data, source, box, bleed, mirrored)
-    return Pixels(source, box, bleed, mirrored)
+    height, width = image_orientation.upright_size(source.height, source.width, source.orientation)
+    stored = image_orientation.stored_box(box, height, width, source.orientation)
+    return Turned(region.Cut(data, source, stored, bleed), source.orientation, mirrored)
 
 
 def make(cut: Cut, size: int, engine: region.Engine | None = None, out: np.ndarray | None = None) -> np.ndarray:
     """(size, size, 3): into out, which is contiguous, or a new array. engine: region.best(). CorruptImage if it is."""
     engine = engine or region.best()
+    if isinstance(cut, Turned):
+        pixels = image_orientation.upright(make(cut.cut, size, engine), cut.orientation)
+        pixels = _mirror(pixels) if cut.mirrored else pixels
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
     if isinstance(cut, region.Cut):
         try:
             return region.crop_and_resize(cut, size, engine, out)
@@ -198,14 +240,22 @@ def make_all(
     corrupt = []
     for i in sorted(left):
         try:
-            _make_of_pixels(cuts[i], size, engine, outs[i])
+            _make_slowly(cuts[i], size, engine, outs[i])
         except CorruptImage:
             corrupt.append(i)
     return corrupt
 
 
-def _make_of_pixels(cut: Cut, size: int, engine: region.Engine, out: np.ndarray | None) -> np.ndarray:
-    pixels, box = cut.pixels if isinstance(cut, Pixels) else decode(cut.data), cut.box
+def _make_slowly(cut: Cut, size: int, engine: region.Engine, out: np.ndarray) -> None:
+    """What make_all's one call of C has not made."""
+    if isinstance(cut, Turned):
+        make(cut, size, engine, out)
+    else:
+        _make_of_pixels(cut, size, engine, out)
+
+
+def _make_of_pixels(cut: region.Cut | Pixels, size: int, engine: region.Engine, out: np.ndarray | None) -> np.ndarray:
+    pixels, box = cut.pixels if isinstance(cut, Pixels) else decode(cut.data, as_stored=True), cut.box
     if not cut.bleed:
         top, left, height, width = (int(length) for length in box)
         pixels, box = pixels[top : top + height, left : left + width], (0, 0, height, width)
@@ -247,10 +297,10 @@ def draw_scale_jitter(
 
 
 def _header_or_pixels(data: region.Data) -> tuple[region.Header | np.ndarray, int, int]:
-    """A JPEG's header, or the pixels of anything else; and height and width."""
+    """A JPEG's header, or the upright pixels of anything else; and the height and width of the upright image."""
     header = region.read_header(data)
     if header is not None:
-        return header, header.height, header.width
+        return header, *image_orientation.upright_size(header.height, header.width, header.orientation)
     pixels = decode(data)
     return pixels, *pixels.shape[:2]
 
@@ -276,12 +326,15 @@ def _mirror(image: np.ndarray) -> np.ndarray:
     return mirror
 
 
-def pca_shift(rng: np.random.Generator, std: float = 0.1) -> np.ndarray:
+def pca_shift(rng: np.random.Generator, std: float = 0.1, color: Literal["pca", "pca-std"] = "pca") -> np.ndarray:
     """AlexNet's PCA colour: (3,) float32 to add to R, G and B in [0, 255], one draw an image.
 
     Adding it commutes with subtracting a mean, so the device may do it after normalising (divide it by the same std).
+    color: `pca` multiplies the draws by the eigenvalues (standard deviations of 5.5, 0.5 and 0.1 grey levels along the
+    eigenvectors), `pca-std` by their square roots (11.9, 3.5 and 1.7). The draws are the same.
     """
-    return (255 * EIGENVECTORS @ (rng.normal(0, std, 3) * EIGENVALUES)).astype(np.float32)
+    lengths = EIGENVALUES if color == "pca" else np.sqrt(EIGENVALUES)
+    return (255 * EIGENVECTORS @ (rng.normal(0, std, 3) * lengths)).astype(np.float32)
 
 
 def pca_color(image: np.ndarray, rng: np.random.Generator, std: float = 0.1) -> np.ndarray:
@@ -299,10 +352,18 @@ def draw_pad_crop(rng: np.random.Generator, n: int, pad: int) -> tuple[np.ndarra
     return rng.integers(0, 2 * pad, (n, 2), endpoint=True), rng.random(n) < 0.5
 
 
-def pad_crop_flip(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, pad: int = 4) -> np.ndarray:
-    """Pad with zeros, crop back to the same size, mirror some (section 4.2). (N, H, W, 3) uint8 -> the same, new.
+def border_color(border: Literal["black", "mean"], mean: np.ndarray) -> np.ndarray:
+    """(3,) uint8, the colour of the padding. mean: (3, H, W) or (3, 1, 1) of the training set, in [0, 255]."""
+    return np.rint(mean.mean((1, 2))).astype(np.uint8) if border == "mean" else np.zeros(3, np.uint8)
 
-    offsets: (N, 2) top and left of the crop in the padded image, pad is the middle; flips: (N,) bool.
+
+def pad_crop_flip(
+    images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, pad: int = 4, border: np.ndarray | None = None
+) -> np.ndarray:
+    """Pad, crop back to the same size, mirror some (section 4.2). (N, H, W, 3) uint8 -> the same, new.
+
+    offsets: (N, 2) top and left of the crop in the padded image, pad is the middle; flips: (N,) bool; border: (3,)
+    uint8, the colour of the padding, black without one.
     """
     n, height, width, channels = images.shape
     if offsets.shape != (n, 2) or flips.shape != (n,):
@@ -310,6 +371,8 @@ def pad_crop_flip(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, pa
     if n and (offsets.min() < 0 or offsets.max() > 2 * pad):
         raise ValueError(f"offsets must lie in [0, {2 * pad}], got {offsets.min()} to {offsets.max()}")
     padded = np.zeros((n, height + 2 * pad, width + 2 * pad, channels), np.uint8)
+    if border is not None and border.any():
+        padded[:] = border
     padded[:, pad : pad + height, pad : pad + width] = images
     crops = np.empty_like(images)
     for crop, whole, (top, left) in zip(crops, padded, offsets.tolist(), strict=True):

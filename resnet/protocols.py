@@ -21,6 +21,7 @@ from resnet.net import ResNet, build
 from resnet.recipe import Images
 from resnet.steps import Normalize, autocast
 from resnet.views import MIRRORED, SQUARE, ViewProtocol
+from resnet.weight_keys import misfit
 
 PIXELS = 64 * 224 * 224  # of one pass through a network: bounds its memory
 
@@ -56,11 +57,9 @@ class Model:
     def build(self) -> ResNet:
         """The network in evaluation mode. ValueError: the weights are another network's."""
         net = build(self.network, self.outputs)
-        try:
-            net.load_state_dict(self.weights)
-        except RuntimeError as error:
-            first = str(error).split("\n\t")[1] if "\n\t" in str(error) else str(error)
-            raise ValueError(f"network {self.network} does not fit the weights of {self.name}: {first}") from None
+        if (why := misfit(net, self.weights)) is not None:
+            raise ValueError(f"network {self.network} does not fit the weights of {self.name}: {why}")
+        net.load_state_dict(self.weights)
         return net.eval()
 
 
@@ -149,7 +148,7 @@ def require_alike(models: Sequence[Model]) -> None:
     for other in models[1:]:
         if other.outputs != first.outputs or _wnids(other) != _wnids(first):
             raise ValueError(f"models of an ensemble must have the same classes, {first.name} and {other.name} differ")
-        for field in ("size", "eval_shorter_side"):
+        for field in ("size", "eval_shorter_side", "eval_interpolation"):
             mine, its = getattr(first.images, field), getattr(other.images, field)
             if mine != its:
                 raise ValueError(

@@ -147,18 +147,35 @@ class ResultRow(Frozen):
         return self.is_papers_schedule and self.is_papers_data
 
     @property
-    def setting(self) -> str:
-        """Two rows with the same setting differ in network and seed only: their figures can be compared.
+    def aspects(self) -> dict[str, Any]:
+        """What decides a figure beside network and seed, by name, as JSON has it.
 
-        A gentle start that the paper has too, for 110 layers and more, makes no difference; any other does.
+        recipe: fields that are not the defaults, so that a field that a later version adds leaves older rows where they
+        are. gentle_start: "the paper's", which has one for 110 layers and more, or its lr and training error.
         """
         schedule, papers = self.recipe.schedule, recipe(self.recipe.network).schedule
         gentle = [getattr(schedule, name) for name in GENTLE]
-        own = set(GENTLE) if gentle == [getattr(papers, name) for name in GENTLE] else set()
-        hidden = {"network": True, "precision": True, "bn_batch": True, "schedule": own}
-        shared = self.recipe.model_dump(mode="json", exclude=hidden)
-        decided = [self.total, self.data.sha256, self.engine, self.precision, self.bn_batch]
-        return json.dumps([parse(self.recipe.network).family, shared, *decided], sort_keys=True)
+        own = gentle == [getattr(papers, name) for name in GENTLE]
+        apart: dict[str, Any] = {"network": True, "precision": True, "bn_batch": True}
+        apart |= {"images": {"border", "color"}, "schedule": set(GENTLE)}
+        shared = self.recipe.model_dump(mode="json", exclude=apart, exclude_defaults=True)
+        return {
+            "family": parse(self.recipe.network).family,
+            "recipe": shared,
+            "gentle_start": "the paper's" if own else gentle,
+            "border": self.recipe.images.border,
+            "color": self.recipe.images.color,
+            "steps": self.total,
+            "data": self.data.sha256,
+            "engine": self.engine,
+            "precision": self.precision,
+            "bn_batch": self.bn_batch,
+        }
+
+    @property
+    def setting(self) -> str:
+        """Two rows with the same setting differ in network and seed only: their figures can be compared."""
+        return json.dumps(self.aspects, sort_keys=True)
 
     @property
     def file_name(self) -> str:

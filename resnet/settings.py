@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+Interpolation = Literal["bilinear", "bicubic"]
 RESIZE_STEP = 16  # pixels; progressive resizing changes the size in such steps, so that few shapes are compiled
 
 
@@ -58,9 +59,24 @@ class Images(Frozen):
     area: Annotated[
         tuple[float, float] | None, Field(description="random-resized-crop: range of the crop's share of the image")
     ] = None
-    pad: Annotated[int | None, Field(description="pad-crop: pixels of zeros on every side before the crop")] = None
+    pad: Annotated[int | None, Field(description="pad-crop: pixels added on every side before the crop")] = None
     flip: Annotated[bool, Field(description="mirror half of the training images")] = True
-    color: Annotated[Literal["none", "pca"], Field(description="pca: AlexNet's colour augmentation")] = "none"
+    border: Annotated[
+        Literal["black", "mean"],
+        Field(
+            description="pad-crop: colour of the padding. black: zeros before the mean is subtracted, as most "
+            "re-implementations have it; mean: the training set's mean colour, rounded, which is zeros after the mean "
+            "is subtracted. The paper does not say; the work whose augmentation it follows padded preprocessed images"
+        ),
+    ] = "black"
+    color: Annotated[
+        Literal["none", "pca", "pca-std"],
+        Field(
+            description="AlexNet's colour augmentation. pca: by the eigenvalues, the letter of Krizhevsky et al. 2012 "
+            "that the paper cites; pca-std: by their square roots, as Krizhevsky's own code does, twice as strong and "
+            "more"
+        ),
+    ] = "none"
     eval_shorter_side: Annotated[
         int | None, Field(description="shorter side before the centre crop in evaluation, given for size 224")
     ] = None
@@ -78,6 +94,10 @@ class Images(Frozen):
         int | None, Field(ge=8, le=1024, description="side in evaluation, where it is not size (Touvron et al. 2019)")
     ] = None
 
+    eval_interpolation: Annotated[
+        Interpolation, Field(description="filter that resizes an image in evaluation; weights of others say bicubic")
+    ] = "bilinear"
+
     @model_validator(mode="after")
     def _policy_has_its_own_fields(self) -> Self:
         owner = {"shorter_side": "scale-jitter", "area": "random-resized-crop", "pad": "pad-crop"}
@@ -89,8 +109,12 @@ class Images(Frozen):
                 raise ValueError(f"policy {policy} needs {field}")
         if (self.eval_shorter_side is None) != (self.policy == "pad-crop"):
             raise ValueError("eval_shorter_side is for scale-jitter and random-resized-crop, and needed there")
+        if self.policy == "pad-crop" and self.eval_interpolation != "bilinear":
+            raise ValueError(f"eval_interpolation has an effect with streamed policies only, got policy {self.policy}")
         if self.policy == "pad-crop" and self.color != "none":
             raise ValueError(f"color has an effect with streamed policies only, got {self.color} with pad-crop")
+        if self.border != "black" and not self.pad:
+            raise ValueError(f"border has an effect with a pad above 0 only, got {self.border} with pad {self.pad}")
         return self
 
     @model_validator(mode="after")

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from resnet.decoding import decode
-from resnet.images import center_crop, scaled_size
+from resnet.images import center_crop, resized, scaled_size
 
 if TYPE_CHECKING:
     from resnet.recipe import Images
+    from resnet.settings import Interpolation
 
 ViewProtocol = Literal["single", "1-crop", "10-crop", "multi-scale"]
 PROTOCOLS: tuple[ViewProtocol, ...] = get_args(ViewProtocol)
@@ -40,12 +41,13 @@ def views(data: bytes, protocol: ViewProtocol, images: Images) -> list[np.ndarra
     size, side = images.size, images.scaled(images.eval_shorter_side or SHORTER_SIDE)
     if protocol == "single":
         return [center_crop(data, size, size)]
+    by = images.eval_interpolation
     if protocol == "1-crop":
-        return [center_crop(data, size, side)]
+        return [center_crop(data, size, side, interpolation=by)]
     image = decode(data)
     if protocol == "10-crop":
-        return corners_and_center(_resized(image, side), size)
-    return [_resized(image, images.scaled(scale)) for scale in SCALES]
+        return corners_and_center(_resized(image, side, by), size)
+    return [_resized(image, images.scaled(scale), by) for scale in SCALES]
 
 
 def corners_and_center(image: np.ndarray, size: int) -> list[np.ndarray]:
@@ -55,11 +57,7 @@ def corners_and_center(image: np.ndarray, size: int) -> list[np.ndarray]:
     return [image[top : top + size, left : left + size] for top, left in places]
 
 
-def _resized(image: np.ndarray, shorter_side: int) -> np.ndarray:
+def _resized(image: np.ndarray, shorter_side: int, interpolation: Interpolation) -> np.ndarray:
     """The whole image with its shorter side as given: images.resize_shorter of pixels that are decoded already."""
-    from PIL import Image
-
     height, width = scaled_size(image.shape[0], image.shape[1], shorter_side)
-    if (height, width) == image.shape[:2]:
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return image if (height, width) == image.shape[:2] else resized(image, height, width, interpolation)

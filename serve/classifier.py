@@ -9,9 +9,9 @@ a CPU the quickest engine computes them (serve/engines.py).
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from resnet.classes import ImageClass
 from resnet.images import center_crop
 from resnet.net import ResNet
 from resnet.steps import PRECISIONS, native_precision
-from serve import quantized
+from serve import checkpoint_files, quantized
 from serve.engines import choose
 from serve.graphs import Graphs
 
@@ -45,14 +45,8 @@ class Answer:
 
 
 def read(path: str) -> Checkpoint:
-    """A checkpoint from a folder, or from a URI that fsspec knows (s3://, gs://), by way of a temporary folder."""
-    if "://" not in path or path.startswith("file://"):
-        return load(path.removeprefix("file://"))
-    import fsspec
-
-    with tempfile.TemporaryDirectory(prefix="resnet-checkpoint-") as folder:
-        files, root = fsspec.core.url_to_fs(path)
-        files.get(root.rstrip("/") + "/", folder + "/", recursive=True)
+    """A checkpoint from a folder or URI. ValueError: there is none, or it cannot be read."""
+    with checkpoint_files.local(path) as folder:
         return load(folder)
 
 
@@ -101,6 +95,7 @@ class Classifier:
     """Batched inference of one checkpoint. ValueError where the folder holds none.
 
     `size`: side of the network's square input; `shorter_side`: of the image before that is cut out, in pixels;
+    `interpolation`: how it is resized to that; `grey_range`: of grey images of more than 8 bits, as in training;
     `classes`; `precision`: float32, bfloat16 or int8; `engine`: what computes it; `deviation`: largest difference of a
     probability from the untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured
     at export.
@@ -116,8 +111,10 @@ class Classifier:
         self.classes = checkpoint.progress.classes
         self.top1_error = checkpoint.progress.top1_error
         images = self.recipe.images.for_evaluation()
+        self.grey_range = checkpoint.grey_range
         self.size = images.size
         self.shorter_side = images.eval_side
+        self.interpolation = images.eval_interpolation
         self.precision = native_precision(self.device) if precision == "auto" else precision
         self._threads = threads
         self.agreement: quantized.Agreement | None = None  # of int8 with float32, as it was measured at export
@@ -129,13 +126,25 @@ class Classifier:
             network = Network(checkpoint, self.precision, self.device, threads).eval().to(self.device)
             self.engine = network.engine
             self._network = Graphs(network) if self.device.type == "cuda" else network
+        self.mean, self.std = (checkpoint.pixels[name].flatten(1).mean(1).tolist() for name in ("mean", "std"))
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)
         self.examples = checkpoint.examples
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How an image becomes the network's input, for a person."""
+        return {
+            "shorter_side": self.shorter_side,
+            "crop": self.size,
+            "interpolation": self.interpolation,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
     def crop(self, data: bytes) -> np.ndarray:
         """The evaluation's crop of an encoded image, upright: (size, size, 3) uint8. ValueError if it is none."""
-        return center_crop(data, self.size, self.shorter_side, exif=True)
+        return center_crop(data, self.size, self.shorter_side, self.grey_range, self.interpolation)
 
     @torch.inference_mode()
     def run_batch(self, images: Sequence[np.ndarray]) -> list[Answer]:

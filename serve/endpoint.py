@@ -42,7 +42,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "Not an image, or a malformed request.",
         401: "No key, or a wrong one.",
         408: "The body came too slowly.",
-        413: "Too many bytes, pixels or images.",
+        413: "Too many bytes, pixels, scans or images.",
         415: "An image of a type that is not decoded.",
         422: "A parameter or a file that cannot be used.",
         429: "Too many requests of one client; see Retry-After.",
@@ -99,6 +99,19 @@ class Embeddings(BaseModel):
     images: list[EmbeddedImage]
 
 
+class Preprocessing(BaseModel):
+    """How an image becomes the network's input: resized, the middle cut out, (pixels - mean) / std in [0, 255].
+
+    mean: of each channel; a mean of each pixel is averaged.
+    """
+
+    shorter_side: int
+    crop: int
+    interpolation: str
+    mean: list[float]
+    std: list[float]
+
+
 class ModelCard(BaseModel):
     """Which model this is. top1_error: percent on the validation split at training time.
 
@@ -106,7 +119,8 @@ class ModelCard(BaseModel):
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
     agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
     canary: the version that answers some percent of the images; refused: why the last version that was wanted does not
-    answer; others: models at /v2/models/NAME.
+    answer; others: models at /v2/models/NAME; grey_range: levels that become 0 and 255 in grey images of more than 8
+    bits, null for all levels of the file's type.
     """
 
     name: str
@@ -114,12 +128,14 @@ class ModelCard(BaseModel):
     network: str
     run: str
     size: int
+    preprocessing: Preprocessing
     precision: str
     engine: str
     deviation: float
     agreement: Agreement | None
     top1_error: float | None
     num_features: int
+    grey_range: tuple[int, int] | None
     limits: dict[str, float]
     canary: dict[str, str | float] | None
     refused: str | None
@@ -232,12 +248,14 @@ def about(models: Models, args: Args) -> APIRouter:
             network=model.recipe.network,
             run=model.run,
             size=model.size,
+            preprocessing=Preprocessing(**model.preprocessing),
             precision=model.precision,
             engine=model.engine,
             deviation=model.deviation,
             agreement=model.agreement,
             top1_error=model.top1_error,
             num_features=model.num_features,
+            grey_range=None if model.grey_range is None else (model.grey_range.low, model.grey_range.high),
             limits={name: getattr(args, name) for name in limits},
             canary=None if trial is None else {"version": trial.canary.version, "percent": trial.percent},
             refused=models.refused,

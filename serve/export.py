@@ -112,7 +112,8 @@ def _pixels(checkpoint: Checkpoint, images: Sequence[bytes]) -> np.ndarray:
     crops = []
     for data in images:
         try:
-            crops.append(center_crop(data, policy.size, policy.eval_side, exif=True))
+            shape = (policy.size, policy.eval_side)
+            crops.append(center_crop(data, *shape, checkpoint.grey_range, policy.eval_interpolation))
         except CorruptImage as error:
             logging.getLogger("serve").warning("an image is left out: %s", error)
     if len(crops) < 2:

@@ -110,7 +110,7 @@ class Inference:
         try:
             return self.classifier.crop(data)
         except CorruptImage as error:
-            raise Problem(400, str(error)) from None
+            raise uploads.problem_of(error) from None
 
     def close(self) -> None:
         """End the threads."""

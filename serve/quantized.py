@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from resnet.recipe import Frozen
+from serve import checkpoint_files
 
 INT8, AGREEMENT = "int8.onnx", "int8.json"
 
@@ -59,16 +60,12 @@ class Session:
 
 def read(checkpoint: str, threads: int) -> tuple[Session, Agreement]:
     """The int8 network beside a checkpoint, in its folder or at its URI. ValueError: there is none."""
-    import fsspec
-
-    content = {}
-    for name in (INT8, AGREEMENT):
-        try:
-            with fsspec.open(f"{checkpoint.rstrip('/')}/{name}", "rb") as file:
-                content[name] = file.read()  # pyright: ignore[reportAttributeAccessIssue]
-        except FileNotFoundError:
-            raise ValueError(
-                f"precision int8 needs {name} beside the checkpoint, got none in {checkpoint}; "
-                "jobs/export_model.py MODEL --formats int8 writes such a folder"
-            ) from None
+    with checkpoint_files.local(checkpoint, (INT8, AGREEMENT)) as folder:
+        for name in (INT8, AGREEMENT):
+            if not (folder / name).is_file():
+                raise ValueError(
+                    f"precision int8 needs {name} beside the checkpoint, got none in {checkpoint}; "
+                    "jobs/export_model.py MODEL --formats int8 writes such a folder"
+                )
+        content = {name: (folder / name).read_bytes() for name in (INT8, AGREEMENT)}
     return Session(content[INT8], threads), Agreement.model_validate_json(content[AGREEMENT])

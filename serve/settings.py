@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from resnet.recipe import Frozen
+from serve import checkpoint_files
 from serve.traffic import Traffic
 
 NAME = r"^[A-Za-z0-9][\w.-]*$"
@@ -29,7 +30,9 @@ class Settings(Frozen):
     max_waiting: Annotated[int, Field(ge=1, description="images in progress; more requests are answered by 503")] = 128
     max_images: Annotated[int, Field(ge=1, description="images of one request")] = 32
     max_bytes: Annotated[int, Field(ge=1, description="bytes of one request's body")] = 16 * 2**20
-    max_pixels: Annotated[int, Field(ge=1, description="pixels of one image, before it is decoded")] = 50_000_000
+    max_pixels: Annotated[
+        int, Field(ge=1, description="pixels of one image, before it is decoded; at most 89,478,485")
+    ] = 50_000_000
     timeout: Annotated[float, Field(gt=0, description="seconds for a request's body, and again for its answer")] = 30.0
     api_key_file: Annotated[
         str | None, Field(description="file with a line `NAME KEY` for each client; read again when it changes")
@@ -84,6 +87,10 @@ class Deploy(Settings):
     network: Annotated[
         str | None, Field(description="what a checkpoint holds that is a file of weights: imagenet-resnet50-B-v1.5")
     ] = None
+    preprocess: Annotated[
+        str | None,
+        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
+    ] = None
     follow: Annotated[
         bool, Field(description="on a running cluster too stay, and follow the registry until Ctrl-C")
     ] = False
@@ -115,6 +122,8 @@ class Deploy(Settings):
         checkpoint = traffic.stable.checkpoint
         if "://" not in checkpoint and not (Path(checkpoint).expanduser() / "model.safetensors").is_file():
             raise ValueError(f"checkpoint must be a folder with model.safetensors, got {checkpoint}")
+        for place in (checkpoint, *self.models.values()):
+            checkpoint_files.require(place)
         shared = {field: getattr(self, field) for field in Settings.model_fields}
         name = self.model.replace("/", "@").partition("@")[0]
         return Args(**shared, checkpoint=checkpoint, name=name, version=traffic.stable.version), traffic

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +67,15 @@ def real_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(exist_ok=True)
     subprocess.run([sys.executable, SHARED / "unpack.py", folder], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def with_scans() -> Callable[[bytes, int], bytes]:
+    """with_scans(a progressive JPEG, n) -> the same picture in n scans: the last one, repeated."""
+    from resnet import jpeg_scans
+
+    def repeated(data: bytes, scans: int) -> bytes:
+        starts = [begin - 4 for marker, begin, _ in jpeg_scans.segments(data) if marker == jpeg_scans.SOS]
+        return data[:-2] + data[starts[-1] : -2] * (scans - len(starts)) + data[-2:]
+
+    return repeated

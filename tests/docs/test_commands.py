@@ -109,7 +109,6 @@ def test_the_tutorial_runs(ray_local: Any, tmp_path: Path, monkeypatch: pytest.M
     write_images(tmp_path / "DIR")
     (tmp_path / "PHOTOS").symlink_to(tmp_path / "DIR" / "val")
     assert "-- python jobs/train_imagenet.py $(ARGS)" in (ROOT / "Makefile").read_text(), "what `make train` runs"
-    trained: list[str] = []  # versions in the registry: the tutorial calls them resnet/1 and resnet/2
     ran = []
     for words in commands("docs/tutorial.md"):
         if words == ["make", "train"]:
@@ -123,10 +122,7 @@ def test_the_tutorial_runs(ray_local: Any, tmp_path: Path, monkeypatch: pytest.M
                 at = arguments.index("--recipe.epochs")
                 del arguments[at : at + 2]
             arguments += SHORT
-        arguments = [f"resnet/{trained[1]}" if word == "resnet/2" else word for word in arguments]
-        outcome = importlib.import_module(f"jobs.{job}").job(arguments)
-        if job == "train_imagenet":
-            trained.append(outcome.model_version)
+        importlib.import_module(f"jobs.{job}").job(arguments)
         ran.append(job)
     assert " ".join(ran) == (
         "train_imagenet evaluate_model write_shards train_imagenet predict_images export_model write_report"

@@ -10,8 +10,10 @@ from pipelines.imagenet_classes import wnids
 from pipelines.models import label_map, open_models, output_names, read_checkpoint
 from resnet.classes import ImageClass
 from resnet.net import build
+from resnet.recipe import Images
 
 V15 = "imagenet-resnet18-B-v1.5"
+IMAGES = Images(size=224, policy="random-resized-crop", area=(0.08, 1.0), eval_shorter_side=256, mean="per-channel")
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +91,10 @@ def test_a_checkpoint_opens_by_folder_and_by_uri(untrained):
 def test_labels_are_matched_by_wordnet_id():
     known = ImageClass(id=0, wnid="n03888257", name="parachute"), ImageClass(id=1, wnid="n01440764", name="tench")
     net = build(V15)
-    from pipelines.models import TORCHVISION
     from resnet.protocols import Model
 
     classes = tuple(ImageClass(id=i, wnid=w, name=w) for i, w in enumerate(wnids()))
-    model = Model("m", V15, net.state_dict(), torch.zeros(3, 1, 1), torch.ones(3, 1, 1), TORCHVISION, classes)
+    model = Model("m", V15, net.state_dict(), torch.zeros(3, 1, 1), torch.ones(3, 1, 1), IMAGES, classes)
     assert label_map(model, known) == [701, 0]
     assert output_names(model, known)[700:702] == (wnids()[700], "parachute")
     with pytest.raises(ValueError, match=r"m does not know class x1 \(a thing\)"):

@@ -269,6 +269,20 @@ def test_resident_batches_are_the_same_for_any_number_of_workers() -> None:
     np.testing.assert_array_equal(later[0].images, whole[2].images)
 
 
+def test_the_border_of_resident_batches_has_the_colour_that_is_asked_for() -> None:
+    policy = recipe("cifar10-resnet20").images
+    mean = policy.model_copy(update={"border": "mean"})
+    resident = stream.Resident(np.full((64, 32, 32, 3), 255, np.uint8), np.arange(64))
+    order = Order((16, 16, 16, 16), 16, 2, seed=1)
+    with pytest.raises(ValueError, match="border mean needs a colour"):
+        next(stream.resident_batches(resident, order, mean, 0, 0, 0, 1))
+    color = np.array([120, 121, 110], np.uint8)
+    black = next(stream.resident_batches(resident, order, policy, 0, 0, 0, 1)).images
+    filled = next(stream.resident_batches(resident, order, mean, 0, 0, 0, 1, color)).images
+    np.testing.assert_array_equal(filled, np.where(black == 0, color, black))
+    assert (black == 0).any()
+
+
 def test_statistics_are_those_of_numpy() -> None:
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
     mean, std = pixel_statistics(images, per_pixel=True)

@@ -78,7 +78,7 @@ def test_the_finished_network_is_tested_once_more_and_its_answers_kept(finished:
     assert [norms.step for norms in row.norms] == [0, 43]
     assert row.norms[0].layers["conv1"][0] > 0
     assert 1.5 < row.norms[0].loss < 4
-    assert row.cpu_seconds > 0.5 * row.seconds
+    assert (row.cpu_seconds or 0) > 0.5 * (row.seconds or 0) > 0
 
 
 def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(finished: tuple[Run, Outcome]) -> None:

@@ -1,5 +1,6 @@
 """A checkpoint comes back exactly, whole or not at all, and reading one executes nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from resnet import build
 from resnet.checkpoint import Checkpoint, Progress, load, optimizer_tensors, restore_optimizer, save
 from resnet.classes import ImageClass
+from resnet.grey_range import GreyRange
 from resnet.optim import optimizer
 from resnet.recipe import Optim, recipe
 from resnet.steps import train_step
@@ -78,3 +80,32 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "c" / name).unlink()
     with pytest.raises(ValueError, match=f"must hold {name}"):
         load(tmp_path / "c")
+
+
+def test_a_range_of_grey_levels_travels_with_the_weights(tmp_path: Path) -> None:
+    _, _, checkpoint = small()
+    save(tmp_path / "plain", checkpoint)
+    assert load(tmp_path / "plain").grey_range is None
+    assert "grey_range" not in (tmp_path / "plain" / "progress.json").read_text()
+    checkpoint.progress = checkpoint.progress.model_copy(update={"grey_range": (100, 4095)})
+    save(tmp_path / "deep", checkpoint)
+    assert load(tmp_path / "deep").grey_range == GreyRange(100, 4095)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    checkpoint = small()[2]
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "saved", checkpoint)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "saved").iterdir()} == {mode}
+
+
+def test_a_file_that_may_not_be_read_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors calls it absent. Root may read all, so access is pretended."""
+    save(tmp_path / "saved", small()[2])
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("model.safetensors"))
+    with pytest.raises(ValueError, match=r"must be readable by who loads it, got .*model\.safetensors: perm.* denied"):
+        load(tmp_path / "saved")

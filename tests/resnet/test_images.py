@@ -82,13 +82,13 @@ def test_sizes_and_offsets_round_as_torchvision_does(
     assert np.array_equal(images.center_crop(data, size, shorter), np.asarray(transforms.CenterCrop(size)(resized)))
 
 
-def test_the_centre_crop_is_upright_where_asked(photograph: Photograph, encode: Encode):
+def test_the_centre_crop_is_upright(photograph: Photograph, encode: Encode):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture = photograph(2, 60, 90)
     turned = encode(picture, "PNG", exif=exif)
     upright = encode(np.rot90(picture, -1), "PNG")
-    assert np.array_equal(images.center_crop(turned, 32, 40, exif=True), images.center_crop(upright, 32, 40))
+    assert np.array_equal(images.center_crop(turned, 32, 40), images.center_crop(upright, 32, 40))
 
 
 def test_impossible_crops_are_refused(files: list[bytes], encode: Encode):
@@ -354,6 +354,27 @@ def test_padded_crops_equal_pillows_one_by_one(n: int, height: int, width: int, 
         whole = tv.pad(as_image(picture), [pad])
         expected = tv.crop(whole, int(top), int(left), height, width)
         assert np.array_equal(got, tv.hflip(expected) if mirror else expected)
+
+
+def test_the_border_is_zero_before_or_after_the_mean_is_subtracted():
+    mean = np.random.default_rng(0).uniform(90, 140, (3, 8, 8))
+    assert not images.border_color("black", mean).any()
+    color = images.border_color("mean", mean)
+    assert np.abs(color - mean.mean((1, 2))).max() <= 0.5  # whole grey levels, of a standard deviation of 60
+    inside = np.full((1, 8, 8, 3), 255, np.uint8)
+    corner = np.zeros((1, 2), int)
+    (crop,) = images.pad_crop_flip(inside, corner, np.array([False]), 4, color)
+    whole = np.pad(inside[0].astype(int), ((4, 0), (4, 0), (0, 0)), constant_values=-1)[:8, :8]
+    assert np.array_equal(crop, np.where(whole < 0, color, whole))
+
+
+def test_both_colours_take_the_same_draws_and_differ_in_strength():
+    weak, strong = (
+        images.pca_shift(np.random.default_rng(3), color=color) @ images.EIGENVECTORS for color in ("pca", "pca-std")
+    )
+    np.testing.assert_allclose(strong / weak, 1 / np.sqrt(images.EIGENVALUES), rtol=0.01)
+    shifts = np.stack([images.pca_shift(np.random.default_rng(i), color="pca-std") for i in range(4000)])
+    np.testing.assert_allclose((shifts @ images.EIGENVECTORS).std(0), (11.9, 3.5, 1.7), rtol=0.05)
 
 
 def test_padded_crops_are_drawn_evenly():

@@ -14,7 +14,8 @@ def test_norms_are_of_each_layers_own_gradient_and_weights() -> None:
     found = layer_norms(net, scale=8)
     assert list(found) == ["0", "3"], "convolutions and the classifier, in their order"
     for name, (gradient, weight) in found.items():
-        parameter = net.get_submodule(name).weight
+        parameter = net.get_parameter(f"{name}.weight")
+        assert parameter.grad is not None
         assert gradient == pytest.approx(parameter.grad.square().sum().sqrt().item() / 8, rel=1e-3)
         assert weight == pytest.approx(parameter.square().sum().sqrt().item(), rel=1e-3)
 

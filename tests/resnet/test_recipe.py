@@ -112,6 +112,9 @@ def test_epochs_take_the_place_of_steps() -> None:
         ({"optim": {"weight_decay": 0, "decay_norm_and_bias": False}}, "decay_norm_and_bias must be True with"),
         ({"images": {"size": 32, "policy": "pad-crop", "pad": 4, "eval_size": 40}}, "images.eval_size has an effect"),
         ({"images": {"size": 32, "policy": "pad-crop", "pad": 4, "resize": (16, 0.5)}}, "images.resize has an effect"),
+        ({"images": {"size": 32, "policy": "pad-crop", "pad": 0, "border": "mean"}}, "border has an effect with a pad"),
+        ({"images": {**STREAMED, "size": 64, "border": "mean"}}, "border has an effect with a pad"),
+        ({"images": {"size": 32, "policy": "pad-crop", "pad": 4, "color": "pca-std"}}, "color has an effect with str"),
         ({"images": {**STREAMED, "size": 64, "eval_size": 64}}, "images.eval_size must differ from size, got 64"),
         ({"images": {**STREAMED, "size": 64, "resize": (64, 0.5)}}, "images.resize must be a side from 8 to below"),
         (

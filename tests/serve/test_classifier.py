@@ -1,5 +1,6 @@
 """Served answers are the checkpoint's own: the same crop, the same numbers."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from resnet import checkpoint
@@ -104,3 +106,18 @@ def test_a_checkpoint_is_read_from_a_uri(cifar: Path):
 def test_a_folder_without_checkpoint_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"must hold model\.safetensors"):
         Classifier(str(tmp_path))
+
+
+def test_deep_grey_is_served_by_the_range_of_the_training(cifar: Path, tmp_path: Path):
+    trained = checkpoint.load(cifar)
+    trained.progress = trained.progress.model_copy(update={"grey_range": (0, 4095)})
+    checkpoint.save(tmp_path / "deep", trained)
+    levels = np.random.default_rng(0).integers(0, 4096, (40, 40)).astype(np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(levels).save(stream, "PNG")
+    plain = io.BytesIO()
+    Image.fromarray((levels >> 4).astype(np.uint8)).save(plain, "PNG")
+    served = Classifier(str(tmp_path / "deep"), precision="float32")
+    unaware = Classifier(str(cifar), precision="float32")
+    assert np.array_equal(served.crop(stream.getvalue()), unaware.crop(plain.getvalue()))
+    assert len(np.unique(unaware.crop(stream.getvalue()))) <= 16

@@ -2,7 +2,10 @@
 
 import io
 import struct
+import time
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from resnet import image_kinds
+from resnet.images import center_crop
 from serve import uploads
 from serve.classifier import Classifier
 from serve.problems import Problem
@@ -25,7 +30,7 @@ GRADIENT = Image.linear_gradient("L").convert("RGB").resize((40, 30))
 JPEG = encoded(GRADIENT, "JPEG")
 PNG = encoded(GRADIENT, "PNG")
 
-ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]
+ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
 
 
 @pytest.mark.parametrize("kind", ACCEPTED)
@@ -43,7 +48,7 @@ def test_accepted_kinds_are_known_by_content(kind: str):
         (b"%PDF-1.7 ...", 415, "got PDF"),
         (b"<svg xmlns=''>", 415, "got SVG"),
         (b"\0\0\0\x18ftypheic", 415, "got HEIC"),
-        (encoded(GRADIENT, "TIFF"), 415, "got TIFF"),
+        (b"\xff\x0a" + bytes(40), 415, "got JPEG XL"),
         (b"RIFF\0\0\0\0WAVE", 400, "must be JPEG, PNG"),
         (b"\xff\xd8\xff" + b"\0" * 40, 400, "an image must"),
     ],
@@ -87,3 +92,71 @@ def test_a_turned_photograph_is_answered_upright(classifier: Classifier):
     exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
     turned = encoded(upright.rotate(90, expand=True), "PNG", exif=exif)
     assert (classifier.crop(turned) == classifier.crop(encoded(upright, "PNG"))).all()
+
+
+def test_repeated_scans_are_answered_413_at_once(with_scans: Callable[[bytes, int], bytes]):
+    bomb = with_scans(encoded(GRADIENT, "JPEG", progressive=True), 20_000)
+    began = time.process_time()
+    with pytest.raises(Problem, match="at most 100 scans") as caught:
+        uploads.check(bomb, 50_000_000, 256)
+    assert time.process_time() - began < 0.1
+    assert caught.value.status == 413
+
+
+def test_the_limit_that_is_told_is_the_limit():
+    for most, told in ((1199, "1,199"), (10**9, "89,478,485")):
+        with pytest.raises(Problem, match=f"at most {told} pixels, got") as caught:
+            uploads.check(png_of(40, 30) if most < 10**6 else png_of(30_000, 30_000), most, 32)
+        assert caught.value.status == 413
+    uploads.check(PNG, 40 * 30, 30)
+
+
+def test_a_variant_that_is_not_decoded_is_answered_415_and_damage_400():
+    frame = JPEG.index(b"\xff\xc0")
+    for data, status, words in (
+        (JPEG[: frame + 4] + b"\x0c" + JPEG[frame + 5 :], 415, "12 bits a sample"),
+        (JPEG[:frame] + JPEG[JPEG.index(b"\xff\xda") :], 400, "this JPEG has no frame or no scan"),
+        (b'{"image": "..."}', 415, "got JSON: send the bytes of the file itself"),
+    ):
+        with pytest.raises(Problem, match=words) as caught:
+            uploads.check(data, 10**6, 32)
+        assert caught.value.status == status
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_the_endpoint_sees_what_evaluation_sees(kind: str, orientation: int, classifier: Classifier):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(GRADIENT, kind, exif=exif)
+    uploads.check(data, 40 * 30, 30)
+    assert (classifier.crop(data) == center_crop(data, classifier.size, classifier.shorter_side)).all()
+
+
+def test_the_page_offers_what_is_decoded():
+    page = (Path(uploads.__file__).parent / "page.html").read_text()
+    assert f'accept="{",".join(image_kinds.MEDIA_TYPES)}"' in page
+    assert f"<small>{image_kinds.NAMES}. They go to this server only.</small>" in page
+
+
+def test_the_endpoint_and_the_offline_prediction_refuse_alike(
+    clients: Callable[..., Any], cifar: Path, with_scans: Callable[[bytes, int], bytes]
+):
+    from serve.offline import Offline
+
+    client, offline = clients(), Offline(str(cifar), precision="float32")
+    frame = JPEG.index(b"\xff\xc0")
+    for data, status in (
+        (with_scans(encoded(GRADIENT, "JPEG", progressive=True), 500), 413),
+        (png_of(60_000, 60_000), 413),
+        (JPEG[: frame + 4] + b"\x0c" + JPEG[frame + 5 :], 415),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", 415),
+        (JPEG[:300], 400),
+        (b"hello", 400),
+    ):
+        answer = client.post("/v1/predict", content=data)
+        assert answer.status_code == status
+        with pytest.raises(ValueError, match=r"must|decoded") as caught:
+            offline.crop(data)
+        assert answer.json()["detail"] == str(caught.value)
+    assert client.post("/v1/predict", content=encoded(GRADIENT, "TIFF")).status_code == 200
