@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
-from pipelines.listing import Listing, classes_of, in_order, listed, some
-from pipelines.manifest import Split
+from pipelines import file_names, flat_validation
+from pipelines.folder_walk import each_file_once, is_above, table_of, walk
+from pipelines.listing import Asked, Listing, classes_of, some
+from pipelines.manifest import Split, Unusual
+from pipelines.passing_over import BESIDE, DANGLING, LOOPS, Passing, kind_of, text_of
+from pipelines.split_folders import split_folders
 from pipelines.storage import READERS, Folder
 
-VAL_FOLDERS = ("val", "valid", "validation", "test")  # the first that is there
+pc: Any = pyarrow.compute  # its functions are made at import, a type checker sees none
+ODD = "[\uf780-\uf7ff]"  # what file_names.as_text makes of bytes that are not UTF-8
 AHEAD = 2**24, 64  # at most so many bytes and images are read at once, twice over
 EACH = {True: 64, False: 1}  # images that a thread reads in one go, by Folder.is_local: a disk gains nothing from more
 OPEN_FILES = 128  # archives that a task keeps open
@@ -22,57 +31,101 @@ OPEN_FILES = 128  # archives that a task keeps open
 Place = tuple[str, int, int]  # path, offset, size
 
 
-def is_class_folders(names: set[str]) -> bool:
-    """Whether a folder with these names in it holds train/ and val/ by class."""
-    return "train" in names and any(name in names for name in VAL_FOLDERS)
+def class_folders(source: Folder, asked: Asked, above: str = "", names: Mapping[str, str] | None = None) -> Listing:
+    """train/ and val/ (or valid/, validation/, test/; in any capitals) with a folder for each class, or classes alone.
 
-
-def class_folders(source: Folder) -> Listing:
-    """train/ and val/ (or valid/, validation/, test/) with a folder for each class; sorted names are the ids.
-
-    Keys are CLASS/FILE. ValueError: no class folder, or a class in val that train does not have.
+    Sorted names are the ids, keys are CLASS/FILE. A val/ without class folders takes its labels from a file, see
+    flat_validation. above: folder in the source that holds the splits; names: a human name by class.
+    ValueError: no class folder, or a class in val that train does not have.
     """
-    folders = {e.name for e in source.entries() if e.is_folder}
-    val = next((name for name in VAL_FOLDERS if name in folders), None)
-    if "train" not in folders or val is None:
-        missing = "train/" if "train" not in folders else "val/"
-        raise ValueError(f"source.path {source.uri} must hold train/ and val/ by class, {missing} is missing")
-    names = _class_names(source, "train")
-    unknown = sorted(set(_class_names(source, val)) - set(names))
-    if unknown:
-        raise ValueError(f"every class in {val}/ must be in train/ too, {some(unknown)} is not")
-    ids = {name: i for i, name in enumerate(names)}
-    splits: dict[Split, pa.Table] = {"train": _list_split(source, "train", ids), "val": _list_split(source, val, ids)}
-    return Listing("folders", source, classes_of(names), splits).with_distinct_keys(lambda table: table["path"])
+    passing = Passing()
+    folders = split_folders(source, above, asked, passing)
+    found = {split: _class_names(source, folder, passing) for split, folder in folders.items()}
+    if not found["train"]:
+        raise ValueError(
+            f"{source.path(folders['train'])} must hold a folder for each class, it holds none{text_of(passing.told())}"
+        )
+    ids = _ids(found["train"])
+    tables: dict[Split, pa.Table] = {}
+    for split, folder in folders.items():
+        truth = None if split == "train" else flat_validation.truth_of(source, folder, found[split])
+        if truth is None:
+            tables[split] = _by_class(source, split, folder, found[split], ids, passing)
+        else:
+            tables[split] = flat_validation.labelled(source, folder, truth, ids, passing)
+    wnids = [file_names.shown(name) for name in found["train"]]
+    classes = classes_of(wnids, [names.get(w, w) for w in wnids] if names else None)
+    listing = Listing(
+        "folders", source, classes, tables, passed_over=passing.told(), converted=_odd_names(tables.values())
+    )
+    return listing.with_distinct_keys(_paths, lambda table: table["path"])
 
 
-def _class_names(source: Folder, split: str) -> list[str]:
-    names = [e.name for e in source.entries(split) if e.is_folder]
-    if not names:
-        raise ValueError(f"{source.path(split)} must hold a folder for each class, it holds none")
+def _ids(names: Sequence[str]) -> dict[str, int]:
+    """Id by class name. Accents may be written in two ways (NFC, NFD), by one of them on a Mac: they are one class."""
+    ids = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
+    if len(ids) < len(names):
+        same = [n for i, n in enumerate(names) if ids[unicodedata.normalize("NFC", n)] != i]
+        raise ValueError(f"names of classes must differ, {some(same)} is there twice, in two forms of Unicode")
+    return ids
+
+
+def _class_names(source: Folder, split: str, passing: Passing) -> list[str]:
+    """Sorted names of the class folders of a split."""
+    names = []
+    for entry in source.entries(split, hidden=True):
+        path = f"{split}/{entry.name}".lstrip("/")
+        what = kind_of(entry.name, entry.is_folder) or (None if entry.is_folder else BESIDE)
+        if source.is_local and entry.is_folder and not what and is_above(source.path(path), source.path(split)):
+            what = LOOPS
+        if what == BESIDE and source.is_local and not os.path.exists(file_names.as_path(source.path(path))):
+            what = DANGLING
+        if what:
+            passing.over(what, file_names.shown(path))
+        else:
+            names.append(entry.name)
     return names
 
 
-def _list_split(source: Folder, split: str, ids: dict[str, int]) -> pa.Table:
+def _by_class(
+    source: Folder, split: Split, folder: str, present: Sequence[str], ids: Mapping[str, int], passing: Passing
+) -> pa.Table:
     """All files of a split. Folders are listed side by side: a listing mostly waits."""
+    wanted = [(name, ids.get(unicodedata.normalize("NFC", name))) for name in present]
+    unknown = [name for name, label in wanted if label is None]
+    if unknown:
+        near = [n for n in ids if n.lower() == unknown[0].lower()]
+        hint = f" ({near[0]} is: small letters and capitals differ)" if near else ""
+        raise ValueError(f"every class in {folder}/ must be in train/ too, {some(unknown)} is not{hint}")
 
-    def of_class(name: str) -> pa.Table:
-        files = _files(source, f"{split}/{name}")
-        return listed((path.removeprefix(f"{split}/"), ids[name], path, 0, size) for path, size in files)
+    def of_class(item: tuple[str, int]) -> tuple[pa.Table, Passing]:
+        mine, (name, label) = Passing(), item
+        files = walk(source, f"{folder}/{name}".lstrip("/"), mine)
+        return table_of(files, label, f"{folder}/".lstrip("/")), mine
 
-    present = [e.name for e in source.entries(split) if e.is_folder]
     with ThreadPoolExecutor(READERS[False]) as pool:
-        return in_order(list(pool.map(of_class, present)))
+        found = list(pool.map(of_class, [(name, label) for name, label in wanted if label is not None]))
+    for _, mine in found:
+        passing.add(mine.told())
+    return each_file_once([table for table, _ in found], passing)
 
 
-def _files(source: Folder, folder: str) -> Iterator[tuple[str, int]]:
-    """Path and size of every file in a folder and in those inside it."""
-    for entry in source.entries(folder):
-        path = f"{folder}/{entry.name}"
-        if entry.is_folder:
-            yield from _files(source, path)
-        else:
-            yield path, entry.size
+def _odd_names(tables: Iterable[pa.Table]) -> tuple[Unusual, ...]:
+    """How many names are not UTF-8, and the first of them as they are shown."""
+    odd = [
+        path
+        for table in tables
+        for path in table["path"].filter(pc.match_substring_regex(table["path"], ODD)).to_pylist()
+    ]
+    keys = tuple(file_names.shown(path) for path in odd[:20])
+    return (Unusual(what="name that is not UTF-8, its bytes kept as %XX", count=len(odd), keys=keys),) if odd else ()
+
+
+def _paths(table: pa.Table) -> pa.ChunkedArray:
+    """Keys that differ between splits: the whole paths."""
+    if not pc.any(pc.match_substring_regex(table["path"], ODD)).as_py():
+        return table["path"]
+    return pa.chunked_array([pa.array(map(file_names.shown, table["path"].to_pylist()), pa.string())])
 
 
 def read_files(source: Folder, rows: pa.Table) -> Iterator[bytes]:

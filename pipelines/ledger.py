@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyarrow.fs import FileType
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipelines.listing import some
 from pipelines.manifest import LEDGER, MANIFEST, Manifest, Unusual, read_manifest
@@ -21,6 +21,7 @@ COMPARED = (
     "encoding.grey_range",
     "row_group_size",
     "shuffle_seed",
+    "splitting",
     "source.images",
     "source.fingerprint",
 )
@@ -39,15 +40,10 @@ def refuse_other_use(out: Folder) -> None:
 
 
 def begin(out: Folder, wanted: Manifest) -> dict[str, Finished] | None:
-    """What is finished already, by shard; None: everything. ValueError: the folder is another preparation's."""
+    """What is finished already, by shard; None: the manifest is there. ValueError: another preparation's folder."""
     sizes = {entry.name: entry.size for entry in out.entries(hidden=True)}
     if MANIFEST in sizes:
-        manifest = read_manifest(out.uri)
-        _refuse_difference(manifest, wanted, out)
-        lost = [shard.file for shard in manifest.shards if sizes.get(shard.file) != shard.bytes]
-        if lost:
-            raise ValueError(f"out {out.uri} is damaged: {some(lost)} is missing or cut; delete it and write it again")
-        _clear(out)  # a kill may have come between the manifest and this
+        _refuse_difference(read_manifest(out.uri), wanted, out)
         return None
     ledger = {entry.name for entry in out.entries(LEDGER)}
     if PLAN not in ledger:
@@ -73,7 +69,7 @@ def _refuse_difference(old: Manifest, wanted: Manifest, out: Folder) -> None:
         was, now = _value(old, name), _value(wanted, name)
         if was == now:
             continue
-        change = f"with {name} {was}, now it is {now}"
+        change = f"with {name} {_shown(was)}, now it is {_shown(now)}"
         if name == "source.fingerprint":
             change = "from other images, or in another order, than source.path gives now"
         raise ValueError(f"out {out.uri} was written {change}; choose another out, or delete it")
@@ -84,6 +80,13 @@ def _value(manifest: Manifest, name: str) -> Any:
     for part in name.split("."):
         value = getattr(value, part)
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence: of a model the fields that are set."""
+    if isinstance(value, BaseModel):
+        return ", ".join(f"{k} {v}" for k, v in value.model_dump().items() if v is not None)
+    return str(value)
 
 
 def finish(out: Folder, wanted: Manifest, done: list[Finished], max_rejected: float) -> Manifest:
@@ -99,17 +102,22 @@ def finish(out: Folder, wanted: Manifest, done: list[Finished], max_rejected: fl
         update={
             "shards": tuple(f.shard for f in done),
             "rejected": rejected,
-            "unusual": _together(u for f in done for u in f.unusual),
+            "unusual": _together([*wanted.unusual, *(u for f in done for u in f.unusual)]),
             "reencoded": sum(f.reencoded for f in done),
         }
     )
+    return written(out, manifest)
+
+
+def written(out: Folder, manifest: Manifest) -> Manifest:
+    """The manifest, after it is in its folder and the ledger is cleared."""
     with out.writing(MANIFEST) as stream:
         stream.write(manifest.model_dump_json(indent=1).encode())
-    _clear(out)
+    clear(out)
     return manifest
 
 
-def _clear(out: Folder) -> None:
+def clear(out: Folder) -> None:
     """Remove the ledger, and what killed tasks left."""
     out.remove(LEDGER)
     for entry in out.entries():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from pipelines import imagenet_classes
-from pipelines.manifest import SPLITS, Split
+from pipelines.manifest import ALL_SPLITS, PassedOver, Split, Unusual
+from pipelines.passing_over import BESIDE_SPLITS, Passing, text_of
 from pipelines.storage import Folder
 from resnet.classes import ImageClass
 
@@ -21,7 +23,20 @@ LISTED = pa.schema(
     [("key", pa.string()), ("label", pa.int32()), ("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
 )
 pc: Any = pyarrow.compute  # its functions are made at import, a type checker sees none
+CHUNK = 2**16  # rows that are Python objects at the same time
 WNID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants of a source. classes: text of the list; draws: val or test is drawn from train."""
+
+    classes: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    allow_missing: bool = False
+    keep_test: bool = False
+    draws: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,16 +44,25 @@ class Listing:
     """All images of a source. splits: a table with the columns of LISTED each, sorted by path and offset.
 
     A table may have one column more, `unit`: rows with the same number can only be read together.
+    passed_over, converted: what a person may want to know of the list; notes: sentences for a person.
     """
 
     kind: str
     source: Folder
     classes: tuple[ImageClass, ...]
     splits: dict[Split, pa.Table]
+    passed_over: tuple[PassedOver, ...] = ()
+    converted: tuple[Unusual, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> tuple[Split, ...]:
+        """The splits that are there, in order."""
+        return tuple(split for split in ALL_SPLITS if split in self.splits)
 
     @property
     def images(self) -> int:
-        """Images of both splits."""
+        """Images of all splits."""
         return sum(table.num_rows for table in self.splits.values())
 
     @property
@@ -46,13 +70,13 @@ class Listing:
         """Bytes of all images."""
         return sum(int(table["size"].to_numpy().sum()) for table in self.splits.values())
 
-    def checked(self) -> Listing:
+    def checked(self, allow_empty: bool = False) -> Listing:
         """This listing, complete. ValueError: a split or a class without images, a label without class, a key twice."""
-        ids = np.arange(len(self.classes))
-        for split in SPLITS:
+        ids, passed = np.arange(len(self.classes)), text_of(self.passed_over)
+        for split in self.present:
             table = self.splits[split]
             if not table.num_rows:
-                raise ValueError(f"source.path {self.source.uri} has no images in split {split}")
+                raise ValueError(f"source.path {self.source.uri} has no images in split {split}{passed}")
             labels = table["label"].to_numpy()
             wrong = np.flatnonzero((labels < 0) | (labels >= len(ids)))
             if len(wrong):
@@ -61,23 +85,42 @@ class Listing:
             if pc.count_distinct(table["key"]).as_py() != table.num_rows:
                 raise ValueError(f"source.path {self.source.uri} lists a key twice in split {split}")
         empty = np.setdiff1d(ids, self.splits["train"]["label"].to_numpy())
-        if len(empty):
-            names = [self.classes[i].wnid for i in empty]
-            raise ValueError(f"every class must have images in split train, {some(names)} has none")
+        there = [i for i in empty if any((self.splits[s]["label"].to_numpy() == i).any() for s in self.present)]
+        if there or (len(empty) and not allow_empty):
+            names = some([self.classes[i].wnid for i in (there or empty)])
+            hint = "" if there else f"; --allow-empty keeps it as a class without images{passed}"
+            raise ValueError(f"every class must have images in split train, {names} has none{hint}")
         return self
 
-    def with_distinct_keys(self, instead: Callable[[pa.Table], pa.ChunkedArray]) -> Listing:
-        """This listing; where a key occurs twice, in one split or in both, all keys are those that `instead` makes."""
+    def only_in_train(self) -> tuple[str, ...]:
+        """Classes of which val has no image."""
+        missing = np.setdiff1d(self.splits["train"]["label"].to_numpy(), self.splits["val"]["label"].to_numpy())
+        return tuple(self.classes[i].wnid for i in missing)
+
+    def with_distinct_keys(self, *instead: Callable[[pa.Table], pa.ChunkedArray]) -> Listing:
+        """This listing; where a key occurs twice, in one split or in several, all keys are the first distinct ones
+        of those that `instead` makes.
+        """
+        found = self
+        for make in instead:
+            if found.has_distinct_keys():
+                break
+            found = replace(self, splits={s: t.set_column(0, "key", make(t)) for s, t in self.splits.items()})
+        return found
+
+    def has_distinct_keys(self) -> bool:
+        """Whether each key occurs once in all splits together."""
         keys = pa.chunked_array([chunk for table in self.splits.values() for chunk in table["key"].chunks], pa.string())
-        if pc.count_distinct(keys).as_py() == len(keys):
-            return self
-        return replace(self, splits={s: t.set_column(0, "key", instead(t)) for s, t in self.splits.items()})
+        return pc.count_distinct(keys).as_py() == len(keys)
 
 
 def listed(rows: Iterable[tuple[str, int, str, int, int]]) -> pa.Table:
-    """A table of (key, label, path, offset, size)."""
-    columns = list(zip(*rows, strict=True)) or [()] * 5
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, LISTED, strict=True)], schema=LISTED)
+    """A table of (key, label, path, offset, size). Memory: that of the table and of CHUNK rows."""
+    parts, rows = [LISTED.empty_table()], iter(rows)
+    while part := list(itertools.islice(rows, CHUNK)):
+        columns = zip(zip(*part, strict=True), LISTED, strict=True)
+        parts.append(pa.table([pa.array(column, field.type) for column, field in columns], schema=LISTED))
+    return pa.concat_tables(parts)
 
 
 def in_order(tables: Sequence[pa.Table]) -> pa.Table:
@@ -90,6 +133,13 @@ def container_and_key(table: pa.Table) -> pa.ChunkedArray:
     """Keys that differ between files: the file's name without suffix before them, e.g. train-0000/000017.jpg."""
     stem = pc.replace_substring_regex(table["path"], pattern=r"\.[^./]*$", replacement="")
     return pc.binary_join_element_wise(stem, table["key"], "/")
+
+
+def container_row_and_key(table: pa.Table) -> pa.ChunkedArray:
+    """Keys that differ inside a file too: file and row before them, e.g. train-0000/000017/1.jpg."""
+    stem = pc.replace_substring_regex(table["path"], pattern=r"\.[^./]*$", replacement="")
+    row = pc.utf8_lpad(pc.cast(table["offset"], pa.string()), 6, "0")
+    return pc.binary_join_element_wise(stem, row, table["key"], "/")
 
 
 def classes_of(wnids: Sequence[str], names: Sequence[str] | None = None) -> tuple[ImageClass, ...]:
@@ -131,14 +181,44 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+SPLIT_WORDS: dict[Split, set[str]] = {
+    "train": {"train", "training"},
+    "val": {"val", "valid", "validation"},
+    "test": {"test", "testing"},
+}
+
+
 def split_of(name: str) -> Split | None:
-    """The split that a file's or folder's name tells: train; val, valid, validation; or else test, as val."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return "train" if "train" in words else "val" if {"val", "valid", "validation", "test"} & set(words) else None
+    """The split that a path tells, by its first part that tells one: train; val, valid, validation; test."""
+    for part in name.lower().split("/"):
+        words = set(re.split(r"[^a-z]+", part))
+        for split in ALL_SPLITS:
+            if words & SPLIT_WORDS[split]:
+                return split
+    return None
 
 
 def by_split(files: Sequence[str]) -> dict[Split, list[str]]:
-    """Files by split. Test files count as val only where there are no others."""
-    found: dict[Split, list[str]] = {s: [f for f in files if split_of(f) == s] for s in SPLITS}
-    named = [f for f in found["val"] if re.search(r"(^|[^a-z])val", f.lower())]
-    return {"train": found["train"], "val": named or found["val"]}
+    """Files by split. Test files count as val only where there are no others; splits without files are left out."""
+    found: dict[Split, list[str]] = {s: [f for f in files if split_of(f) == s] for s in ALL_SPLITS}
+    if not found["val"]:
+        found["val"], found["test"] = found["test"], []
+    return {split: mine for split, mine in found.items() if mine}
+
+
+def chosen_splits(files: Sequence[str], asked: Asked, passing: Passing) -> dict[Split, list[str]]:
+    """Files of each split; all are train's where no name tells a split. Files of test, unless kept, are passed over."""
+    found = by_split(files) or {"train": list(files)}
+    if not asked.keep_test and "test" in found:
+        mine = found.pop("test")
+        passing.all_over(BESIDE_SPLITS, mine, len(mine))
+    return found
+
+
+def text_file(data: bytes, name: str) -> str:
+    """The text of a file: UTF-8, or UTF-16 with its mark as Windows writes it. ValueError names the file."""
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} must be text in UTF-8, byte {error.start} is {data[error.start]:#04x}") from None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
+from pipelines import manifest_checks
 from pipelines.storage import Folder
 from resnet.classes import ImageClass
 from resnet.grey_range import GreyRange
@@ -17,8 +18,10 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LEDGER = ".writing"  # folder inside the output: what a preparation has finished; gone when the manifest is there
 
-Split = Literal["train", "val"]
-SPLITS: tuple[Split, ...] = ("train", "val")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val")  # every set has these
+ALL_SPLITS: tuple[Split, ...] = (*SPLITS, "test")  # test is there where it was asked for; no decision looks at it
+LATER = ("passed_over", "duplicates", "only_in_train", "splitting")  # fields that came after 2026-11-27
 
 
 class Shard(Frozen):
@@ -46,6 +49,36 @@ class Unusual(Frozen):
     what: str
     count: int
     keys: tuple[str, ...]
+
+
+class PassedOver(Frozen):
+    """Files and folders of the source that are not in the list of images. names: the first of them."""
+
+    what: str
+    count: int
+    names: tuple[str, ...]
+
+
+class Duplicates(Frozen):
+    """Images with the same bytes in the source, by sha256. pairs: the first of them, (a key, the key of its twin).
+
+    within: copies in a split, by split; in_train: images of val and test that are in train too, by split;
+    other_class: images whose twin has another label.
+    """
+
+    within: dict[Split, int]
+    in_train: dict[Split, int]
+    other_class: int
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+class Splitting(Frozen):
+    """How val, and test where asked for, were drawn from train. group: what is never on both sides; None: an image."""
+
+    val_share: float | None = None
+    test_share: float | None = None
+    seed: int = 0
+    group: str | None = None
 
 
 class Encoding(Frozen):
@@ -99,9 +132,18 @@ class Manifest(Frozen):
     source: Origin
     rejected: tuple[Rejected, ...] = ()
     unusual: tuple[Unusual, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    duplicates: Duplicates | None = None  # None: they were not counted
+    only_in_train: tuple[str, ...] = ()  # classes without an image in val
+    splitting: Splitting | None = None  # None: the source's own splits
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that older manifests do not have are left out where they say nothing: old ones stay what they were."""
+        return {name: value for name, value in serialize(self).items() if value or name not in LATER}
 
     def of_split(self, split: Split) -> tuple[Shard, ...]:
-        """The shards of train or val, in order."""
+        """The shards of train, val or test, in order."""
         return tuple(shard for shard in self.shards if shard.split == split)
 
     def examples(self, split: Split) -> int:
@@ -119,7 +161,8 @@ class Manifest(Frozen):
 
     def fingerprint_before(self, holdout: int = 0) -> str:
         """What runs before 2026-11-24 noted instead: of the whole manifest, the source's path included."""
-        return _sha256(self.model_dump_json(), holdout)
+        before = self.model_copy(update={name: type(self).model_fields[name].default for name in LATER})
+        return _sha256(before.model_dump_json(), holdout)
 
 
 def _sha256(told: str, holdout: int) -> str:
@@ -138,7 +181,9 @@ def read_manifest(uri: str) -> Manifest:
         ) from None
     except OSError as error:
         raise ValueError(f"cannot read {uri}/{MANIFEST}: {error}") from None
-    return parse_manifest(data, uri)
+    manifest = parse_manifest(data, uri)
+    manifest_checks.refuse_links(manifest, folder, f"{uri}/{MANIFEST}")
+    return manifest
 
 
 def parse_manifest(data: bytes, uri: str) -> Manifest:
@@ -151,6 +196,8 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
     if version != FORMAT_VERSION:
         raise ValueError(f"{uri}/{MANIFEST} has format_version {version!r}, this program reads {FORMAT_VERSION}")
     try:
-        return Manifest.model_validate(fields)
+        manifest = Manifest.model_validate(fields)
     except ValidationError as error:
         raise ValueError(f"{uri}/{MANIFEST}: {sentence(error)}") from None
+    manifest_checks.refuse_edited(manifest, f"{uri}/{MANIFEST}")
+    return manifest

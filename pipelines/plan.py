@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.listing import Listing
-from pipelines.manifest import SPLITS, Split
+from pipelines.manifest import ALL_SPLITS, Split
 
 SHARD_BYTES = 192 * 2**20
 LEAST_SHARDS = 8  # of a split, where it has the row groups: so many tasks can share the work
@@ -33,12 +33,15 @@ def default_row_group_size(listing: Listing) -> int:
 
 
 def plan(listing: Listing, row_group_size: int, shard_bytes: int, seed: int) -> list[ShardPlan]:
-    """Both splits shuffled once and cut into shards of whole row groups, about `shard_bytes` of the source each.
+    """Each split shuffled once and cut into shards of whole row groups, about `shard_bytes` of the source each.
 
     val is shuffled like train: any part of it is then an unbiased sample, and evaluation does not mind the order.
     """
     return [
-        p for i, split in enumerate(SPLITS) for p in _plan_split(listing, split, row_group_size, shard_bytes, (seed, i))
+        p
+        for i, split in enumerate(ALL_SPLITS)
+        if split in listing.splits
+        for p in _plan_split(listing, split, row_group_size, shard_bytes, (seed, i))
     ]
 
 
@@ -72,7 +75,7 @@ def fingerprint(listing: Listing, plans: list[ShardPlan]) -> str:
     The order is in it because numpy may draw another permutation in another version.
     """
     digest = hashlib.sha256()
-    for split in SPLITS:
+    for split in listing.present:
         for batch in listing.splits[split].to_batches(max_chunksize=2**16):
             digest.update(json.dumps([split, batch.to_pydict()], sort_keys=True).encode())
     for shard in plans:

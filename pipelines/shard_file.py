@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from pipelines import duplicates
 from pipelines.encoding import admit
+from pipelines.free_space import told_when_full
 from pipelines.manifest import LEDGER, Encoding, Rejected, Shard, Split, Unusual
 from pipelines.sources import read_images
 from pipelines.storage import Folder
@@ -38,12 +40,13 @@ Row = tuple[bytes, int, str]  # image, label, key
 
 
 class Finished(Frozen):
-    """What the ledger keeps of a finished shard."""
+    """What the ledger keeps of a finished shard. digests: see duplicates; empty in ledgers of older versions."""
 
     shard: Shard
     rejected: tuple[Rejected, ...] = ()
     unusual: tuple[Unusual, ...] = ()
     reencoded: int = 0
+    digests: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,20 @@ class Notes:
     rejected: list[Rejected] = field(default_factory=list)
     unusual: dict[str, list[str]] = field(default_factory=dict)
     reencoded: int = 0
+    digests: bytearray = field(default_factory=bytearray)
 
 
 def write_shard(work: Work) -> Finished:
     """Read, check and write the images of one shard, then note it in the ledger. Memory: a row group and reads ahead.
 
-    The file is there whole or not at all, and in the ledger only when it is. ValueError, OSError: the source failed.
+    The file is there whole or not at all, and in the ledger only when it is. ValueError, OSError: the source failed;
+    ValueError: the disk is full, which is told at once, for waiting and trying again would not help.
     """
+    with told_when_full(work.out, work.file, int(work.rows["size"].to_numpy().sum())):
+        return _written(work)
+
+
+def _written(work: Work) -> Finished:
     notes, groups = Notes(), []
     with work.out.writing(work.file) as stream:
         sink = _Hashed(stream)
@@ -92,7 +102,13 @@ def write_shard(work: Work) -> Finished:
         sha256=sink.digest.hexdigest(),
     )
     unusual = tuple(Unusual(what=w, count=len(k), keys=tuple(k[:NAMED])) for w, k in sorted(notes.unusual.items()))
-    finished = Finished(shard=shard, rejected=tuple(notes.rejected), unusual=unusual, reencoded=notes.reencoded)
+    finished = Finished(
+        shard=shard,
+        rejected=tuple(notes.rejected),
+        unusual=unusual,
+        reencoded=notes.reencoded,
+        digests=duplicates.as_text(notes.digests),
+    )
     with work.out.writing(f"{LEDGER}/{work.file}.json") as stream:
         stream.write(finished.model_dump_json().encode())
     return finished
@@ -107,7 +123,9 @@ def _admitted(work: Work, notes: Notes) -> Iterator[Row]:
             admitted = admit(data, key, work.encoding)
         except ValueError as error:
             notes.rejected.append(Rejected(split=work.split, key=key, reason=str(error)[:200]))
+            notes.digests += duplicates.NO_IMAGE
             continue
+        notes.digests += duplicates.digest(data)
         for what in admitted.unusual:
             notes.unusual.setdefault(what, []).append(key)
         notes.reencoded += admitted.reencoded

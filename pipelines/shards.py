@@ -11,23 +11,32 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Annotated, Any, Self
+from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, model_validator
 
-from pipelines import ledger
+from pipelines import duplicates, free_space, ledger, preparation_summary, repair
+from pipelines.drawn_splits import Drawing
 from pipelines.grey_sampling import measured_range
 from pipelines.listing import Listing, some
-from pipelines.manifest import SPLITS, Encoding, Manifest, Origin, Rejected, Shard, Unusual, read_manifest
+from pipelines.manifest import (
+    ALL_SPLITS,
+    Encoding,
+    Manifest,
+    Origin,
+    Rejected,
+    Shard,
+    Unusual,
+    read_manifest,
+)
 from pipelines.meter import meter
 from pipelines.plan import SHARD_BYTES, ShardPlan, default_row_group_size, fingerprint, plan
+from pipelines.preparation_options import Preparation
 from pipelines.progress import say
 from pipelines.shard_file import Finished, Work, problem_of, write_shard
 from pipelines.sources import Source, list_source
 from pipelines.storage import READERS, Folder, filesystem
 from resnet.classes import ImageClass
-from resnet.recipe import Frozen
 
 __all__ = [
     "Encoding",
@@ -44,55 +53,9 @@ __all__ = [
 ]
 
 IN_PROCESS = 64 * 2**20  # bytes of images below which starting Ray takes longer than the work
-QUALITY = 90
 # benchmarks/ingest.py, the "grey_levels_from_pillow" of its result, 125 full-size images of ImageNet.
 FIDELITY = "re-encoding changes a training crop by 4.0 grey levels on average at a shorter side of 256, 2.9 at 320"
 JITTER = 480  # the largest shorter side of the paper's scale jitter (section 3.4)
-
-
-class Preparation(Frozen):
-    """One call of jobs/write_shards.py."""
-
-    out: Annotated[str, Field(description="folder or URI of the shards: empty, absent, or begun by the same command")]
-    source: Source = Source()
-    verify: Annotated[bool, Field(description="re-read all shards in out and compare them with the manifest")] = False
-    shorter_side: Annotated[
-        int | None, Field(description="re-encode images with more pixels on the shorter side. None: bytes as they are")
-    ] = None
-    quality: Annotated[int | None, Field(description=f"of the re-encoded JPEGs. None: {QUALITY}")] = None
-    grey_range: Annotated[
-        tuple[int, int] | None,
-        Field(description="levels of grey images of more than 8 bits that become 0 and 255. None: all of the type"),
-    ] = None
-    measure_grey_range: Annotated[
-        bool, Field(description="take it from some training images: percentiles 0.1 and 99.9 of their pixels")
-    ] = False
-    row_group_size: Annotated[
-        int | None, Field(ge=1, description="images that are read at once. None: 128, or 512 for many small images")
-    ] = None
-    seed: Annotated[int, Field(ge=0, description="of the one shuffle")] = 0
-    max_rejected: Annotated[float, Field(ge=0, le=1, description="share of the images that may fail to decode")] = 0.01
-    workers: Annotated[
-        int | None, Field(ge=0, description="shards written at a time; 0: one, without Ray. None: as many as CPUs")
-    ] = None
-
-    @model_validator(mode="after")
-    def _verify_reads_out_alone(self) -> Self:
-        if self.verify and self.source != Source():
-            raise ValueError(f"source must be left out with verify, which reads out alone, got {self.source.path}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_range(self) -> Self:
-        if self.grey_range is not None and self.measure_grey_range:
-            raise ValueError(f"grey_range must be left out with measure_grey_range, got {self.grey_range}")
-        return self
-
-    @property
-    def encoding(self) -> Encoding:
-        """How images are stored."""
-        quality = QUALITY if self.shorter_side is not None and self.quality is None else self.quality
-        return Encoding(shorter_side=self.shorter_side, quality=quality, grey_range=self.grey_range)
 
 
 def prepare(preparation: Preparation) -> dict[str, Any]:
@@ -101,7 +64,8 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
     if preparation.verify:
         problems = verify(preparation.out)
         if problems:
-            raise ValueError(f"{len(problems)} problems in {preparation.out}: {'; '.join(problems)}")
+            hint = "the command that wrote them, with --repair, writes damaged shards again"
+            raise ValueError(f"{len(problems)} problems in {preparation.out}: {'; '.join(problems)}; {hint}")
         manifest = read_manifest(preparation.out)
     else:
         side = preparation.encoding.shorter_side
@@ -118,10 +82,14 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
             max_rejected=preparation.max_rejected,
             measure_grey_range=preparation.measure_grey_range,
             workers=preparation.workers,
+            drawing=preparation.drawing,
+            repair_all=preparation.repair,
         )
+        for line in preparation_summary.lines(manifest):
+            say(line)
     return {
         "out": preparation.out,
-        "examples": {split: manifest.examples(split) for split in SPLITS},
+        "examples": {s: manifest.examples(s) for s in ALL_SPLITS if s != "test" or manifest.of_split(s)},
         "classes": len(manifest.classes),
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes for shard in manifest.shards),
@@ -129,6 +97,8 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
         "rejected": len(manifest.rejected),
         "grey_range": manifest.encoding.grey_range,
         "unusual": {unusual.what: unusual.count for unusual in manifest.unusual},
+        "passed_over": {passed.what: passed.count for passed in manifest.passed_over},
+        "duplicates": manifest.duplicates.model_dump(exclude={"pairs"}) if manifest.duplicates else None,
         "seconds": round(time.monotonic() - start, 2),
     }
 
@@ -144,38 +114,65 @@ def write_shards(
     workers: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     measure_grey_range: bool = False,
+    drawing: Drawing | None = None,
+    repair_all: bool = False,
 ) -> Manifest:
     """Write a source as shards to a folder or URI, or finish what was begun there; a finished folder stays as it is.
 
     workers: Ray tasks at a time; 0: in this process, without Ray; None: Ray on all CPUs, if there is enough to do.
     max_rejected: share of the images that may fail to decode. shard_bytes: of the source's images in one shard, about.
     measure_grey_range: take encoding.grey_range from a sample of the training images.
+    drawing: splits that are drawn from train. repair_all: compare the content of all shards of a finished folder;
+    those that are damaged are written again, alone.
     ValueError: one sentence, before anything is written where that is possible; what is finished is kept.
     """
     try:
         folder = Folder(out)
         ledger.refuse_other_use(folder)
-        listing = list_source(source)
+        drawing, encoding = drawing or Drawing(), encoding or Encoding()
+        listing = list_source(source, drawing)
         if listing.kind != "digits" and (listing.source.holds(folder) or folder.holds(listing.source)):
             raise ValueError(f"out must lie apart from source.path, got {out} and {listing.source.uri}")
-        encoding = encoding or Encoding()
         if measure_grey_range:
             encoding = encoding.model_copy(update={"grey_range": measured_range(listing)})
             say(f"grey levels {encoding.grey_range} become 0 and 255")
         rows = row_group_size or default_row_group_size(listing)
         plans = plan(listing, rows, shard_bytes, seed)
-        wanted = _wanted(listing, plans, rows, seed, encoding)
+        wanted = _wanted(listing, plans, rows, seed, encoding, drawing)
         done = ledger.begin(folder, wanted)
         if done is None:
-            say(f"{out} is complete: nothing to do")
-            return read_manifest(out)
+            return _finished(listing, folder, plans, workers, repair_all)
+        for note in listing.notes:
+            say(note)
         _write_all(listing, folder, wanted, plans, done, workers)
-        return ledger.finish(folder, wanted, [done[p.file] for p in plans], max_rejected)
+        counted = wanted.model_copy(update={"duplicates": duplicates.count(listing, plans, done)})
+        return ledger.finish(folder, counted, [done[p.file] for p in plans], max_rejected)
     except OSError as error:
         raise ValueError(f"{error}; the same command goes on from the shards that are finished") from error
 
 
-def _wanted(listing: Listing, plans: list[ShardPlan], rows: int, seed: int, encoding: Encoding) -> Manifest:
+def _finished(listing: Listing, out: Folder, plans: list[ShardPlan], workers: int | None, repair_all: bool) -> Manifest:
+    """The manifest of a folder that was finished before, after damaged shards are written again."""
+    manifest = read_manifest(out.uri)
+    again = repair.damaged(out, manifest, repair_all)
+    if not again:
+        ledger.clear(out)  # a kill may have come between the manifest and this
+        say(f"{out.uri} is complete: nothing to do")
+        return manifest
+    say(f"{out.uri} is damaged: {some(again)} of {len(plans)} shards is written again")
+    done = repair.kept(manifest, again)
+    _write_all(listing, out, manifest, plans, done, workers)
+    mended = repair.mended(out, manifest, done, again)
+    if mended != manifest:
+        say(
+            "warning: their bytes are others than before, by changed images or another version of Arrow: other data now"
+        )
+    return mended
+
+
+def _wanted(
+    listing: Listing, plans: list[ShardPlan], rows: int, seed: int, encoding: Encoding, drawing: Drawing
+) -> Manifest:
     """The manifest that is to be, without shards."""
     origin = Origin(
         kind=listing.kind,
@@ -184,7 +181,16 @@ def _wanted(listing: Listing, plans: list[ShardPlan], rows: int, seed: int, enco
         fingerprint=fingerprint(listing, plans),
     )
     return Manifest(
-        classes=listing.classes, shards=(), row_group_size=rows, shuffle_seed=seed, encoding=encoding, source=origin
+        classes=listing.classes,
+        shards=(),
+        row_group_size=rows,
+        shuffle_seed=seed,
+        encoding=encoding,
+        source=origin,
+        unusual=listing.converted,
+        passed_over=listing.passed_over,
+        only_in_train=listing.only_in_train(),
+        splitting=drawing.record,
     )
 
 
@@ -199,6 +205,8 @@ def _write_all(
     """Write the shards that are not in `done`, and put them there."""
     left = [p for p in plans if p.file not in done]
     before = listing.images - sum(len(p.rows) for p in left)
+    if wanted.encoding.shorter_side is None:
+        free_space.refuse_too_little(out, sum(_bytes(listing, p) for p in left))
     if workers is None and listing.bytes * len(left) < IN_PROCESS * len(plans):
         workers = 0
     works = _works(listing, out, wanted, left)
@@ -211,6 +219,11 @@ def _write_all(
     except KeyboardInterrupt:
         say(f"{len(done)} of {len(plans)} shards are finished; the same command goes on with the rest")
         raise
+
+
+def _bytes(listing: Listing, plan: ShardPlan) -> int:
+    """Bytes of the images of a shard in the source."""
+    return int(listing.splits[plan.split]["size"].to_numpy()[plan.rows].sum())
 
 
 def _works(listing: Listing, out: Folder, wanted: Manifest, plans: list[ShardPlan]) -> Iterator[Work]:
@@ -280,6 +293,9 @@ def verify(uri: str) -> list[str]:
     extra = [e.name for e in folder.entries() if e.name.endswith(".parquet") and e.name not in known]
     problems = [f"{some(extra)} is not in the manifest"] if extra else []
     total = sum(shard.examples for shard in manifest.shards)
+    if total + len(manifest.rejected) != manifest.source.images:
+        told = f"{total} images and {len(manifest.rejected)} rejected ones"
+        problems.append(f"the manifest was edited: it counts {told}, of {manifest.source.images} in the source")
     with ThreadPoolExecutor(READERS[folder.is_local]) as pool, meter("verified", total) as shown:
         found = pool.map(lambda shard: problem_of(folder, shard, len(manifest.classes)), manifest.shards)
         for shard, problem in zip(manifest.shards, found, strict=True):

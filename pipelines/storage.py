@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from pipelines.file_names import as_path, as_text, is_odd
+
 READERS = {True: 1, False: 16}  # threads by Folder.is_local; they wait for the disk or the network, not for a core
 NOT_IMAGES = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, beside names that begin with a dot
 
@@ -76,6 +78,28 @@ class Entry(NamedTuple):
     size: int
 
 
+def is_hidden(name: str) -> bool:
+    """Whether file managers hide a name or made it."""
+    return name.startswith(".") or name in NOT_IMAGES
+
+
+def _local_entries(path: str) -> list[Entry]:
+    """What a local folder holds; none where it is absent. Links are followed, size 0 where they lead nowhere."""
+    try:
+        with os.scandir(path) as found:
+            return [_entry(e) for e in found]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _entry(entry: os.DirEntry[str]) -> Entry:
+    try:
+        is_folder = entry.is_dir()
+        return Entry(as_text(entry.name), is_folder, 0 if is_folder else entry.stat().st_size)
+    except OSError:  # a link that leads nowhere or round
+        return Entry(as_text(entry.name), False, 0)
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder by URI. Paths are relative to it, with forward slashes."""
@@ -111,10 +135,12 @@ class Folder:
 
     def entries(self, name: str = "", hidden: bool = False) -> list[Entry]:
         """What a folder holds, sorted by name; empty where there is no such folder."""
+        if self.is_local:
+            return sorted(e for e in _local_entries(as_path(self.path(name))) if hidden or not is_hidden(e.name))
         selector = fs.FileSelector(self.path(name), allow_not_found=True)
         infos = self.place[0].get_file_info(selector)
         found = (Entry(i.base_name, i.type == fs.FileType.Directory, i.size or 0) for i in infos)
-        return sorted(e for e in found if hidden or not (e.name.startswith(".") or e.name in NOT_IMAGES))
+        return sorted(e for e in found if hidden or not is_hidden(e.name))
 
     def files(self) -> list[str]:
         """Names of all files in the folder and below it, sorted; none where there is no such folder."""
@@ -124,10 +150,14 @@ class Folder:
 
     def open(self, name: str) -> pa.NativeFile:
         """A file for reading at any place."""
+        if self.is_local and is_odd(name):
+            return pa.PythonFile(open(as_path(self.path(name)), "rb"))  # it closes what it wraps
         return self.place[0].open_input_file(self.path(name))
 
     def read(self, name: str) -> bytes:
         """A whole file."""
+        if self.is_local and is_odd(name):
+            return Path(as_path(self.path(name))).read_bytes()
         with self.place[0].open_input_stream(self.path(name), compression=None) as stream:
             return stream.read()
 

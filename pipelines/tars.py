@@ -5,21 +5,29 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from pyarrow import concat_tables
+
 from pipelines.listing import (
+    Asked,
     Listing,
-    by_split,
-    classes_by_keys,
+    chosen_splits,
     classes_of,
     container_and_key,
+    container_row_and_key,
     in_order,
     listed,
     read_class_list,
     some,
+    text_file,
 )
 from pipelines.manifest import Split
+from pipelines.numbered_parts import refuse_missing_parts, refuse_missing_tars
+from pipelines.passing_over import Passing
 from pipelines.storage import Folder, side_by_side
 from resnet import image_kinds
 
@@ -75,11 +83,6 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
 # --- ILSVRC2012 ---
 
 
-def is_ilsvrc2012(names: set[str]) -> bool:
-    """Whether a folder with these names in it holds the official archives."""
-    return TRAIN in names
-
-
 def ilsvrc2012(source: Folder, synsets: str | None) -> Listing:
     """ILSVRC2012_img_train.tar (a tar for each class), ILSVRC2012_img_val.tar and the development kit.
 
@@ -90,7 +93,7 @@ def ilsvrc2012(source: Folder, synsets: str | None) -> Listing:
     for name in (TRAIN, VAL):
         if name not in names:
             raise ValueError(f"source.path {source.uri} must hold {name}, it is missing")
-    truth = _validation_wnids(source, names, synsets)
+    truth = validation_wnids(source, names, synsets)
     tars = [m for m in members(source, TRAIN) if m.name.endswith(".tar")]
     if not tars:
         raise ValueError(f"{TRAIN} must hold a tar for each class, it holds none")
@@ -125,9 +128,9 @@ def _validation(source: Folder, truth: Sequence[str], ids: dict[str, int]) -> An
     return in_order([listed(rows)])
 
 
-def _validation_wnids(source: Folder, names: set[str], synsets: str | None) -> list[str]:
+def validation_wnids(source: Folder, names: set[str], synsets: str | None) -> list[str]:
     """WordNet id of validation images 1, 2, ..."""
-    kit = _development_kit(source, names)
+    kit = development_kit(source, names)
     if TRUTH not in kit:
         raise ValueError(f"source.path {source.uri} must hold {DEVKIT}.tar.gz or {TRUTH}, both are missing")
     if synsets is not None:
@@ -135,23 +138,30 @@ def _validation_wnids(source: Folder, names: set[str], synsets: str | None) -> l
     elif META in kit:
         by_id = _by_meta(kit[META])
     elif SYNSETS in kit:
-        by_id = _by_line(kit[SYNSETS].decode())
+        by_id = _by_line(text_file(kit[SYNSETS], SYNSETS))
     else:
         raise ValueError(f"{TRUTH} needs {DEVKIT}.tar.gz, {META} or {SYNSETS} beside it, all are missing")
-    numbers = [int(line) for line in kit[TRUTH].split()]
+    lines = text_file(kit[TRUTH], TRUTH).split()
+    odd = next((i for i, line in enumerate(lines, start=1) if not line.isdecimal()), None)
+    if odd is not None:
+        raise ValueError(f"{TRUTH} must have a number on each line, line {odd} is {lines[odd - 1][:40]!r}")
+    numbers = [int(line) for line in lines]
     wrong = next((n for n in numbers if n not in by_id), None)
     if wrong is not None:
         raise ValueError(f"{TRUTH} names class {wrong}, which the list of {len(by_id)} synsets does not have")
     return [by_id[n] for n in numbers]
 
 
-def _development_kit(source: Folder, names: set[str]) -> dict[str, bytes]:
+def development_kit(source: Folder, names: set[str]) -> dict[str, bytes]:
     """The kit's files that matter, by name: from its archive, from its folder, or lying beside the images."""
     wanted = (TRUTH, META, SYNSETS)
     if f"{DEVKIT}.tar.gz" in names:
-        with tarfile.open(fileobj=io.BytesIO(source.read(f"{DEVKIT}.tar.gz")), mode="r:gz") as archive:
-            files = {m.name.rpartition("/")[2]: archive.extractfile(m) for m in archive if m.isreg()}
-            return {name: file.read() for name in wanted if (file := files.get(name)) is not None}
+        try:
+            with tarfile.open(fileobj=io.BytesIO(source.read(f"{DEVKIT}.tar.gz")), mode="r:gz") as archive:
+                files = {m.name.rpartition("/")[2]: archive.extractfile(m) for m in archive if m.isreg()}
+                return {name: file.read() for name in wanted if (file := files.get(name)) is not None}
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            raise ValueError(f"{DEVKIT}.tar.gz is damaged ({error}); download it again") from None
     folder = f"{DEVKIT}/data/" if DEVKIT in names else ""
     present = {entry.name for entry in source.entries(folder.rstrip("/"))}
     return {name: source.read(folder + name) for name in wanted if name in present}
@@ -161,8 +171,12 @@ def _by_meta(data: bytes) -> dict[int, str]:
     """WordNet id by ILSVRC2012_ID, from the struct array `synsets` of meta.mat, which has inner nodes too."""
     from scipy.io import loadmat
 
-    table = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
-    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
+    try:
+        table = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
+    except Exception as error:  # scipy raises nearly any class on bytes that are no such file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{META} of {DEVKIT} is damaged ({reason}); download the kit again") from None
 
 
 def _by_line(text: str) -> dict[int, str]:
@@ -179,41 +193,26 @@ def _by_line(text: str) -> dict[int, str]:
 # --- WebDataset ---
 
 
-def webdataset(source: Folder, tars: Sequence[str], class_list: str | None) -> Listing:
-    """Tars of KEY.jpg (or .png, ...) beside KEY.cls, the label as a number. A tar's name or folder tells its split.
+def webdataset(source: Folder, tars: Sequence[str], asked: Asked) -> Listing:
+    """Tars of KEY.jpg (or .png, ...) beside KEY.cls or KEY.json with its label, or of CLASS/FILE, or a tar a class.
 
-    Keys are the images' names in the tars, with the tar's name before them where they repeat. Classes by name from
-    `class_list`, classnames.txt or classes.txt; else by WordNet ids in the keys; else numbers.
+    A tar's name or folder tells its split. Keys are the images' names in the tars, with the tar's name before them
+    where they repeat. Labels are numbers or names. Names of numbered classes come from `asked.classes`, classnames.txt
+    or classes.txt; else from WordNet ids in the keys.
     """
-    if class_list is None:
-        names = {entry.name for entry in source.entries()}
-        class_list = next((source.read(name).decode() for name in CLASS_LISTS if name in names), None)
+    from pipelines.label_names import with_ids
+    from pipelines.webdataset_labels import Samples
+
+    names = {entry.name for entry in source.entries()}
+    class_list = asked.classes or next(
+        (text_file(source.read(name), name) for name in CLASS_LISTS if name in names), None
+    )
+    passing = Passing()
+    refuse_missing_parts(tars, asked.allow_missing)
     tables: dict[Split, Any] = {
-        split: in_order(side_by_side(source, lambda tar: _samples(source, tar), mine))
-        for split, mine in by_split(tars).items()
+        split: concat_tables(side_by_side(source, lambda tar: Samples(source, tar, asked, passing).table(), mine))
+        for split, mine in chosen_splits(tars, asked, passing).items()
     }
-    classes = classes_by_keys(tables["train"], read_class_list(class_list)[1] if class_list else None)
-    return Listing("webdataset", source, classes, tables).with_distinct_keys(container_and_key)
-
-
-def _samples(source: Folder, tar: str) -> Any:
-    """The images of one tar with their labels. The files of a sample share their name up to the first dot."""
-    images: dict[str, Member] = {}
-    labels: dict[str, str] = {}
-    for member in members(source, tar, texts=".cls"):
-        folder, _, base = member.name.rpartition("/")
-        stem, _, suffix = base.partition(".")
-        key = f"{folder}/{stem}"
-        if suffix.lower() in IMAGE_SUFFIXES:
-            if key in images:
-                raise ValueError(f"{tar}: {images[key].name} and {member.name} share a key, one image is allowed")
-            images[key] = member
-        elif suffix == "cls":
-            labels[key] = member.text.strip()
-    for key, member in images.items():
-        if not labels.get(key, "").lstrip("-").isdigit():
-            raise ValueError(f"{tar}: {member.name} needs a .cls with a number beside it, got {labels.get(key)!r}")
-    alone = sorted(set(labels) - set(images))
-    if alone:
-        raise ValueError(f"{tar}: {some(alone)} has a .cls but no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return listed((m.name, int(labels[k]), tar, m.offset, m.size) for k, m in images.items())
+    refuse_missing_tars(source, names, tars, {s: t.num_rows for s, t in tables.items()}, asked.allow_missing)
+    listing = with_ids("webdataset", source, tables, class_list)
+    return replace(listing, passed_over=passing.told()).with_distinct_keys(container_and_key, container_row_and_key)

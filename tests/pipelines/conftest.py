@@ -26,7 +26,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Any:
     """untrained(seed) -> the folder of a finished run of ResNet-8 on the digits that learnt nothing."""
-    import hashlib
     import json
 
     from pipelines.manifest import read_manifest
@@ -50,7 +49,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Any:
         progress = Progress(step=total, total_steps=total, examples=360, classes=manifest.classes, rows=rows)
         checkpoint = folder / f"step-{total:08d}"
         save(checkpoint, Checkpoint(net.state_dict(), {}, pixels, run.model_dump(mode="json"), progress))
-        sha = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
+        sha = manifest.fingerprint_before()
         asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": seed, "data_sha256": sha}
         outcome = {"run": run.name, "top1_error": 88.5, "top5_error": 45.0, "train_error": 90.0, "examples": 360,
                    "steps": total, "seconds": 1.0, "data": digits, "checkpoint": str(checkpoint)}  # fmt: skip

@@ -274,7 +274,7 @@ def test_webdataset_classes_come_from_wnids_in_the_keys(tmp_path: Path) -> None:
     ("members", "sentence"),
     [
         ({"a.jpg": b"x"}, "a.jpg needs a .cls"),
-        ({"a.jpg": b"x", "a.cls": b"cat"}, "needs a .cls with a number beside it, got 'cat'"),
+        ({"a.jpg": b"x", "a.cls": b"cat"}, "must be all numbers or all names, .* 'cat'"),
         ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"0"}, "share a key"),
         ({"a.cls": b"0"}, "has a .cls but no image"),
         ({"a.jpg": b"x", "a.cls": b"-1"}, "must be 0 to 0, one of 1 classes, got -1"),
@@ -527,7 +527,7 @@ def test_digits_are_32_pixels_and_gray() -> None:
     ("make", "sentence"),
     [
         (lambda p: None, r"must hold one of .*, it holds nothing"),
-        (lambda p: (p / "train" / "cat").mkdir(parents=True), r"must hold one of .*, it holds train"),
+        (lambda p: (p / "train" / "cat").mkdir(parents=True), r"has no images in split train"),
         (lambda p: [(p / s).mkdir() for s in ("train", "val")], r"must hold a folder for each class"),
         (
             lambda p: [(p / s / "cat").mkdir(parents=True) for s in ("train", "val")],

@@ -1,0 +1,157 @@
+"""val and test drawn from train: by class, by the hash of each key, so that the order of listing does not matter."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Self
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from pipelines.groups import GroupBy, groups_of
+from pipelines.listing import Listing, in_order, some
+from pipelines.manifest import Split, Splitting
+from resnet.recipe import Frozen
+
+Share = Annotated[float | None, Field(gt=0, lt=1)]
+
+
+class Drawing(Frozen):
+    """How a source is taken: which splits are drawn from train, and what may be missing."""
+
+    val_share: Share = None
+    test_share: Share = None
+    seed: int = 0
+    group: GroupBy = GroupBy()
+    keep_test: bool = False
+    allow_empty: bool = False
+    allow_missing: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.val_share or 0) + (self.test_share or 0) >= 1:
+            raise ValueError(
+                f"val_share and test_share must leave images to train, got {self.val_share} and {self.test_share}"
+            )
+        if self.group.given and not self.draws:
+            raise ValueError("a group has an effect only with val_share or test_share, neither is given")
+        if self.seed and not self.draws:
+            raise ValueError(f"split_seed has an effect only with val_share or test_share, got {self.seed} alone")
+        return self
+
+    @property
+    def draws(self) -> bool:
+        """Whether a split is drawn."""
+        return self.val_share is not None or self.test_share is not None
+
+    @property
+    def record(self) -> Splitting | None:
+        """For the manifest; None where the source's own splits are taken."""
+        if not self.draws:
+            return None
+        return Splitting(
+            val_share=self.val_share, test_share=self.test_share, seed=self.seed, group=self.group.description
+        )
+
+
+def draw(listing: Listing, drawing: Drawing) -> Listing:
+    """The listing with val, and test if asked for. ValueError: there is no val and no share, or both, or no way."""
+    there, uri = listing.present, listing.source.uri
+    if not listing.images:
+        return listing  # Listing.checked says so
+    if "val" not in there and drawing.val_share is None:
+        raise ValueError(
+            f"source.path {uri} holds {listing.images} images of {len(listing.classes)} classes and no split val; "
+            "--val-share 0.2 draws one"
+        )
+    shares: dict[Split, float] = {}
+    wanted: tuple[tuple[Split, float | None], ...] = (("test", drawing.test_share), ("val", drawing.val_share))
+    for split, share in wanted:
+        if share is not None and split in there:
+            raise ValueError(f"{split}_share must be left out where there is a split {split}, {uri} has one")
+        if share is not None:
+            shares[split] = share
+    return _drawn(listing, shares, drawing) if shares else listing
+
+
+def _drawn(listing: Listing, shares: dict[Split, float], drawing: Drawing) -> Listing:
+    train = listing.splits["train"]
+    labels, keys = train["label"].to_numpy(), train["key"].to_pylist()
+    if len(set(labels.tolist())) < 2:
+        name = some([c.wnid for c in listing.classes]) or "none"
+        raise ValueError(f"images must be of two classes at least for val_share, all {len(labels)} are of {name}")
+    if drawing.group.given:
+        groups = groups_of(drawing.group, keys, train["path"].to_pylist())
+        side = _by_group(labels, groups, shares, drawing.seed)
+    else:
+        side = _by_image(labels, keys, shares, drawing.seed)
+    splits: dict[Split, pa.Table] = {
+        **listing.splits,
+        "train": in_order([train.filter(pa.array(side == 0))]),
+        **{split: in_order([train.filter(pa.array(side == i))]) for i, split in enumerate(shares, start=1)},
+    }
+    for i, (split, share) in enumerate(shares.items(), start=1):
+        if not (side == i).any():
+            raise ValueError(
+                f"{split}_share must be larger than {share} for so few images or groups, split {split} is empty"
+            )
+    return replace(listing, splits=splits, notes=(*listing.notes, *_notes(listing, labels, side, shares, drawing)))
+
+
+def _notes(
+    listing: Listing, labels: np.ndarray, side: np.ndarray, shares: dict[Split, float], drawing: Drawing
+) -> list[str]:
+    """What was drawn, in sentences."""
+    counts = ", ".join(f"{int((side == i).sum())} {s}" for i, s in enumerate(["train", *shares]))
+    what = f"by {drawing.group.description}, never on two sides" if drawing.group.given else "by class"
+    return [f"drawn {what}, with seed {drawing.seed}: {counts}"]
+
+
+def _place(text: str, seed: int) -> bytes:
+    """Where a key or a group stands in the drawing. A hash, for numpy may change its generators."""
+    return hashlib.sha256(f"{seed}/{text}".encode()).digest()
+
+
+def _by_image(labels: np.ndarray, keys: Sequence[str], shares: dict[Split, float], seed: int) -> np.ndarray:
+    """Side of each image: 0 train, 1 the first share, ...; of each class its share, one stays in train at least."""
+    places = np.array([int.from_bytes(_place(key, seed)[:8], "big") for key in keys], np.uint64)
+    order = np.lexsort((places, labels))
+    side = np.zeros(len(labels), np.int8)
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    for mine in np.split(order, starts[1:]):
+        begin = 0
+        for i, share in enumerate(shares.values(), start=1):
+            count = min(max(1, round(share * len(mine))), len(mine) - 1 - begin)
+            side[mine[begin : begin + count]] = i
+            begin += max(0, count)
+    return side
+
+
+def _by_group(labels: np.ndarray, groups: Sequence[str], shares: dict[Split, float], seed: int) -> np.ndarray:
+    """Side of each image so that groups stay whole: a group goes where it brings the classes nearest to their share.
+
+    Groups come by falling size and then by hash. The last group of a class stays in train.
+    """
+    names, index = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+    counts = np.zeros((len(names), int(labels.max()) + 1), np.int64)
+    np.add.at(counts, (index, labels), 1)
+    total, in_train = counts.sum(0), counts.sum(0)
+    sizes = counts.sum(1)
+    wanted = [share * total for share in shares.values()]
+    got = [np.zeros_like(total) for _ in shares]
+    side = np.zeros(len(names), np.int8)
+    for g in sorted(range(len(names)), key=lambda g: (-sizes[g], _place(str(names[g]), seed))):
+        gain = [_gain(counts[g], have, want) for have, want in zip(got, wanted, strict=True)]
+        best = int(np.argmax(gain))
+        held = counts[g] > 0
+        if gain[best] > 0 and (in_train - counts[g])[held].min() > 0:
+            side[g], got[best], in_train = best + 1, got[best] + counts[g], in_train - counts[g]
+    return side[index]
+
+
+def _gain(group: np.ndarray, have: np.ndarray, want: Any) -> float:
+    """By how much a group brings a split nearer to what is wanted of each class."""
+    return float((np.abs(want - have) - np.abs(want - have - group)).sum())
