@@ -4,13 +4,14 @@
     jobs/train_imagenet.py                                          the demonstration: ResNet-20 on handwritten digits
     jobs/train_imagenet.py imagenet-resnet50-B --data.path s3://bucket/shards --storage s3://bucket/runs
     jobs/train_imagenet.py imagenet-resnet18 --data.path OUT --recipe.epochs 1 --recipe.images.size 128
-    jobs/train_imagenet.py cifar10-plain56 --data.path CIFAR --seed 1 --scaling.workers 4
+    jobs/train_imagenet.py cifar10-plain56 --data.path CIFAR --recipe.optim.lr 0.05 --name low-lr --model-name plain
 
 RECIPE is <network>[@<variant>]; `python -m resnet.table` lists the networks. Every field below can be overridden. The
 same command again goes on where the run stopped. Lengths of --recipe.images are in pixels; --recipe.images.size is the
 side of the square that the network sees.
 """
 
+import re
 import sys
 
 from pipelines import cli, report, train
@@ -24,7 +25,8 @@ def job(argv: list[str]) -> train.Outcome:
     if not named and not data_is_given:
         print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
     start = standard(named[0] if named else "cifar10-resnet20", data_is_given=data_is_given)
-    run = cli.parse(Run, start, argv[len(named) :], __doc__)
+    words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in argv[len(named) :]]
+    run = cli.parse(Run, start, words, __doc__)
     outcome = train.fit(run)
     print(report.table(outcome), file=sys.stderr)
     return outcome

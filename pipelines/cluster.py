@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import tracking
+from pipelines.mlflow_store import CREDENTIALS, SETTINGS, store_uri
 
 # Ray's own default is two seconds between two looks of the controller at its workers, the end of a training included.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -48,7 +49,7 @@ ALONE = "RESNET_RAY_ALONE"  # set where Ray is one machine, and stays one
 DASHBOARD: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
 # Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
 LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
-PASSED_ON = ("RESNET_HOME", "MLFLOW_TRACKING_URI", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S")
+PASSED_ON = ("RESNET_HOME", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", tracking.PARENT, *SETTINGS)
 
 
 def connect(dashboard: bool = False) -> dict[str, float]:
@@ -189,18 +190,36 @@ def await_agent(node: str, patience: float = 120.0) -> None:
         time.sleep(0.1)
 
 
+def passed_on(private: bool) -> dict[str, str]:
+    """What a job gets of this shell's environment. To a head that this process starts credentials come by inheritance,
+    and so do not stand in Ray's own records of the job; a cluster that runs already gets them in those, which who may
+    ask it for jobs can read."""
+    names = PASSED_ON if private else (*PASSED_ON, *CREDENTIALS)
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    if "MLFLOW_TRACKING_URI" in found:
+        found["MLFLOW_TRACKING_URI"] = store_uri()  # a relative path would be another file in the job's folder
+    found[tracking.COMMIT] = tracking.git_commit()  # the upload leaves .git out
+    return found
+
+
 def submit(command: list[str]) -> int:
     """Run a command as a Ray job from this folder, stream its output; its exit status (1 for any failure)."""
-    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    variables[tracking.COMMIT] = tracking.git_commit()  # the upload leaves .git out
-    with head() as environment:
+    private = not (os.environ.get("RAY_ADDRESS") or running_head())
+    variables = passed_on(private)
+    # In a file of this user's own: the words of a command can be read by every user of the machine.
+    with head() as environment, tempfile.NamedTemporaryFile("w", prefix="resnet-job-", suffix=".yaml") as file:
+        json.dump({"env_vars": QUICK | variables}, file)
+        file.flush()
         ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."]
-        runtime = ["--runtime-env-json", json.dumps({"env_vars": QUICK | variables})]
-        return subprocess.call([*ray, *runtime, "--", *command], env=environment)
+        return subprocess.call([*ray, "--runtime-env", file.name, "--", *command], env=environment)
 
 
 if __name__ == "__main__":
     words = sys.argv[1:]
     if not words or words[0] != "--" or len(words) == 1:
         sys.exit(__doc__)
-    sys.exit(submit(words[1:]))
+    try:
+        sys.exit(submit(words[1:]))
+    except ValueError as error:
+        print(f"pipelines.cluster: {error}", file=sys.stderr)
+        sys.exit(2)

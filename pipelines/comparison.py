@@ -116,10 +116,16 @@ def _gradients(found: Evidence) -> str:
     """`plain-56: the gradients differ by a factor of 2,780 [2,100, 3,700], bound 10, 2 seeds`: means of logarithms."""
     bound = float(found.comparison.right)
     low, high = (10 ** (end + bound) for end in found.interval)
-    interval = "" if math.isnan(low) else f" [{low:,.3g}, {high:,.3g}]"
+    interval = "" if math.isnan(low) else f" [{three_digits(low)}, {three_digits(high)}]"
     factor = 10 ** ((found.mean or 0.0) + bound)
-    text = f"{figures.short_name(found.comparison.left)}: first and last gradient differ by a factor of {factor:,.3g}"
+    name = figures.short_name(found.comparison.left)
+    text = f"{name}: first and last gradient differ by a factor of {three_digits(factor)}"
     return f"{text}{interval}, bound {10**bound:g}, {counted(len(found.differences), 'seed')}"
+
+
+def three_digits(value: float) -> str:
+    """`2,780` of 2776.4, `0.123` of 0.12345."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def trend(found: TrendEvidence) -> str:
@@ -172,7 +178,8 @@ def by_image(found: Sequence[TwoNetworks], caption: str) -> Table:
     pairs: dict[tuple[str, str], list[ImageByImage]] = {}
     for two in found:
         pairs.setdefault((two.left, two.right), []).append(two.found)
-    rows = [_by_image(*map(figures.short_name, pair), tests, level) for pair, tests in pairs.items()]
+    short = {name: figures.short_name(name) for pair in pairs for name in pair}
+    rows = [_by_image(short[left], short[right], tests, level) for (left, right), tests in pairs.items()]
     header = ("trained networks", "seeds", "only the first right", "only the second", "p", "which is right more often")
     return Table(f"{caption}, at {100 * level:.2g} % each", "lrrrrl", header, rows)
 

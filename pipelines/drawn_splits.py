@@ -79,15 +79,15 @@ def draw(listing: Listing, drawing: Drawing) -> Listing:
 
 def _drawn(listing: Listing, shares: dict[Split, float], drawing: Drawing) -> Listing:
     train = listing.splits["train"]
-    labels, keys = train["label"].to_numpy(), train["key"].to_pylist()
+    labels = train["label"].to_numpy()
     if len(set(labels.tolist())) < 2:
         name = some([c.wnid for c in listing.classes]) or "none"
         raise ValueError(f"images must be of two classes at least for val_share, all {len(labels)} are of {name}")
     if drawing.group.given:
-        groups = groups_of(drawing.group, keys, train["path"].to_pylist())
+        groups = groups_of(drawing.group, train["key"].to_pylist(), train["path"].to_pylist())
         side = _by_group(labels, groups, shares, drawing.seed)
     else:
-        side = _by_image(labels, keys, shares, drawing.seed)
+        side = _by_image(labels, train["key"], shares, drawing.seed)
     splits: dict[Split, pa.Table] = {
         **listing.splits,
         "train": in_order([train.filter(pa.array(side == 0))]),
@@ -96,7 +96,7 @@ def _drawn(listing: Listing, shares: dict[Split, float], drawing: Drawing) -> Li
     for i, (split, share) in enumerate(shares.items(), start=1):
         if not (side == i).any():
             raise ValueError(
-                f"{split}_share must be larger than {share} for so few images or groups, split {split} is empty"
+                f"{split}_share {share} draws nothing: of each class an image or group stays in train, none has more"
             )
     return replace(listing, splits=splits, notes=(*listing.notes, *_notes(listing, labels, side, shares, drawing)))
 
@@ -115,9 +115,12 @@ def _place(text: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{text}".encode()).digest()
 
 
-def _by_image(labels: np.ndarray, keys: Sequence[str], shares: dict[Split, float], seed: int) -> np.ndarray:
+def _by_image(labels: np.ndarray, keys: pa.ChunkedArray, shares: dict[Split, float], seed: int) -> np.ndarray:
     """Side of each image: 0 train, 1 the first share, ...; of each class its share, one stays in train at least."""
-    places = np.array([int.from_bytes(_place(key, seed)[:8], "big") for key in keys], np.uint64)
+    texts = (
+        text for chunk in pa.table([keys], ["key"]).to_batches(max_chunksize=2**16) for text in chunk[0].to_pylist()
+    )
+    places = np.fromiter((int.from_bytes(_place(text, seed)[:8], "big") for text in texts), np.uint64, len(keys))
     order = np.lexsort((places, labels))
     side = np.zeros(len(labels), np.int8)
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))

@@ -38,7 +38,8 @@ def count(listing: Listing, plans: Sequence[ShardPlan], done: Mapping[str, Finis
         return None
     digests = np.frombuffer(b"".join(base64.b64decode(done[p.file].digests) for p in plans), np.uint64)
     splits = np.repeat([ALL_SPLITS.index(p.split) for p in plans], [len(p.rows) for p in plans])
-    labels = np.concatenate([listing.splits[p.split]["label"].to_numpy()[p.rows] for p in plans])
+    by_split = {split: table["label"].to_numpy() for split, table in listing.splits.items()}
+    labels = np.concatenate([by_split[p.split][p.rows] for p in plans])
     there = np.flatnonzero(digests)
     _, group = np.unique(digests[there], return_inverse=True)
     # By group, then split: the first of a group is in train where any is.

@@ -18,7 +18,7 @@ from pipelines.stream import open_split
 from pipelines.weight_files import is_weights
 from resnet.recipe import Frozen, Images, Precision
 from resnet.results import Response
-from resnet.views import MIRRORED, SQUARE, ViewProtocol, default_protocol
+from resnet.views import MIRRORED, SCALES, SHORTER_SIDE, SQUARE, ViewProtocol, default_protocol
 
 
 class Shards(Frozen):
@@ -27,7 +27,7 @@ class Shards(Frozen):
     path: Annotated[
         str | None, Field(description="shards: a folder or URI. None: those that the first model was trained on")
     ] = None
-    split: Literal["val", "train"] = "val"
+    split: Literal["val", "train", "test"] = "val"
 
 
 class Evaluation(Frozen):
@@ -101,6 +101,7 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
         checkpoints=tuple(names),
         data=uri,
         split=split.name,
+        preprocessing=_preprocessing(models[0].images, protocol),
     )
     details = Details(
         outcome=outcome,
@@ -109,6 +110,14 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
         responses=_responses(scored),
     )
     return _kept(asked, details, scored)
+
+
+def _preprocessing(images: Images, protocol: ViewProtocol) -> str:
+    """How an image was resized for the views, for a person."""
+    one = images.size if protocol == "single" else images.scaled(images.eval_shorter_side or SHORTER_SIDE)
+    sides = [images.scaled(scale) for scale in SCALES] if protocol == "multi-scale" else [one]
+    shown = ", ".join(map(str, sides))
+    return f"shorter side {shown} ({images.eval_interpolation}), network's side {images.size}"
 
 
 def trained_on(name: str) -> str:

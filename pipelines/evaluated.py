@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Outcome(Frozen):
-    """What a test gave. Errors in percent of `examples` images; ece: expected calibration error of the top score."""
+    """What a test gave. Errors in percent of `examples` images; ece: expected calibration error of the top score.
+
+    preprocessing: what was done to an image before the protocol's views.
+    """
 
     protocol: ViewProtocol
     mirror: bool
@@ -34,6 +37,7 @@ class Outcome(Frozen):
     checkpoints: tuple[str, ...]
     data: str
     split: str
+    preprocessing: str | None = None
     predictions: str | None = None
     out: str | None = None
     result: str | None = None

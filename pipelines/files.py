@@ -40,16 +40,19 @@ def class_folders(source: Folder, asked: Asked, above: str = "", names: Mapping[
     """
     passing = Passing()
     folders = split_folders(source, above, asked, passing)
-    found = {split: _class_names(source, folder, passing) for split, folder in folders.items()}
+    beside: dict[Split, Passing] = {split: Passing() for split in folders}
+    found = {split: _class_names(source, folder, beside[split]) for split, folder in folders.items()}
     if not found["train"]:
-        raise ValueError(
-            f"{source.path(folders['train'])} must hold a folder for each class, it holds none{text_of(passing.told())}"
-        )
+        passed = text_of(beside["train"].told())
+        raise ValueError(f"{source.path(folders['train'])} must hold a folder for each class, it holds none{passed}")
+    if not asked.sure:
+        _refuse_other_tasks(source.path(folders["train"]), found["train"])
     ids = _ids(found["train"])
     tables: dict[Split, pa.Table] = {}
     for split, folder in folders.items():
         truth = None if split == "train" else flat_validation.truth_of(source, folder, found[split])
         if truth is None:
+            passing.add(beside[split].told())
             tables[split] = _by_class(source, split, folder, found[split], ids, passing)
         else:
             tables[split] = flat_validation.labelled(source, folder, truth, ids, passing)
@@ -59,6 +62,28 @@ def class_folders(source: Folder, asked: Asked, above: str = "", names: Mapping[
         "folders", source, classes, tables, passed_over=passing.told(), converted=_odd_names(tables.values())
     )
     return listing.with_distinct_keys(_paths, lambda table: table["path"])
+
+
+# What other tasks call the folders that lie side by side, in small letters.
+OTHER_TASKS = (
+    ({"jpegimages", "annotations"}, "boxes as Pascal VOC has them"),
+    ({"images", "labels"}, "boxes or masks beside images"),
+    ({"images", "annotations"}, "boxes or masks beside images"),
+    ({"images", "masks"}, "masks beside images"),
+    ({"image", "label"}, "masks beside images"),
+    ({"image", "mask"}, "masks beside images"),
+)
+
+
+def _refuse_other_tasks(path: str, names: Sequence[str]) -> None:
+    """ValueError: the folders are no classes, but the parts of a set for detection or segmentation."""
+    small = {name.lower() for name in names}
+    task = next((text for parts, text in OTHER_TASKS if parts <= small), None)
+    if task is not None:
+        raise ValueError(
+            f"{path} must hold a folder for each class, it seems to hold {task} ({some(names)}); "
+            "--source.kind folders takes these folders for classes"
+        )
 
 
 def _ids(names: Sequence[str]) -> dict[str, int]:

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import file_names
-from pipelines.listing import LISTED, in_order
+from pipelines.listing import LISTED
 from pipelines.passing_over import DANGLING, LOOPS, SPECIAL, TWICE, Passing, kind_of
 from pipelines.storage import Folder
 
-CHUNK = 2**16  # files that are Python objects at the same time; the rest lies in Arrow's columns
+CHUNK = 2**13  # files that are Python objects at the same time in a thread; the rest lies in Arrow's columns
 COLUMNS = pa.schema([*LISTED, ("file", pa.int64()), ("linked", pa.bool_())])
 Real = tuple[int, int]  # device and inode: two paths of one file or folder share them
 
@@ -124,15 +124,17 @@ def table_of(files: Iterable[File], label: int, below: str) -> pa.Table:
             [f.number for f in some], [f.linked for f in some],
         ]  # fmt: skip
         parts.append(pa.table([pa.array(c, f.type) for c, f in zip(columns, COLUMNS, strict=True)], schema=COLUMNS))
-    return pa.concat_tables(parts)
+    return pa.concat_tables(parts).sort_by([("path", "ascending")])
 
 
 def each_file_once(tables: list[pa.Table], passing: Passing) -> pa.Table:
     """The tables of a split together, sorted by path, without links to files that are listed at another path.
 
     Files at their own place stay, of several links to one file the first by path; two hard links are two files.
+    Memory: the tables and one copy of them. Each table is of one folder and sorted; together they are by their order.
     """
-    table = in_order([COLUMNS.empty_table(), *tables])
+    tables = sorted((table for table in tables if table.num_rows), key=lambda table: table["path"][0].as_py())
+    table = pa.concat_tables([COLUMNS.empty_table(), *tables])
     linked = table["linked"].to_numpy()
     if linked.any():
         numbers = table["file"].to_numpy()
@@ -143,5 +145,5 @@ def each_file_once(tables: list[pa.Table], passing: Passing) -> pa.Table:
         twice = table.filter(pa.array(~keep))["path"]
         if len(twice):
             passing.all_over(TWICE, map(file_names.shown, twice[:20].to_pylist()), len(twice))
-        table = table.filter(pa.array(keep)).combine_chunks()
-    return table.select(LISTED.names)
+        table = table.filter(pa.array(keep))
+    return table.select(LISTED.names).combine_chunks()

@@ -49,10 +49,16 @@ def told_when_full(out: Folder, file: str, size: int) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        there = free(out)
-        left = "" if there is None else f", {amount(there)} are free"
-        why = "its disk is full" if error.errno == errno.ENOSPC else "its quota is used up"
-        raise ValueError(
-            f"out {out.shown} cannot take {file} of about {amount(size)}: {why}{left}; "
-            "the same command goes on from the shards that are finished"
-        ) from None
+        raise full(error, out, file, size) from None
+
+
+def full(error: OSError, out: Folder, file: str, size: int) -> ValueError:
+    """The sentence: which file did not fit where, how large it is, and what is free."""
+    there = free(out)
+    left = "" if there is None else f", {amount(there)} are free"
+    why = "its disk is full" if error.errno == errno.ENOSPC else "its quota is used up"
+    large = f" of about {amount(size)}" if size else ""
+    return ValueError(
+        f"out {out.shown} cannot take {file}{large}: {why}{left}; "
+        "the same command goes on from the shards that are finished"
+    )

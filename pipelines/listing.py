@@ -29,7 +29,10 @@ WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person wants of a source. classes: text of the list; draws: val or test is drawn from train."""
+    """What a person wants of a source.
+
+    classes: text of the list; draws: val or test is drawn from train; sure: the kind was named.
+    """
 
     classes: str | None = None
     image_column: str | None = None
@@ -37,6 +40,7 @@ class Asked:
     allow_missing: bool = False
     keep_test: bool = False
     draws: bool = False
+    sure: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Listing:
             if len(wrong):
                 key, label = table["key"][int(wrong[0])], labels[wrong[0]]
                 raise ValueError(f"label of {key} must be 0 to {len(ids) - 1}, one of {len(ids)} classes, got {label}")
-            if pc.count_distinct(table["key"]).as_py() != table.num_rows:
+            if not _all_distinct(table["key"]):
                 raise ValueError(f"source.path {self.source.uri} lists a key twice in split {split}")
         empty = np.setdiff1d(ids, self.splits["train"]["label"].to_numpy())
         there = [i for i in empty if any((self.splits[s]["label"].to_numpy() == i).any() for s in self.present)]
@@ -110,8 +114,16 @@ class Listing:
 
     def has_distinct_keys(self) -> bool:
         """Whether each key occurs once in all splits together."""
-        keys = pa.chunked_array([chunk for table in self.splits.values() for chunk in table["key"].chunks], pa.string())
-        return pc.count_distinct(keys).as_py() == len(keys)
+        columns = sorted((table["key"] for table in self.splits.values()), key=len)
+        pairs = itertools.combinations(columns, 2)  # the smaller first: the memory is that of its hashes
+        apart = not any(pc.any(pc.is_in(large, value_set=small)).as_py() for small, large in pairs if len(small))
+        return apart and all(map(_all_distinct, columns))
+
+
+def _all_distinct(keys: pa.ChunkedArray) -> bool:
+    """Whether no key occurs twice. Keys in order, as of class folders, need no memory for it."""
+    in_order = len(keys) < 2 or pc.all(pc.less(keys[:-1], keys[1:])).as_py()
+    return in_order or pc.count_distinct(keys).as_py() == len(keys)
 
 
 def listed(rows: Iterable[tuple[str, int, str, int, int]]) -> pa.Table:

@@ -38,7 +38,12 @@ def publish(api: Any, run_id: str, checkpoint: Checkpoint, storage: str, name: s
         folder = Path(temporary) / "model"
         write(folder, checkpoint, run_id)
         model = api.create_logged_model(
-            run.info.experiment_id, name=name, source_run_id=run_id, model_type="resnet", params=_params(checkpoint)
+            run.info.experiment_id,
+            name=name,
+            source_run_id=run_id,
+            tags={k: v for k, v in run.data.tags.items() if k.startswith("mlflow.source.") or k == "mlflow.user"},
+            params=_params(checkpoint),
+            model_type="resnet",
         )
         try:
             if "://" in storage and not storage.startswith("file://"):
@@ -70,9 +75,10 @@ def write(folder: Path, checkpoint: Checkpoint, run_id: str | None = None) -> No
     from resnet.checkpoint import save
 
     save(folder, dataclasses.replace(checkpoint, optimizer={}))
-    columns = [ColSpec("long", "id"), ColSpec("string", "wnid"), ColSpec("string", "name")]
+    inputs: list[Any] = [ColSpec("binary", "image")]
+    columns: list[Any] = [ColSpec("long", "id"), ColSpec("string", "wnid"), ColSpec("string", "name")]
     columns += [ColSpec("double", "probability"), ColSpec(Array(DataType.double), "probabilities")]
-    model = Model(run_id=run_id, signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema(columns)))
+    model = Model(run_id=run_id, signature=ModelSignature(Schema(inputs), Schema(columns)))
     pyfunc.add_to_model(model, loader_module=LOADER, python_env="python_env.yaml")
     model.save(str(folder / "MLmodel"))
     needs = "".join(f"{package}=={metadata.version(package)}\n" for package in NEEDS)
@@ -103,7 +109,7 @@ def _upload(folder: Path, target: str) -> None:
 
 def local_copy(source: str, name: str) -> str:
     """Download what only MLflow can read into $RESNET_HOME/models, once; the folder there."""
-    import mlflow
+    from mlflow.artifacts import download_artifacts
 
     uri = store_uri()
     tag = uuid.uuid5(uuid.NAMESPACE_URL, source).hex[:12]
@@ -111,7 +117,7 @@ def local_copy(source: str, name: str) -> str:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="download-", dir=target.parent) as temporary:
-            found = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri))
+            found = Path(download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri))
             if not target.exists():
                 found.rename(target)
     return str(target)

@@ -53,6 +53,7 @@ SETTINGS = (
     "AWS_EC2_METADATA_DISABLED",
     "AZURE_STORAGE_ACCOUNT",
 )
+EXTRAS = {"boto3": "s3", "google": "gs", "azure": "azure"}  # module that MLflow misses, and our extra that has it
 UNREACHABLE = re.compile(
     r"connection (refused|reset|aborted)|timed out|name or service not known|temporary failure in name resolution|"
     r"no route to host|network is unreachable|certificate verify failed|max retries exceeded|failed to establish",
@@ -130,17 +131,22 @@ def is_away(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of the store means, as the end of a sentence; without secrets."""
+    """What an error of the store means, as the end of a sentence; without secrets. Our own sentences stay."""
+    if isinstance(error, ValueError):
+        return str(error)
     uri = os.environ.get(URI) or ""
     at = f"MLflow at {shown(uri)}" if uri else f"MLflow's store in {home()}"
     text = str(error).replace(urlsplit(uri).password or "\0", "***")
+    lacks = next((extra for module, extra in EXTRAS.items() if f"No module named '{module}" in text), None)
+    if lacks is not None:
+        return f"{at} keeps artifacts where a package is missing: pip install 'deep-residual-ray[{lacks}]'"
     status = _status(error)
     if status == 401:
         return (
             f"{at} refuses who asks (401): MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN, must be set and right"
         )
-    if status == 403 and "host" in text.lower():
+    if status == 403 and "host header" in text.lower():
         return f"{at} refuses its own address (403): the server must be started with --allowed-hosts that names it"
     if status == 403:
         return f"{at} refuses this (403): {_first_line(text)}"
@@ -228,7 +234,9 @@ def _sqlite_is_fine(path: Path) -> bool:
     """A new file in a folder that can be written, or one whose experiment is not deleted."""
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.exists())
-        return os.access(folder, os.W_OK)
+        if not os.access(folder, os.W_OK):  # MLflow itself would try for minutes
+            raise ValueError(f"MLflow's store must be in a folder that can be written, got {path}")
+        return True
     if not os.access(path, os.W_OK):
         raise ValueError(f"MLflow's store must be a file that can be written, got {path}")
     try:

@@ -19,9 +19,23 @@ HINT = "--allow-missing goes on without"
 
 def refuse_missing_parts(paths: Sequence[str], allowed: bool) -> None:
     """ValueError: names say that there are parts that are not here."""
+    _refuse_two_sets(paths)
     missing = [] if allowed else [*_missing_of_total(paths), *_gaps(p for p in paths if not OF.fullmatch(p))]
     if missing:
         raise ValueError(f"all parts of a numbered set must be there, {some(missing)} is missing; {HINT}")
+
+
+def _refuse_two_sets(paths: Sequence[str]) -> None:
+    """ValueError: a part is there twice, or parts of two numberings: a set that was written over an older one."""
+    totals: dict[str, str] = {}
+    parts: dict[tuple[str, str], str] = {}
+    for path in paths:
+        if match := OF.fullmatch(path):
+            other = parts.setdefault((match["head"], match["number"]), path)
+            if totals.setdefault(match["head"], match["total"]) != match["total"]:
+                other = next(p for p in paths if p.startswith(match["head"]))
+            if other != path:
+                raise ValueError(f"parts of one numbered set only must be there, {other} and {path} are of two")
 
 
 def _missing_of_total(paths: Iterable[str]) -> list[str]:

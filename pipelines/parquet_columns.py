@@ -19,7 +19,7 @@ LABELS = ("label", "labels", "fine_label", "class", "cls", "target", "category",
 
 
 class Columns(NamedTuple):
-    """Columns of a file. image: leaf with the bytes; path: leaf with the image's path, if any; names: of ClassLabel."""
+    """Columns of a file. image: leaf with the bytes; path: leaf with its path or key; names: of ClassLabel."""
 
     image: str
     label: str
@@ -48,7 +48,18 @@ def columns_of(schema: pa.Schema, image: str | None, label: str | None, file: st
         raise ValueError(_missing(schema, file))
     struct = leaf.removesuffix(".bytes")
     has_path = leaf != struct and schema.field(struct).type.get_field_index("path") >= 0
-    return Columns(leaf, found, f"{struct}.path" if has_path else None, _names(schema, found))
+    key = "key" if "key" in schema.names and pa.types.is_string(schema.field("key").type) else None  # our own shards
+    return Columns(leaf, found, f"{struct}.path" if has_path else key, _names(schema, found))
+
+
+def key_texts(table: pa.Table, columns: Columns) -> list[str]:
+    """The images' paths or keys where all have one, else row numbers."""
+    keys: list[str | None] = [None]
+    if columns.path is not None:
+        column = table[columns.path.removesuffix(".path")]
+        keys = [row["path"] if isinstance(row, dict) else row for row in column.to_pylist()]
+    named = [key for key in keys if key is not None]
+    return named if len(named) == table.num_rows else [f"{i:06d}" for i in range(table.num_rows)]
 
 
 def _missing(schema: pa.Schema, file: str) -> str:
@@ -60,8 +71,11 @@ def _missing(schema: pa.Schema, file: str) -> str:
 
 def _names(schema: pa.Schema, label: str) -> list[str] | None:
     """Names of the classes from the schema's metadata, as the datasets library writes them."""
-    features: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return features.get("info", {}).get("features", {}).get(label, {}).get("names")
+    try:
+        features: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return features["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None  # no ClassLabel: its absence is no mistake
 
 
 def label_texts(labels: pa.ChunkedArray, file: str, column: str) -> tuple[pa.ChunkedArray, bool]:
@@ -84,7 +98,7 @@ def label_texts(labels: pa.ChunkedArray, file: str, column: str) -> tuple[pa.Chu
 def refuse_paths_only(file: pq.ParquetFile, columns: Columns, path: str) -> None:
     """ValueError: the file names images that lie elsewhere instead of holding them."""
     metadata = file.metadata
-    if columns.path is None or not metadata.num_rows:
+    if columns.path is None or columns.path == "key" or not metadata.num_rows:
         return
     for g in range(metadata.num_row_groups):
         group = metadata.row_group(g)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 from pipelines.manifest import PassedOver
@@ -41,9 +42,10 @@ def kind_of(name: str, is_folder: bool) -> str | None:
 
 
 class Passing:
-    """Counts by kind, and the first names of each."""
+    """Counts by kind, and the first names of each. Tars are listed by several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.counts: dict[str, int] = {}
         self.names: dict[str, list[str]] = {}
 
@@ -53,9 +55,10 @@ class Passing:
 
     def all_over(self, what: str, names: Iterable[str], count: int) -> None:
         """So many more, of which these are named."""
-        self.counts[what] = self.counts.get(what, 0) + count
-        named = self.names.setdefault(what, [])
-        named += list(names)[: NAMED - len(named)]
+        with self._lock:
+            self.counts[what] = self.counts.get(what, 0) + count
+            named = self.names.setdefault(what, [])
+            named += list(names)[: NAMED - len(named)]
 
     def add(self, others: Iterable[PassedOver]) -> None:
         """What another listing passed over."""

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines.listing import Listing, classes_of, in_order, listed
+from pipelines.listing import Listing, classes_of, in_order, listed, text_file
 from pipelines.manifest import Split
 from pipelines.storage import Folder
 
@@ -85,7 +85,7 @@ def cifar(source: Folder, form: Cifar) -> Listing:
     if missing:
         raise ValueError(f"source.path {source.uri} must hold {missing[0]}, it is missing")
     if form.labels is not None:
-        names = source.read(form.names).decode().split()
+        names = text_file(source.read(form.names), form.names).split()
     else:
         names = [name.decode() for name in _unpickled(source, form.names)[form.names_key]]
     tables: dict[Split, pa.Table] = {s: in_order([_records(source, f) for f in fs]) for s, fs in form.splits.items()}

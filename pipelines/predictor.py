@@ -40,7 +40,7 @@ class Prediction(Frozen):
 
     images: Annotated[str, Field(description="folder or URI of images, with the folders in it; or of shards")]
     out: Annotated[str, Field(description="folder or URI for the parts: PATH.parquet reads as one table")]
-    split: Annotated[Literal["val", "train"] | None, Field(description="of shards. None: both")] = None
+    split: Annotated[Literal["val", "train", "test"] | None, Field(description="of shards. None: train and val")] = None
     top_k: Annotated[int, Field(ge=1, description="most probable classes of each image")] = 5
     embeddings: Annotated[bool, Field(description="also write the pooled features")] = False
     network: Annotated[str | None, Field(description="what a file of weights holds: imagenet-resnet50-B-v1.5")] = None

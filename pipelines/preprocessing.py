@@ -68,8 +68,11 @@ def parse_option(text: str) -> Preprocessing:
             f"preprocess must be RESIZE[,CROP[,{'|'.join(get_args(Interpolation))}]], e.g. 235,224,bicubic, got {text}"
         )
     fields: dict[str, Any] = {"resize": int(match[1]), "source": "as asked for"}
-    fields |= {"size": int(match[2])} if match[2] else {}
-    return Preprocessing(**fields, **({"interpolation": match[3]} if match[3] else {}))
+    if match[2]:
+        fields["size"] = int(match[2])
+    if match[3]:
+        fields["interpolation"] = match[3]
+    return Preprocessing(**fields)
 
 
 def preprocessing_of(file: WeightFile, asked: str | None) -> Preprocessing:

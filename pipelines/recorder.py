@@ -41,7 +41,7 @@ class Recorder:
         run: Run,
         tags: dict[str, str],
         parent: str | None = None,
-        dataset: tracking.Dataset | None = None,
+        dataset: tracking.RunDataset | None = None,
         began: float | None = None,
     ) -> None:
         self.run, self.tags, self.parent, self.dataset = run, tags, parent, dataset

@@ -75,10 +75,7 @@ def rows_under(folder: str) -> tuple[ResultRow, ...]:
 def rows_from_mlflow() -> tuple[ResultRow, ...]:
     """The rows of all finished runs that MLflow knows."""
     api = tracking.client()
-    experiment = api.get_experiment_by_name(tracking.EXPERIMENT)
-    if experiment is None:
-        return ()
-    return tuple(_from_mlflow(api, run) for run in _finished(api, experiment.experiment_id))
+    return tuple(_from_mlflow(api, run) for run in _finished(api, tracking.experiment(api)))
 
 
 def _finished(api: Any, experiment: str) -> Iterator[Any]:

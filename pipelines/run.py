@@ -177,6 +177,10 @@ class Run(Frozen):
         bool,
         Field(description="register the model, and serve it (alias champion) if it is better than the present one"),
     ] = True
+    run_name: Annotated[
+        str | None,
+        Field(pattern=NAME, description="its own name and folder, also given as --name. None: recipe and seed"),
+    ] = None
     model_name: Annotated[
         str | None,
         Field(
@@ -232,8 +236,8 @@ class Run(Frozen):
 
     @property
     def name(self) -> str:
-        """Recipe and seed, e.g. imagenet-resnet34-C.s0."""
-        return f"{self.recipe.name}.s{self.seed}"
+        """Its own name, or recipe and seed, e.g. imagenet-resnet34-C.s0."""
+        return self.run_name or f"{self.recipe.name}.s{self.seed}"
 
     @property
     def folder(self) -> str:

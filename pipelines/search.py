@@ -21,7 +21,7 @@ from pipelines.board import Board
 from pipelines.progress import say
 from pipelines.run import Run, home, standard
 from pipelines.train import Source, load_feed, open_source
-from pipelines.trials import Early, fit_in, judges, require_errors
+from pipelines.trials import Early, fit_in, judges, require_errors, require_no_name, say_if_away
 from resnet.recipe import Frozen
 
 if TYPE_CHECKING:
@@ -109,12 +109,14 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     """Search, or go on with the search that an earlier call of the same command began."""
     base = base_run(network, overrides, parse)
     require_errors(base, asked.scheduler)
+    require_no_name(base)
     source, began = open_source(base), time.monotonic()
     say(f"{base.recipe.name}: {asked.count} settings, judged by {judges(source)}")
     study = open_study(asked, base, source)
     left = asked.count - sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
     tried: tuple[Tried, ...] = ()
     if left > 0:
+        say_if_away()
         resources = cluster.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
         cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
         scaling, slots = fit_in(base.scaling, base.recipe.passes, asked.count, asked.concurrent, cpus, gpus)
@@ -125,7 +127,11 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
         per_epoch = base.recipe.steps_per_epoch(source.train.examples)
         total = base.recipe.total_steps(source.train.examples) / per_epoch
         tried = tuple(_tried(t, per_epoch, total) for t in study.get_trials(deepcopy=False) if t.params)
-    return _found(asked, base, overrides, source, tried, time.monotonic() - began)
+    found = _found(asked, base, overrides, source, tried, time.monotonic() - began)
+    if left > 0:
+        errors = {f"top1_error/t{t.number:03d}": t.error for t in tried if t.error is not None}
+        tracking.summarise(f"{base.storage_path}/search-{base.recipe.name}", errors, table(found))
+    return found
 
 
 def open_study(asked: Search, base: Run, source: Source) -> Study:
@@ -167,7 +173,7 @@ def setting(base: Run, number: int, lr: float, weight_decay: float) -> Run:
 def _tune(asked: Search, base: Run, source: Source, study: Study, left: int, slots: int) -> tuple[Tried, ...]:
     """Train what is left, below one MLflow run. The members of a population; of a study nothing, it knows itself."""
     name = f"search-{base.recipe.name}"
-    parent = tracking.start_sweep(name, base.storage_path)
+    parent = tracking.start_sweep(name, base.storage_path, asked.model_dump(mode="json"))
     board, feed, status = Board(name, {}, slots), load_feed(base, source), "KILLED"
     try:
         if asked.scheduler == "pbt":

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from pipelines import figures
-from pipelines.comparison import bounds
+from pipelines.comparison import bounds, three_digits
 from pipelines.page import Table
 from pipelines.result_settings import ABLATED, Setting, differing, gradient_ratios, spread
 from pipelines.significance import paired_interval
@@ -18,28 +18,30 @@ Numbers = Mapping[str, str]  # ResultRow.setting -> what the page calls it
 
 
 def departures(settings: Sequence[Setting], numbers: Numbers) -> Table | None:
-    """Every field of a recipe in which a setting differs from the paper's recipe of its networks. None: none does."""
-    rows = [
-        (numbers[setting.rows[0].setting], field, papers, ours)
-        for setting in settings
-        for field, papers, ours in _departures(setting.rows[0])
-    ]
-    caption = "Hyper-parameters that differ from the paper's recipe"
-    return Table(caption, "llll", ("setting", "field", "the paper's", "here"), rows) if rows else None
+    """Every field in which a setting differs from the recipe of its networks that it names. None: none does."""
+    where: dict[tuple[str, str, str], list[str]] = {}
+    for setting in settings:
+        for departure in _departures(setting.rows[0]):
+            where.setdefault(departure, []).append(numbers[setting.rows[0].setting])
+    rows = [(", ".join(found), *departure) for departure, found in where.items()]
+    caption = "Hyper-parameters that differ from the recipe"
+    return Table(caption, "llll", ("setting", "field", "the recipe's", "here"), rows) if rows else None
 
 
 def _departures(row: ResultRow) -> list[tuple[str, str, str]]:
     """The first row stands for its setting, but for a gentle start, which the paper gives deep networks only."""
-    papers, ours = (_flat(r.model_dump(mode="json")) for r in (recipe(row.recipe.network), row.recipe))
+    papers, ours = (_flat(r.model_dump(mode="json")) for r in (recipe(row.recipe.name), row.recipe))
     left_out = {"variant", "network", "precision", "bn_batch"}
+    variant = [] if row.recipe.variant == "paper" else [("recipe", "@paper", f"@{row.recipe.variant}")]
     if row.aspects["gentle_start"] == "the paper's":
         left_out |= {f"schedule.{name}" for name in GENTLE}
-    found = [(f, _shown(papers.get(f)), _shown(v)) for f, v in ours.items() if f not in left_out and v != papers.get(f)]
-    asked = recipe(row.recipe.network).bn_batch
+    changed = {field: value for field, value in ours.items() if field not in left_out and value != papers.get(field)}
+    found = variant + [(field, _shown(papers.get(field)), _shown(value)) for field, value in changed.items()]
+    asked = recipe(row.recipe.name).bn_batch
     if row.bn_batch != asked:
         found.append(("bn_batch", _shown(asked), "not recorded" if row.bn_batch is None else str(row.bn_batch)))
     if row.precision != "float32":
-        found.append(("precision", "float32", row.precision or "not recorded"))
+        found.append(("precision", "the paper's float32", row.precision or "not recorded"))
     return found
 
 
@@ -131,7 +133,7 @@ def _norms(rows: Sequence[ResultRow], step: int) -> str:
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):,.3g}", f"{max(values):,.3g}"
+    low, high = three_digits(min(values)), three_digits(max(values))
     return low if low == high else f"{low}-{high}"
 
 

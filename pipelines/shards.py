@@ -142,12 +142,16 @@ def write_shards(
         done = ledger.begin(folder, wanted)
         if done is None:
             return _finished(listing, folder, plans, workers, repair_all)
+        counts = ", ".join(f"{t.num_rows:,} {split}" for split, t in listing.splits.items())
+        say(f"{listing.source.shown} is read as {listing.kind}: {counts} images of {len(listing.classes):,} classes")
         for note in listing.notes:
             say(note)
         _write_all(listing, folder, wanted, plans, done, workers)
         counted = wanted.model_copy(update={"duplicates": duplicates.count(listing, plans, done)})
         return ledger.finish(folder, counted, [done[p.file] for p in plans], max_rejected)
     except OSError as error:
+        if error.errno in free_space.FULL:
+            raise free_space.full(error, Folder(out), "its notes", 0) from None
         raise ValueError(f"{error}; the same command goes on from the shards that are finished") from error
 
 
@@ -164,9 +168,7 @@ def _finished(listing: Listing, out: Folder, plans: list[ShardPlan], workers: in
     _write_all(listing, out, manifest, plans, done, workers)
     mended = repair.mended(out, manifest, done, again)
     if mended != manifest:
-        say(
-            "warning: their bytes are others than before, by changed images or another version of Arrow: other data now"
-        )
+        say("warning: their bytes are others than before, by changed images or another version of Arrow")
     return mended
 
 
@@ -206,7 +208,8 @@ def _write_all(
     left = [p for p in plans if p.file not in done]
     before = listing.images - sum(len(p.rows) for p in left)
     if wanted.encoding.shorter_side is None:
-        free_space.refuse_too_little(out, sum(_bytes(listing, p) for p in left))
+        sizes = {split: table["size"].to_numpy() for split, table in listing.splits.items()}
+        free_space.refuse_too_little(out, sum(int(sizes[p.split][p.rows].sum()) for p in left))
     if workers is None and listing.bytes * len(left) < IN_PROCESS * len(plans):
         workers = 0
     works = _works(listing, out, wanted, left)
@@ -219,11 +222,6 @@ def _write_all(
     except KeyboardInterrupt:
         say(f"{len(done)} of {len(plans)} shards are finished; the same command goes on with the rest")
         raise
-
-
-def _bytes(listing: Listing, plan: ShardPlan) -> int:
-    """Bytes of the images of a shard in the source."""
-    return int(listing.splits[plan.split]["size"].to_numpy()[plan.rows].sum())
 
 
 def _works(listing: Listing, out: Folder, wanted: Manifest, plans: list[ShardPlan]) -> Iterator[Work]:

@@ -25,7 +25,16 @@ from pipelines.listing import (
 )
 from pipelines.manifest import Split
 from pipelines.numbered_parts import refuse_missing_parts
-from pipelines.parquet_columns import FileRows, columns_of, image_column, label_texts, refuse_mixed, refuse_paths_only
+from pipelines.own_shards import with_their_classes
+from pipelines.parquet_columns import (
+    FileRows,
+    columns_of,
+    image_column,
+    key_texts,
+    label_texts,
+    refuse_mixed,
+    refuse_paths_only,
+)
 from pipelines.passing_over import Passing
 from pipelines.source_contents import COMPRESSED, Contents, contents_of, has_class_folders, has_splits, inside_alone
 from pipelines.split_folders import by_name
@@ -83,6 +92,7 @@ def parquet(source: Folder, paths: Sequence[str], asked: Asked) -> Listing:
         tables[split] = pa.concat_tables([rows.table for rows in found])
     refuse_mixed(named)
     listing = with_ids("parquet", source, tables, asked.classes, any(named.values()), names)
+    listing = listing if asked.classes or any(named.values()) else with_their_classes(listing)
     return replace(listing, passed_over=passing.told()).with_distinct_keys(container_and_key, container_row_and_key)
 
 
@@ -99,10 +109,7 @@ def _rows(source: Folder, path: str, number: int, asked: Asked) -> FileRows:
         raise ValueError(f"{path} is no complete Parquet file ({str(error).splitlines()[0]})") from None
     counts = [group.num_rows for group in groups]
     texts, named = label_texts(table[columns.label], path, columns.label)
-    keys: list[Any] = [None]
-    if columns.path:
-        keys = [row and row["path"] for row in table[columns.path.removesuffix(".path")].to_pylist()]
-    keys = [f"{i:06d}" for i in range(table.num_rows)] if None in keys else keys
+    keys = key_texts(table, columns)
     sizes = np.repeat([_bytes_of(group, columns.image) // max(1, group.num_rows) for group in groups], counts)
     values = (keys, texts.to_pylist(), [path] * len(keys), range(len(keys)), sizes.tolist())
     rows = pa.table([pa.array(v, f.type) for v, f in zip(values, TEXTS, strict=True)], schema=TEXTS)
@@ -264,8 +271,13 @@ def list_source(source: Source, drawing: Drawing | None = None) -> Listing:
         drawing.allow_missing,
         drawing.keep_test,
         drawing.draws,
+        source.kind is not None,
     )
-    listing = KINDS[kind].make(contents, asked)
+    try:
+        listing = KINDS[kind].make(contents, asked)
+    except ValueError as error:
+        hint = "" if source.kind else f"; source.path was taken for {kind}, --source.kind names another"
+        raise ValueError(f"{error}{hint}") from None
     if contents.folder.shown != contents_of(source.path).folder.shown:
         listing = replace(listing, notes=(*listing.notes, f"{contents.folder.shown} is read, which lies there alone"))
     return draw(listing, drawing).checked(drawing.allow_empty)

@@ -17,7 +17,7 @@ from pipelines.place import Outcome
 from pipelines.progress import say
 from pipelines.run import Run, Scaling, standard
 from pipelines.train import Source, load_feed, open_source
-from pipelines.trials import Early, fit_in, judges, require_errors, row_of
+from pipelines.trials import Early, fit_in, judges, require_errors, require_no_name, row_of, say_if_away
 from resnet import paper
 from resnet.recipe import Frozen
 
@@ -96,6 +96,7 @@ def trials(
         for seed in sweep.seeds:
             run = parse(standard(network, data_is_given=data_is_given), [*overrides, "--seed", str(seed)])
             require_errors(run, sweep.scheduler)
+            require_no_name(run)
             # The comparison's own folder; one worker, so that small networks train side by side, not one after another.
             scaling = run.scaling.model_copy(update={"workers": run.scaling.workers or 1})
             place = run.storage or str(Path(run.storage_path) / name)
@@ -115,6 +116,7 @@ def run_sweep(name: str, sweep: Sweep, planned: list[Trial]) -> list[Trial]:
         say(f"{sweep.scheduler} judges by the top-1 error of {judges(source)}")
     if not waiting:
         return known
+    say_if_away()
     resources = cluster.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
     cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
     # For all trials, not for those that wait: the number of threads decides the last bit.
@@ -137,7 +139,7 @@ def _tune(name: str, sweep: Sweep, known: list[Trial], waiting: list[Trial], sou
     from pipelines import tuning
 
     place = waiting[0].run.storage_path
-    parent = tracking.start_sweep(name, place)
+    parent = tracking.start_sweep(name, place, sweep.model_dump(mode="json"))
     scheduler = None
     if sweep.scheduler == "asha":
         scheduler = _halving(sweep, known, source, board)
@@ -148,6 +150,9 @@ def _tune(name: str, sweep: Sweep, known: list[Trial], waiting: list[Trial], sou
         tracking.close(f"{place}/{name}", "KILLED")
         raise
     failed = any(row.standing == "failed" for row in board.rows.values())
+    ended = [_known(t, sweep, source) for t in known]
+    errors = {f"top1_error/{t.run.name}": t.outcome.top1_error for t in ended if t.outcome is not None}
+    tracking.summarise(f"{place}/{name}", errors, table(name, ended))
     tracking.close(f"{place}/{name}", "FAILED" if failed else "FINISHED")
 
 

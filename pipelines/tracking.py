@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from pipelines import mlflow_store
 from pipelines.mlflow_store import EXPERIMENT, reason
@@ -98,7 +99,12 @@ def find_run(api: Any, where: str, key: str) -> Any | None:
 
 
 def start(
-    api: Any, run: Run, tags: dict[str, str], parent: str | None = None, began: float | None = None, dataset: Any = None
+    api: Any,
+    run: Run,
+    tags: dict[str, str],
+    parent: str | None = None,
+    began: float | None = None,
+    dataset: RunDataset | None = None,
 ) -> str:
     """The id of this training run's MLflow run: the one that an earlier start made, MLFLOW_RUN_ID's, or a new one.
 
@@ -147,7 +153,7 @@ def _source() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class RunDataset:
     """A data set as MLflow's page shows it. sha256: its fingerprint; profile: what is worth knowing of it."""
 
     name: str
@@ -156,7 +162,7 @@ class Dataset:
     profile: dict[str, int]
 
 
-def log_dataset(api: Any, run_id: str, dataset: Dataset) -> None:
+def log_dataset(api: Any, run_id: str, dataset: RunDataset) -> None:
     """Name the data of a run, as input for training."""
     from mlflow.entities import Dataset as Entity
     from mlflow.entities import DatasetInput, InputTag
@@ -444,7 +450,7 @@ def place_of(api: Any, version: Any) -> str:
     if source.partition(":")[0] in ("models", "runs"):
         source = api.get_model_version_download_uri(version.name, str(version.version))
     if source.startswith("file://"):
-        return source.removeprefix("file://")
+        return unquote(urlsplit(source).path)
     if "://" not in source and not source.startswith("mlflow-artifacts:"):
         return source
     if source.partition(":")[0] in ("s3", "gs", "gcs", "abfs", "abfss"):
@@ -480,15 +486,16 @@ def start_sweep(name: str, place: str, params: dict[str, Any] | None = None) -> 
         return None
 
 
-def summarise(run_id: str | None, metrics: dict[str, float], table: str) -> None:
-    """Give the parent run of a sweep what came out: figures, and the table as table.txt."""
-    if run_id is None:
-        return
+def summarise(key: str, metrics: dict[str, float], table: str) -> None:
+    """Give the MLflow run of a sweep what came out: figures, and the table as table.txt. key: its folder or URI."""
     try:
         api = client()
-        _log(api, run_id, metrics=[(name, value, 0) for name, value in metrics.items()])
-        api.log_text(run_id, table, "table.txt")
-    except Exception as trouble:  # as above
+        if (found := find_run(api, experiment(api), key)) is not None:
+            # MLflow takes no @ in a metric's name
+            named = [(re.sub(r"[^\w./ -]", "_", name), value, 0) for name, value in metrics.items()]
+            _log(api, found.info.run_id, metrics=named)
+            api.log_text(found.info.run_id, table, "table.txt")
+    except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep
         print(f"the sweep's table is not recorded: {reason(trouble)}", file=sys.stderr)
 
 

@@ -58,12 +58,12 @@ class Source:
         return {"data": self.uri, "data_sha256": self.sha256}
 
     @property
-    def dataset(self) -> tracking.Dataset:
+    def dataset(self) -> tracking.RunDataset:
         """The data as MLflow's page shows them; the name is the folder's."""
         name = self.uri.rstrip("/").rpartition("/")[2].partition("?")[0]
         sizes = {"train": self.train.examples, "val": self.val.examples, "classes": len(self.manifest.classes)}
         held = f", {self.holdout} held out" if self.holdout else ""
-        return tracking.Dataset(f"{name}{held}", self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
+        return tracking.RunDataset(f"{name}{held}", self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
 
     def place(self, run: Run) -> Place:
         """The folder of a run on these data."""

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipelines import tracking
 from pipelines.board import Row
+from pipelines.progress import say
 from pipelines.run import Run, Scaling
 from pipelines.train import Source
 from resnet.recipe import Frozen
@@ -53,6 +55,21 @@ def require_errors(run: Run, scheduler: str) -> None:
     """ValueError: a scheduler would judge epochs that are not evaluated."""
     if scheduler != "none" and run.evaluate_every > 1:
         raise ValueError(f"evaluate_every must be 1 with scheduler {scheduler}, got {run.evaluate_every}")
+
+
+def require_no_name(run: Run) -> None:
+    """ValueError: one name for all runs of a sweep, which would share a folder."""
+    if run.run_name is not None:
+        raise ValueError(f"run_name is for one training, a sweep names its own, got {run.run_name}")
+
+
+def say_if_away() -> None:
+    """Look at MLflow's store before a sweep takes anything of the cluster, say if it is away.
+
+    ValueError: it refuses.
+    """
+    if (away := tracking.look()) is not None:
+        say(f"{away}; the sweep goes on, and what is missed is recorded later")
 
 
 def row_of(run: Run, source: Source) -> Row:

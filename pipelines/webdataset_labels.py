@@ -39,7 +39,7 @@ class Samples:
         extension = base.partition(".")[2].lower()
         suffix, wanted = extension.rpartition(".")[2], self.asked.image_column
         if suffix == "cls":
-            self.labels[member.name[:-4]] = member.text.strip()
+            self.labels[member.name[:-4]] = member.text.lstrip("\ufeff").strip()
         elif suffix == "json":
             self.jsons[member.name[:-5]] = member
         elif extension == wanted.lower().lstrip(".") if wanted else suffix in IMAGE_SUFFIXES:

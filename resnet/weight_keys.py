@@ -63,8 +63,8 @@ def _without_compile(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _prefix(weights: Mapping[str, Tensor]) -> str:
     """What stands before the network's own names, e.g. `model.module.`. ValueError: there is no network, or several."""
     ends = "fc.weight"
-    found = sorted({name.removesuffix(ends) for name in weights if name == ends or name.endswith(f".{ends}")}, key=len)
-    found = [prefix for prefix in found if f"{prefix}conv1.weight" in weights]
+    found = {name.removesuffix(ends) for name in weights if name == ends or name.endswith(f".{ends}")}
+    found = sorted((p for p in found if f"{p}conv1.weight" in weights), key=lambda p: (len(p), p))
     if not found:
         names = ", ".join(list(weights)[:NAMED]) or "nothing"
         raise ValueError(f"it has no fc.weight and conv1.weight, but {len(weights)} tensors such as {names}")

@@ -22,6 +22,7 @@ from resnet.checkpoint import Checkpoint, load
 from resnet.classes import ImageClass
 from resnet.images import center_crop
 from resnet.net import ResNet
+from resnet.settings import Interpolation
 from resnet.steps import PRECISIONS, native_precision
 from serve import checkpoint_files, quantized
 from serve.engines import choose
@@ -114,7 +115,7 @@ class Classifier:
         self.grey_range = checkpoint.grey_range
         self.size = images.size
         self.shorter_side = images.eval_side
-        self.interpolation = images.eval_interpolation
+        self.interpolation: Interpolation = images.eval_interpolation
         self.precision = native_precision(self.device) if precision == "auto" else precision
         self._threads = threads
         self.agreement: quantized.Agreement | None = None  # of int8 with float32, as it was measured at export

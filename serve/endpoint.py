@@ -99,7 +99,7 @@ class Embeddings(BaseModel):
     images: list[EmbeddedImage]
 
 
-class Preprocessing(BaseModel):
+class PreprocessingCard(BaseModel):
     """How an image becomes the network's input: resized, the middle cut out, (pixels - mean) / std in [0, 255].
 
     mean: of each channel; a mean of each pixel is averaged.
@@ -128,7 +128,7 @@ class ModelCard(BaseModel):
     network: str
     run: str
     size: int
-    preprocessing: Preprocessing
+    preprocessing: PreprocessingCard
     precision: str
     engine: str
     deviation: float
@@ -248,7 +248,7 @@ def about(models: Models, args: Args) -> APIRouter:
             network=model.recipe.network,
             run=model.run,
             size=model.size,
-            preprocessing=Preprocessing(**model.preprocessing),
+            preprocessing=PreprocessingCard(**model.preprocessing),
             precision=model.precision,
             engine=model.engine,
             deviation=model.deviation,

@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
     root = tmp_path_factory.mktemp("owned")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # each test has the default store, in this home
-        patch.setenv("RESNET_HOME", str(root / "home"))
+        patch.setenv("RESNET_HOME", str(root / "it's a home"))
         folder = root / "runs" / "cifar10-resnet8-A.s0"
         shutil.copytree(untrained(), folder)
         checkpoint = next(folder.glob("step-*"))
@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
         told = json.loads((folder / "outcome.json").read_text()) | {"checkpoint": str(checkpoint)}
         told |= {"recipe": run.recipe.name, "seed": 0, "epochs": 1.0, "images_per_second": 100.0}
         (root / "figure.png").write_bytes(b"a figure")
-        dataset = tracking.Dataset("digits", told["data"], "d" * 64, {"num_rows": 1437})
+        dataset = tracking.RunDataset("digits", told["data"], "d" * 64, {"num_rows": 1437})
         recorder = Recorder(run, {"data": told["data"]}, dataset=dataset, began=1_000_000.0)
         recorder.rows(read_checkpoint(str(checkpoint)).progress.rows)
         judged = tracking.Judged.by_error(88.5, 360, "d" * 64, "single", name="digits")
@@ -103,6 +103,7 @@ def test_mlflows_pages_show_the_run(finished: Any) -> None:
     (output,) = found.outputs.model_outputs
     model = api.get_logged_model(output.model_id)
     assert (model.name, str(model.status), model.source_run_id) == ("resnet", "READY", run_id)
+    assert model.tags["mlflow.source.name"] == tags["mlflow.source.name"]
     assert model.params["network"] == "cifar10-resnet8-A"
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "resnet", "version": 1}]
     assert api.get_model_version("resnet", gained["model_version"]).source == f"models:/{output.model_id}"

@@ -184,3 +184,8 @@ def test_a_deleted_model_version_or_alias_is_told_and_the_next_training_register
     with pytest.raises(ValueError, match="got 'resnet@champion'; `make train` trains and registers one"):
         tracking.resolve("resnet@champion")
     assert register("/four").startswith("champion is now version 1")
+
+
+def test_a_package_that_mlflow_misses_is_named_by_our_extra() -> None:
+    missing = ModuleNotFoundError("No module named 'boto3'")
+    assert mlflow_store.reason(missing).endswith("pip install 'deep-residual-ray[s3]'")

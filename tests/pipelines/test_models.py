@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 from pipelines.imagenet_classes import wnids
-from pipelines.models import label_map, open_models, output_names, read_checkpoint
+from pipelines.models import keep_examples, label_map, open_models, output_names, read_checkpoint
 from resnet.classes import ImageClass
 from resnet.net import build
 from resnet.recipe import Images
@@ -112,3 +113,17 @@ def test_nothing_of_this_machine_is_in_a_row(untrained):
     row = row_of(str(untrained()))
     assert str(untrained().parent) not in row.model_dump_json()
     assert json.loads(row.model_dump_json())["data"]["name"] == "digits"
+
+
+def test_examples_are_kept_where_val_is_a_part_of_train(untrained, digits, tmp_path):
+    """Shards without a val split: errors were those of a held-out part of train."""
+    shutil.copytree(digits, tmp_path / "shards")
+    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    manifest["shards"] = [shard for shard in manifest["shards"] if shard["split"] == "train"]
+    (tmp_path / "shards" / "manifest.json").write_text(json.dumps(manifest))
+    checkpoint = tmp_path / "step-00000001"
+    shutil.copytree(next(untrained().glob("step-*")), checkpoint)
+    keep_examples(str(checkpoint), str(tmp_path / "shards"))
+    examples = read_checkpoint(str(checkpoint)).examples
+    assert examples is not None
+    assert len(examples["images"]) == 8

@@ -211,3 +211,50 @@ def test_an_apostrophe_in_the_storage_is_recorded_and_found_again(
         assert api.get_run(first).data.tags["resnet.key"] == run.folder
         tracking.close(run.folder, "KILLED")
         assert api.get_run(first).info.status == "KILLED"
+
+
+def test_mlflows_own_variables_say_experiment_run_and_parent(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of a team")
+    api = tracking.client()
+    mine = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
+    named = api.get_experiment_by_name("of a team")
+    assert named is None
+    run_id = tracking.start(api, mine, {})
+    found = api.get_run(run_id)
+    assert found.info.experiment_id == api.get_experiment_by_name("of a team").experiment_id
+    assert found.data.params["recipe.network"] == "cifar10-resnet8-A"
+
+    given = api.create_run(found.info.experiment_id, tags={"mlflow.runName": "theirs"}).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    other = mine.model_copy(update={"run_name": "low-lr"})
+    assert tracking.start(api, other, {}) == given
+    assert api.get_run(given).data.tags["mlflow.runName"] == "theirs"
+    assert api.get_run(given).data.params["run_name"] == "low-lr"
+    assert tracking.start(api, other, {}) == given, "a restart goes on with it"
+    parent = tracking.start_sweep("table6", str(tmp_path))
+    assert parent == given, "of a sweep it is the parent"
+    trial = tracking.start(api, mine.model_copy(update={"seed": 1}), {}, parent)
+    assert api.get_run(trial).data.tags["mlflow.parentRunId"] == given
+
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    monkeypatch.setenv("RESNET_MLFLOW_PARENT", given)
+    child = tracking.start(api, mine.model_copy(update={"seed": 2}), {})
+    assert api.get_run(child).data.tags["mlflow.parentRunId"] == given
+
+
+def test_a_sweeps_run_has_what_was_asked_and_what_came_out(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    api = tracking.client()
+    run_id = tracking.start_sweep("table6", str(tmp_path), {"seeds": [0, 1], "scheduler": "none"}) or ""
+    tracking.summarise(f"{tmp_path}/table6", {"top1_error/cifar10-resnet8-A@fast.s0": 9.5}, "network  error")
+    tracking.close(f"{tmp_path}/table6", "FINISHED")
+    found = api.get_run(run_id)
+    assert found.data.params == {"seeds": "[0, 1]", "scheduler": "none"}
+    assert found.data.metrics == {"top1_error/cifar10-resnet8-A_fast.s0": 9.5}
+    assert [artifact.path for artifact in api.list_artifacts(run_id)] == ["table.txt"]
+    assert found.info.status == "FINISHED"

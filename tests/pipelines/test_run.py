@@ -1,5 +1,6 @@
 """How many workers a run has, and what each trains of a batch."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +77,22 @@ def test_ranks_share_a_batch_by_whole_parts_as_evenly_as_can_be(parts: int, part
     assert all(size % part == 0 for size in sizes)
     assert max(sizes) - min(sizes) <= part
     assert sizes == [order.local(rank, world_size) for rank in range(world_size)]
+
+
+def test_a_run_of_its_own_name_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    run = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
+    named = Run.model_validate(run.model_dump() | {"run_name": "low-lr"})
+    assert (run.name, named.name) == ("cifar10-resnet8-A.s0", "low-lr")
+    assert named.folder == f"{tmp_path}/low-lr"
+    for field in ("run_name", "model_name"):
+        for wrong in ("../up", "a/b", "resnet@champion", "", "x" * 101):
+            with pytest.raises(ValueError, match=field):
+                Run.model_validate(run.model_dump() | {field: wrong})
+
+
+def test_a_sweep_refuses_one_name_for_all(tmp_path: Path) -> None:
+    from pipelines import cli, sweep
+
+    words = ["--storage", str(tmp_path), "--run-name", "x"]
+    with pytest.raises(ValueError, match="run_name is for one training, a sweep names its own, got x"):
+        sweep.trials("table6", sweep.Sweep(), words, lambda run, rest: cli.parse(Run, run, rest, None))

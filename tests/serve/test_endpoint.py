@@ -192,6 +192,9 @@ def test_a_client_above_its_rate_waits(clients: Clients):
 
 def test_the_model_says_what_it_is(clients: Clients, classifier: Classifier):
     card = clients().get("/v1/model").json()
+    seen = card["preprocessing"]
+    assert (seen["shorter_side"], seen["crop"], seen["interpolation"]) == (32, 32, "bilinear")
+    assert len(seen["mean"]) == len(seen["std"]) == 3
     assert (card["name"], card["version"], card["network"]) == ("resnet", "7", "cifar10-resnet8-A")
     assert (card["size"], card["precision"], card["num_features"]) == (32, "float32", 64)
     assert len(card["classes"]) == 10
