@@ -191,7 +191,7 @@ def copied(tensors: Tensors) -> Tensors:
 
     To lay out channels_last weights takes torch's threads. Were it left to the thread that writes, that one would have
     threads of its own from then on, more than there are cores, and OpenMP puts those of the training to sleep at every
-    barrier: a sixth of the steps (docs/decisions.md).
+    barrier: a sixth of the steps (docs/decisions/engine.md).
     """
     laid = torch.contiguous_format
     return {name: tensor.detach().to("cpu", copy=True, memory_format=laid) for name, tensor in tensors.items()}

@@ -7,7 +7,8 @@ import platform
 from functools import cache
 
 # What threads free, glibc hands back to the system: each step would take its memory anew, a page fault for each 4 KiB,
-# a fifth of the time of a step (docs/decisions.md). One arena, nothing handed back, huge pages. Others take no notice.
+# a fifth of the time of a step (docs/decisions/engine.md). One arena, nothing handed back, huge pages. Others take no
+# notice.
 KEPT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),

@@ -1,7 +1,7 @@
 """The region of a JPEG that a crop needs, decoded and resized: the hot loop of training input; and evaluation's resize.
 
 A JPEG is decoded from its first row on, so rows above a region cost their Huffman codes, and rows below it nothing.
-Three engines give the same picture, to within a fifth of a grey level on average (docs/decisions.md has their speeds):
+Three engines give the same picture, to within a fifth of a grey level on average (speeds: docs/decisions/images.md):
 
     libjpeg  our jpeg_region.c with the system's libjpeg-turbo: only the region's rows and columns are transformed
     c        simplejpeg decodes whole rows down to the region's last one; jpeg_region.c resizes
