@@ -23,7 +23,7 @@ def job(argv: list[str]) -> run_folder.TrainingOutcome:
     """Train one run and print its table."""
     named = argv[:1] if argv and not argv[0].startswith("-") else []
     data_is_given = any(word.startswith("--data.path") for word in argv)
-    if not named and not data_is_given:
+    if not named and not data_is_given and not {"-h", "--help"} & set(argv):
         print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
     start = standard(named[0] if named else "cifar10-resnet20", data_is_given=data_is_given)
     words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in argv[len(named) :]]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -67,6 +68,17 @@ def _first_paragraph(box: str) -> str:
     return re.sub(r"\s+", " ", text) or "wrong arguments, see --help"
 
 
+def _show_help(job: Callable[[list[str]], Any]) -> NoReturn:
+    """Print the help and exit; quietly too where a reader such as `head` has closed the pipe."""
+    try:
+        with contextlib.suppress(SystemExit):
+            job(["--help"])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+    sys.exit(0)
+
+
 def run_job(job: Callable[[list[str]], dict[str, Any] | BaseModel | None]) -> None:
     """Run a job as the main program: its outcome is one line of JSON, the last on stdout; all else goes to stderr.
 
@@ -74,9 +86,9 @@ def run_job(job: Callable[[list[str]], dict[str, Any] | BaseModel | None]) -> No
     """
     prog = sys.argv[0].rsplit("/", 1)[-1]
     try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            _show_help(job)
         with contextlib.redirect_stdout(sys.stderr):
-            if {"-h", "--help"} & set(sys.argv[1:]):
-                sys.stdout = sys.__stdout__
             outcome = job(sys.argv[1:])
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)

@@ -85,7 +85,6 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "pipelines/cluster/connection.py",
             "pipelines/cluster/data_execution.py",
             "pipelines/cluster/private_ray.py",
-            "pipelines/command_line.py",
             "pipelines/evaluation/outcome.py",
             "pipelines/evaluation/scoring_tasks.py",
             "pipelines/models/canary_alias.py",
