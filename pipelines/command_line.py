@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel
 
 Model = TypeVar("Model", bound=BaseModel)
+RIVALS = (("recipe.epochs", "recipe.steps"),)  # options that say the same thing in two ways
 
 
 def parse_arguments(kind: type[Model], default: Model | None, argv: Sequence[str], description: str | None) -> Model:
@@ -23,6 +24,8 @@ def parse_arguments(kind: type[Model], default: Model | None, argv: Sequence[str
     """
     import tyro
 
+    if default is not None:
+        default = _without_rivals(default, argv)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -33,6 +36,26 @@ def parse_arguments(kind: type[Model], default: Model | None, argv: Sequence[str
         raise ValueError(_first_paragraph(complaint.getvalue())) from None
     assert parsed is not None
     return parsed
+
+
+def _without_rivals(default: Model, argv: Sequence[str]) -> Model:
+    """The default without what an option of argv takes the place of: what is given wins. ValueError: both are given."""
+    given = {word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
+    for pair in RIVALS:
+        named = [name for name in pair if name in given]
+        if len(named) > 1:
+            raise ValueError(f"one of {' and '.join(named)} must be given, got both")
+        for other in set(pair) - set(named) if named else ():
+            default = _without(default, other.split("."))
+    return default
+
+
+def _without(model: Model, path: Sequence[str]) -> Model:
+    """A copy whose field at a path of names is None; the same where it has no such field."""
+    if path[0] not in type(model).model_fields:
+        return model
+    inner = None if len(path) == 1 else _without(getattr(model, path[0]), path[1:])
+    return model.model_copy(update={path[0]: inner})
 
 
 def parse_after_model(kind: type[Model], argv: Sequence[str], description: str | None) -> tuple[str, Model]:
