@@ -129,7 +129,7 @@ def test_mistakes_are_found_before_the_cluster_is_touched(untrained, digits, tmp
         ([model, "--protocol", "10-crop", "--responses"], "responses are of one network and one view"),
         ([model, model, "--results", str(tmp_path)], "results takes the validation errors of one checkpoint"),
         ([model, "--data.path", str(tmp_path)], r"holds no shards"),
-        ([model, "--data.split", "test"], "split"),
+        ([model, "--data.split", "dev"], "split"),
         ([], "must be named"),
     ):
         with pytest.raises(ValueError, match=sentence):
