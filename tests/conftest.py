@@ -1,5 +1,6 @@
 """What tests share: one private Ray, the real images beside the project, and a home that is thrown away."""
 
+import atexit
 import importlib.util
 import os
 import subprocess
@@ -12,6 +13,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+
+
+STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End before onnx's binding tells at the interpreter's end what it leaks, forty lines behind pytest's last one."""
+    if STATUS not in config.stash:
+        return
+    atexit._run_exitfuncs()  # a private Ray ends, its folder is removed
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash[STATUS])
 
 
 @pytest.fixture(scope="session", autouse=True)
