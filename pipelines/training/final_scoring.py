@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyarrow.fs import FileType
 from torch import nn
 
 from pipelines.prediction.predictions_file import PREDICTIONS, parquet_bytes, predictions_table
@@ -26,7 +27,7 @@ from resnet.training.step import eval_step
 def test_finished(task: RankData, learner: Learner) -> None:
     """Test the network on both splits and write what came out, unless an earlier start has. Called by all ranks."""
     folder = Folder(task.run.folder)
-    done = torch.tensor([int(task.rank == 0 and _is_there(folder))], device=task.device)
+    done = torch.tensor([int(task.rank == 0 and folder.kind(FINAL_TEST) != FileType.NotFound)], device=task.device)
     torch.distributed.broadcast(done, src=0)
     if int(done):
         return
@@ -45,10 +46,6 @@ def test_finished(task: RankData, learner: Learner) -> None:
 
 
 test_finished.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  no test of pytest's
-
-
-def _is_there(folder: Folder) -> bool:
-    return any(entry.name == FINAL_TEST for entry in folder.entries())
 
 
 def _answers(task: RankData, network: nn.Module) -> tuple[np.ndarray, ...]:
