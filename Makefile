@@ -35,18 +35,18 @@ docs: setup ## the documentation as a site, runs/site/index.html; warnings are e
 
 # The peers pin each other's packages otherwise than we do, hence a virtual environment of their own. FFCV is compiled,
 # with OpenCV and libjpeg-turbo (Debian: libopencv-dev libturbojpeg0-dev pkg-config); without them it is left out.
-bench-peers: setup ## what benchmarks/ingest.py and serve.py compare with, into .venv-peers
+bench-peers: setup ## what benchmarks/data/ingest.py and serve.py compare with, into .venv-peers
 	@[ -x .venv-peers/bin/python ] || .venv/bin/uv venv --quiet --python $(PY) .venv-peers
-	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-peers/bin/python -r benchmarks/peers.txt \
-	  -r benchmarks/serve_peers.txt
-	@.venv/bin/uv pip install --quiet --python .venv-peers/bin/python -r benchmarks/peers.txt ffcv==1.0.2 2>.venv-peers/ffcv.log \
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-peers/bin/python -r benchmarks/data/peers.txt \
+	  -r benchmarks/serving/serve_peers.txt
+	@.venv/bin/uv pip install --quiet --python .venv-peers/bin/python -r benchmarks/data/peers.txt ffcv==1.0.2 2>.venv-peers/ffcv.log \
 	  || echo "bench-peers: FFCV was not built and is left out (log: .venv-peers/ffcv.log)" >&2
 
 bench-ingest: setup ## decode and crop full-size ImageNet images: every peer's loader and ours, about 20 minutes
-	@$(PY) benchmarks/ingest.py $(ARGS)
+	@$(PY) benchmarks/data/ingest.py $(ARGS)
 
 bench-serve: setup ## the endpoint against the bare model, FastAPI and LitServe, about 12 minutes
-	@$(PY) benchmarks/serve.py $(ARGS)
+	@$(PY) benchmarks/serving/serve.py $(ARGS)
 
 requirements: setup ## pin requirements.txt anew from pyproject.toml, for Linux and macOS
 	@.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \

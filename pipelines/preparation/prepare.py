@@ -29,7 +29,7 @@ from pipelines.shards.manifest import ALL_SPLITS, Encoding, Finished, Manifest, 
 from pipelines.storage import READERS, Folder
 
 IN_PROCESS = 64 * 2**20  # bytes of images below which starting Ray takes longer than the work
-# benchmarks/ingest.py, the "grey_levels_from_pillow" of its result, 125 full-size images of ImageNet.
+# benchmarks/data/ingest.py, the "grey_levels_from_pillow" of its result, 125 full-size images of ImageNet.
 FIDELITY = "re-encoding changes a training crop by 4.0 grey levels on average at a shorter side of 256, 2.9 at 320"
 JITTER = 480  # the largest shorter side of the paper's scale jitter (section 3.4)
 

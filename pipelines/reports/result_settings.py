@@ -222,8 +222,8 @@ def describe_setting(setting: Setting) -> str:
         data += f" ({row.data.train:,} training and {row.data.val:,} validation images)"
     program = {
         "ray": "the pipeline on Ray",
-        "single": "benchmarks/single.py, one process without Ray",
-        "torch": "benchmarks/plain_torch.py, torch's own loader and DDP without Ray",
+        "single": "benchmarks/training/single.py, one process without Ray",
+        "torch": "benchmarks/training/plain_torch.py, torch's own loader and DDP without Ray",
     }[row.engine]
     machines = sorted({r.hardware for r in setting.rows})
     made = f"{_length(row)} on {data}, {schedule(row.recipe)}{gentle(setting)}"

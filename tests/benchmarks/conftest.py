@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cifar
+from benchmarks.training import cifar
 
 
 @pytest.fixture(scope="session")

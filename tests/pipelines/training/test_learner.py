@@ -12,10 +12,10 @@ import torch
 from torch import distributed
 from torch.nn import functional as F
 
-from benchmarks import cifar
-from benchmarks.lane import Lane
-from benchmarks.resident import Resident
-from benchmarks.stepper import Options
+from benchmarks.training import cifar
+from benchmarks.training.lane import Lane
+from benchmarks.training.resident import Resident
+from benchmarks.training.stepper import Options
 from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.run import Run, standard
 from pipelines.stream.augmentation import Batch
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
     data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
-    """benchmarks/single.py's lane: no DDP, crops made by torch on the device, the same order, draws and arithmetic."""
+    """benchmarks/training/single.py's lane: no DDP, crops made by torch on the device, the same order, draws and arithmetic."""
     run = small(tmp_path, {"ema": 0.9, "bn_examples": 256})
     expected = trained(run, data)
     source, feed = data

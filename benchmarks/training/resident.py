@@ -1,0 +1,80 @@
+"""CIFAR-10 on a device, as bytes; crops and mirror images are made there, from draws that are the engine's own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.training.cifar import Cifar10
+from pipelines.stream.example_order import Order
+from resnet.images.crops import draw_pad_crop
+from resnet.images.pixel_statistics import pixel_statistics
+from resnet.recipes.recipe_settings import Images
+from resnet.training.step import Normalize
+
+
+class Resident:
+    """CIFAR-10 on a device, shared by all lanes."""
+
+    def __init__(self, data: Cifar10, device: torch.device) -> None:
+        self.data, self.device = data, device
+        self.labels = torch.from_numpy(data.train.labels).to(device)
+        self.train_images = torch.from_numpy(data.train.images).to(device)
+        self.val_images = torch.from_numpy(data.val.images).to(device)
+        self.val_labels = torch.from_numpy(data.val.labels).to(device)
+        self.planners = ThreadPoolExecutor(2, thread_name_prefix="plan")
+        self._padded: dict[int, Tensor] = {}
+        self._statistics: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
+
+    @cached_property
+    def examples(self) -> int:
+        """Training images."""
+        return len(self.data.train.labels)
+
+    def padded(self, pad: int) -> Tensor:
+        """Training images with zeros around them, (N, S + 2 pad, S + 2 pad, 3) uint8."""
+        if pad not in self._padded:
+            self._padded[pad] = torch.nn.functional.pad(self.train_images, (0, 0, pad, pad, pad, pad))
+        return self._padded[pad]
+
+    def normalize(self, per_pixel: bool) -> Normalize:
+        """Of the training set."""
+        if per_pixel not in self._statistics:
+            self._statistics[per_pixel] = pixel_statistics(self.data.train.images, per_pixel)
+        mean, std = (torch.from_numpy(array) for array in self._statistics[per_pixel])
+        return Normalize(mean, std).to(self.device)
+
+
+class Plan(NamedTuple):
+    """An epoch, step by step: image, top and left of its crop in the padded image, mirrored; all (steps, batch)."""
+
+    image: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    flip: np.ndarray
+
+
+def plan(order: Order, images: Images, epoch: int) -> Plan:
+    """The same examples, crops and mirror images as pipelines.stream.in_memory.resident_batches has."""
+    assert images.pad is not None  # policy pad-crop
+    if images.border != "black":
+        raise ValueError(f"images.border must be black in one process, got {images.border}")
+    starts = np.cumsum([0, *order.rows])
+    shares = [order.share(epoch, window, 0, 1, skip) for window, skip in order.remaining(epoch, 0)]
+    index = np.concatenate([starts[groups] + rows for groups, rows in shares])
+    offsets, flips = draw_pad_crop(np.random.default_rng((order.seed, epoch, 1)), order.examples, images.pad)
+    flips = flips if images.flip else np.zeros_like(flips)
+    return Plan(index, offsets[index, 0], offsets[index, 1], flips[index])
+
+
+def crops(padded: Tensor, index: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int) -> Tensor:
+    """(B, size, size, 3) uint8 crops of padded images, some mirrored. index, top, left: (B,) int64; flip: (B,) bool."""
+    span = torch.arange(size, device=padded.device)
+    rows = top[:, None] + span
+    columns = left[:, None] + torch.where(flip[:, None], size - 1 - span, span)
+    return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
