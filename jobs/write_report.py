@@ -9,8 +9,8 @@
 Errors by 10-crop and the like, and Figure 7, come into the rows by jobs/evaluate_model.py CHECKPOINT --protocol 10-crop
 --results results/trainings, and by --responses there. Trials of a search are no rows.
 
-DIR gains report.html, report.md and figures/. Rows of benchmarks/training/single.py may lie in the same folder: the report says
-of each setting how it was made.
+DIR gains report.html, report.md and figures/. Rows of benchmarks/training/single.py may lie in the same folder: the
+report says of each setting how it was made.
 """
 
 import sys

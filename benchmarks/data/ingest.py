@@ -418,7 +418,7 @@ def fidelity(data: Path, images: Path) -> dict[str, float]:
     from PIL import Image
 
     from resnet.images import jpeg_header, jpeg_region
-    from resnet.images.crops import draw_resized_crop, random_resized_crop
+    from resnet.images.crops.training_crops import draw_resized_crop, random_resized_crop
     from resnet.images.decode import decode
 
     files = sorted(images.glob("*/*"))

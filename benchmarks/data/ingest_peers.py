@@ -4,7 +4,7 @@
 
 Every peer reads the same images, draws torchvision's random resized crop to 224 and a mirror, and hands batches of 128
 uint8 images to one consumer, the way its own documentation does. Prints one JSON line. `--write` stores the images in
-the peer's own format first. Imports nothing of this project; benchmarks/data/ingest.py runs it and knows what it prints.
+the peer's own format first. Imports nothing of this project; benchmarks/data/ingest.py runs it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ and momentum are compared with the first run's, bit for bit.
 
     python benchmarks/reliability/chaos.py --kills 24 --out results/chaos.json
     python benchmarks/reliability/chaos.py --cases resident --kills 4                    # a short one
-    python benchmarks/reliability/chaos.py --cases streamed --kinds node driver --moments training starting --each 2 --kills 2
+    python benchmarks/reliability/chaos.py --cases streamed --kinds node driver --moments training --each 2 --kills 2
 
 The last line on stdout is the result as JSON; a row for each kill goes to stderr. Seconds are from the kill to the
 first step after it; steps are those that were computed twice.

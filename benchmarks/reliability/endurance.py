@@ -1,4 +1,6 @@
-"""No request fails while replicas die, versions change and clients misbehave: python -m benchmarks.reliability.endurance [OPTIONS]
+"""No request fails while replicas die, versions change and clients misbehave.
+
+    python -m benchmarks.reliability.endurance [OPTIONS]
 
 Starts Ray for itself and serves an untrained ResNet-20 on loopback with two replicas. Every answer is compared with the
 offline prediction of the version that it names. In turn: kill -9 of replicas, another version, a canary, a rolling

@@ -1,4 +1,4 @@
-"""What benchmarks/reliability/endurance.py sends: images whose answers are known, damaged bodies, slow and broken connections."""
+"""The requests of endurance.py: images whose answers are known, damaged bodies, slow and broken connections."""
 
 from __future__ import annotations
 

@@ -37,9 +37,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from resnet.images import crops, jpeg_region, native_library
+from resnet.images import jpeg_region, native_library
 from resnet.images.checks import image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import CorruptImage
+from resnet.images.crops import evaluation_crops, training_crops
 from resnet.images.decode import decode, grey_levels, size_of
 from resnet.images.grey_range import GreyRange
 
@@ -239,7 +240,7 @@ def ways(asan: bool) -> dict[str, Callable[[bytes], object]]:
         "size": size_of,
         "upload": checked,
         "decode": lambda data: _sound(decode(data)),
-        "centre": lambda data: _sound(crops.center_crop(data, 32, 40, GreyRange(0, 4095))),
+        "centre": lambda data: _sound(evaluation_crops.center_crop(data, 32, 40, GreyRange(0, 4095))),
         "levels": grey_levels,
         "keep": lambda data: admit(data, "a/b.jpg", Encoding()),
         "shrink": lambda data: admit(data, "a/b.jpg", small),
@@ -269,9 +270,12 @@ def _crops_by_c(data: bytes) -> None:
 
 def _crops_by(engine: jpeg_region.JpegEngine, data: bytes) -> None:
     rng = np.random.default_rng(len(data))
-    cuts = [crops.cut_resized(data, rng, flip=True), crops.cut_jittered(data, rng, 48, (55, 90), flip=True)]
+    cuts = [
+        training_crops.cut_resized(data, rng, flip=True),
+        training_crops.cut_jittered(data, rng, 48, (55, 90), flip=True),
+    ]
     outs = np.zeros((2, 48, 48, 3), np.uint8)
-    if len(crops.make_all(cuts, 48, list(outs), engine)) == 2:
+    if len(training_crops.make_all(cuts, 48, list(outs), engine)) == 2:
         raise CorruptImage("undecodable")
 
 

@@ -1,4 +1,4 @@
-"""The servers of benchmarks/serving/serve.py, one a process: serve_contenders.py NAME CHECKPOINT --batch N [--port|--images]
+"""The servers of serve.py, one a process: serve_contenders.py NAME CHECKPOINT --batch N [--port|--images]
 
 All of them use serve.inference.classifier with one thread a network. LitServe has a file of its own, as it runs in
 .venv-peers and pickles its class; ours itself is jobs/deploy_best.py.

@@ -1,4 +1,4 @@
-"""LitServe in benchmarks/serving/serve.py: serve_litserve.py CHECKPOINT --batch N --port PORT, by .venv-peers' Python."""
+"""LitServe in serve.py: serve_litserve.py CHECKPOINT --batch N --port PORT, by .venv-peers' Python."""
 
 # No `from __future__ import annotations`: LitServe reads decode_request's annotation at run time.
 import argparse

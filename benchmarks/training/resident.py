@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.training.cifar import Cifar10
 from pipelines.stream.example_order import Order
-from resnet.images.crops import draw_pad_crop
+from resnet.images.crops.padded_crops import draw_pad_crop
 from resnet.images.pixel_statistics import pixel_statistics
 from resnet.recipes.recipe_settings import Images
 from resnet.training.step import Normalize

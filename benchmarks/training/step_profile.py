@@ -3,7 +3,7 @@
     python benchmarks/training/step_profile.py --cifar CIFAR-SHARDS --imagenet SHARDS --picture docs/step-profile.svg \
       --out results/step_profile.json
 
-The runs are those of benchmarks/training/train_step.py: ResNet-20 on CIFAR-10, batch 128, and ResNet-18 at 224 pixels, batch 32,
+The runs are those of train_step.py: ResNet-20 on CIFAR-10, batch 128, and ResNet-18 at 224 pixels, batch 32,
 the one resident, the other streamed in random resized crops. Some steps warm up, some are timed as they are, some are
 profiled. Two figures, each of whole steps: what the loop does, by its own parts, and which operators take the CPU.
 The last line on stdout is JSON. On a GPU the parts are the host's time.

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.run import Run
-from resnet.images.crops import border_color, center_crop, draw_pad_crop, pad_crop_flip, random_resized_crop
+from resnet.images.crops.evaluation_crops import center_crop
+from resnet.images.crops.padded_crops import border_color, draw_pad_crop, pad_crop_flip
+from resnet.images.crops.training_crops import random_resized_crop
 
 
 def statistics_of(run: Run) -> tuple[Tensor, Tensor]:

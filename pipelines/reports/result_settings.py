@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from resnet.networks.architectures import Architecture, parse_network
-from resnet.paper.claims import FULL_LR
+from resnet.paper.cifar10_claims import FULL_LR
 from resnet.paper.result_rows import DataSet, ResultRow
 from resnet.recipes.recipe import Recipe
 

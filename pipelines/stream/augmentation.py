@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipelines.shards.row_groups import Split, UnreadableShard
-from resnet.images import crops
 from resnet.images.checks import image_limits
+from resnet.images.crops import evaluation_crops, pca_color, training_crops
 
 if TYPE_CHECKING:
     from resnet.images.jpeg_header import Data
@@ -71,18 +71,18 @@ class EpochAugmentation:
     def _part(self, rows: Encoded, part: range, batch: Batch) -> int:
         """Decode some images into a batch; how many were replaced."""
         rngs = {i: np.random.default_rng((self.seed, self.epoch, int(rows.ids[i]), 2)) for i in part}
-        cuts: dict[int, crops.Cut] = {}
+        cuts: dict[int, training_crops.Cut] = {}
         for i, rng in rngs.items():
             with contextlib.suppress(image_limits.CorruptImage):
                 cuts[i] = cut(rows.images[i], self.policy, rng)
         drawn = list(cuts)
-        unmade = crops.make_all(list(cuts.values()), self.policy.size, [batch.images[i] for i in drawn])
+        unmade = training_crops.make_all(list(cuts.values()), self.policy.size, [batch.images[i] for i in drawn])
         corrupt = [i for i in part if i not in cuts] + [drawn[k] for k in unmade]
         for i in corrupt:
             batch.labels[i] = self._replace(int(rows.ids[i]), rngs[i], batch.images[i])
         if batch.shift is not None and self.policy.color != "none":
             for i, rng in rngs.items():
-                batch.shift[i] = crops.pca_shift(rng, color=self.policy.color)
+                batch.shift[i] = pca_color.pca_shift(rng, color=self.policy.color)
         return len(corrupt)
 
     def _replace(self, place: int, rng: np.random.Generator, out: np.ndarray) -> int:
@@ -115,19 +115,19 @@ def shortage(kept: int | None, policy: Images) -> str | None:
 
 def augment(data: Data, policy: Images, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8, by the recipe's training policy. A pure function of (bytes, rng)."""
-    return crops.make(cut(data, policy, rng), policy.size, out=out)
+    return training_crops.make(cut(data, policy, rng), policy.size, out=out)
 
 
-def cut(data: Data, policy: Images, rng: np.random.Generator) -> crops.Cut:
+def cut(data: Data, policy: Images, rng: np.random.Generator) -> training_crops.Cut:
     """The crop that `augment` makes, drawn."""
     if policy.policy == "scale-jitter":
         assert policy.shorter_side is not None
         low, high = (policy.scaled(side) for side in policy.shorter_side)
-        return crops.cut_jittered(data, rng, policy.size, (low, high), policy.flip)
+        return training_crops.cut_jittered(data, rng, policy.size, (low, high), policy.flip)
     assert policy.area is not None
-    return crops.cut_resized(data, rng, policy.area, flip=policy.flip)
+    return training_crops.cut_resized(data, rng, policy.area, flip=policy.flip)
 
 
 def center(data: bytes, policy: Images) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
-    return crops.center_crop(data, policy.size, policy.eval_side, interpolation=policy.eval_interpolation)
+    return evaluation_crops.center_crop(data, policy.size, policy.eval_side, interpolation=policy.eval_interpolation)

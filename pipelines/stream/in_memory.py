@@ -10,7 +10,8 @@ import numpy as np
 from pipelines.shards.row_groups import Split
 from pipelines.stream.augmentation import Batch
 from pipelines.stream.example_order import Order, evaluation_slice
-from resnet.images.crops import center_crop, draw_pad_crop, pad_crop_flip
+from resnet.images.crops.evaluation_crops import center_crop
+from resnet.images.crops.padded_crops import draw_pad_crop, pad_crop_flip
 
 if TYPE_CHECKING:
     from resnet.recipes.recipe_settings import Images

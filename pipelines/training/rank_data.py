@@ -14,7 +14,7 @@ from pipelines.run import Run
 from pipelines.stream import augmentation, in_memory, streamed
 from pipelines.stream.example_order import Order
 from pipelines.training.run_data import WorkerData
-from resnet.images.crops import border_color
+from resnet.images.crops.padded_crops import border_color
 from resnet.training.step import Normalize
 
 

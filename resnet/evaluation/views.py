@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from resnet.images.crops import center_crop, resized, scaled_size
+from resnet.images.crops.evaluation_crops import center_crop, resized, scaled_size
 from resnet.images.decode import decode
 
 if TYPE_CHECKING:
@@ -57,6 +57,6 @@ def corners_and_center(image: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def _resized(image: np.ndarray, shorter_side: int, interpolation: Interpolation) -> np.ndarray:
-    """The whole image with its shorter side as given: images.resize_shorter of pixels that are decoded already."""
+    """The whole image, (H, W, 3), with its shorter side as given."""
     height, width = scaled_size(image.shape[0], image.shape[1], shorter_side)
     return image if (height, width) == image.shape[:2] else resized(image, height, width, interpolation)

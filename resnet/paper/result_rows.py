@@ -1,8 +1,8 @@
 """What finished trainings gave, as JSON: the rows in results/trainings that the report is written from. No torch here.
 
 A file *.json of the folder holds one row or a list of rows. pipelines/reports/collected_rows.py makes them from runs of
-the cluster (engine "ray"); benchmarks/training/single.py, which trains the same recipes in one process without Ray, writes its
-own (engine "single"), and so does benchmarks/training/plain_torch.py, with torch's loader (engine "torch"):
+the cluster (engine "ray"); benchmarks/training/single.py, which trains the same recipes in one process without Ray,
+writes its own (engine "single"), and so does benchmarks/training/plain_torch.py, with torch's loader (engine "torch"):
 
     {"recipe": {"network": "cifar10-resnet20-A", ...}, "seed": 0, "engine": "ray", "commit": "07c0fcd...",
      "hardware": "2 cores, ...", "data": {"name": "cifar10", "sha256": "...", "train": 50000, "val": 10000},

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnet.image_class import ImageClass
-from resnet.images.crops import center_crop
+from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import ResNet
 from resnet.recipes.recipe_settings import Interpolation
 from resnet.training.checkpoint import Checkpoint, load_checkpoint

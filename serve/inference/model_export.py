@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from resnet.frozen import Frozen
 from resnet.images.checks.image_limits import CorruptImage
-from resnet.images.crops import center_crop
+from resnet.images.crops.evaluation_crops import center_crop
 from resnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from serve.inference.engines.onnx_int8 import AGREEMENT, INT8, Agreement, Session
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from resnet.images.checks import image_kinds
 from resnet.images.checks.image_limits import LIMITS, CorruptImage, Limits, RefusedKind, TooLarge, TooMuchWork
-from resnet.images.crops import scaled_size
+from resnet.images.crops.evaluation_crops import scaled_size
 from resnet.images.decode import size_of
 from serve.problems import Problem
 

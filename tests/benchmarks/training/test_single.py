@@ -16,7 +16,7 @@ from benchmarks.training.resident import Resident, crops, plan
 from benchmarks.training.stepper import Options
 from pipelines.stream.example_order import Order
 from resnet import build
-from resnet.images.crops import pad_crop_flip
+from resnet.images.crops.padded_crops import pad_crop_flip
 from resnet.paper.result_rows import read_results
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe

@@ -25,7 +25,7 @@ from pipelines.models import preprocessing
 from pipelines.models.by_name import checkpoint_of, open_models, read_checkpoint
 from pipelines.models.preprocessing import parse_option, preprocessing_of, settle_network
 from pipelines.models.weight_files import WeightFile
-from resnet.images.crops import center_crop
+from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import build
 
 V15 = "imagenet-resnet18-B-v1.5"

@@ -14,7 +14,7 @@ from pipelines.reports.result_settings import (
     spread,
 )
 from resnet.evaluation.error_summary import Response
-from resnet.paper.claims import FULL_LR
+from resnet.paper.cifar10_claims import FULL_LR
 from resnet.paper.result_rows import CurveRow
 from resnet.recipes.named import recipe
 from resnet.training.gradient_norms import LayerNorms

@@ -18,7 +18,7 @@ from pipelines.stream import streamed
 from pipelines.stream.augmentation import EpochAugmentation
 from pipelines.stream.example_order import Order
 from pipelines.stream.rank_batches import RankEpoch, encoded_rows, joined
-from resnet.images.crops import random_resized_crop
+from resnet.images.crops.training_crops import random_resized_crop
 from resnet.images.jpeg_header import read_jpeg_header
 from resnet.recipes.recipe_settings import Images
 

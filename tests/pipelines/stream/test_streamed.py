@@ -24,8 +24,8 @@ from pipelines.shards import row_groups
 from pipelines.stream import augmentation, in_memory, streamed
 from pipelines.stream.augmentation import shortage
 from pipelines.stream.example_order import Order
-from resnet.images import crops
-from resnet.images.crops import pca_shift
+from resnet.images.crops import evaluation_crops
+from resnet.images.crops.pca_color import pca_shift
 from resnet.images.pixel_statistics import pixel_statistics
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe_settings import Images
@@ -166,7 +166,7 @@ def test_a_resident_set_is_the_decoded_split(
     _, split = row_groups.open_split(shards, "val")
     found = in_memory.load_resident(split, 32, 2**20)
     rows = [row for g in range(len(split.rows)) for row in split.read(g)["image"]]
-    np.testing.assert_array_equal(found.images, [crops.center_crop(data, 32, 32) for data in rows])
+    np.testing.assert_array_equal(found.images, [evaluation_crops.center_crop(data, 32, 32) for data in rows])
     assert found.labels.tolist() == [label for g in range(len(split.rows)) for label in split.read(g)["label"]]
     with pytest.raises(ValueError, match=r"data\.memory_limit must be at least 1 MiB"):
         in_memory.load_resident(split, 32, 1000)

@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 def test_the_yardstick_without_ray_gives_the_same_network_bit_for_bit(
     data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
-    """benchmarks/training/single.py's lane: no DDP, crops made by torch on the device, the same order, draws and arithmetic."""
+    """The lane of single.py: no DDP, crops made by torch on the device, the same order, draws and arithmetic."""
     run = small(tmp_path, {"ema": 0.9, "bn_examples": 256})
     expected = trained(run, data)
     source, feed = data

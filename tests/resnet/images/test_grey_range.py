@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet.images import crops
+from resnet.images.crops import evaluation_crops
 from resnet.images.decode import decode, grey_levels
 from resnet.images.grey_range import GreyRange, measure
 
@@ -45,8 +45,8 @@ def test_decoding_and_the_centre_crop_apply_it(kind: str, encode: Encode):
     expected = np.repeat((levels >> 4).astype(np.uint8)[..., None], 3, axis=2)
     assert np.array_equal(decode(data, GreyRange(0, 4095)), expected)
     plain = encode(expected[..., 0], "PNG")
-    crop = crops.center_crop(data, 16, 20, GreyRange(0, 4095))
-    assert np.array_equal(crop, crops.center_crop(plain, 16, 20))
+    crop = evaluation_crops.center_crop(data, 16, 20, GreyRange(0, 4095))
+    assert np.array_equal(crop, evaluation_crops.center_crop(plain, 16, 20))
 
 
 def test_eight_bits_and_colour_have_no_range(photograph: Callable[..., np.ndarray], encode: Encode):

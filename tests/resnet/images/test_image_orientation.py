@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from resnet.evaluation.views import PROTOCOLS, views
-from resnet.images import crops, image_orientation, jpeg_region
+from resnet.images import image_orientation, jpeg_region
+from resnet.images.crops import evaluation_crops, training_crops
 from resnet.images.decode import decode, decode_noting
 from resnet.recipes.named import recipe
 
@@ -71,17 +72,17 @@ def test_training_crops_are_those_of_the_upright_image(
     for seed in range(6):
         rngs = [np.random.default_rng(seed) for _ in range(4)]
         ways = [
-            (crops.random_resized_crop, {"size": 48, "flip": True, "engine": engine}),
-            (crops.scale_jitter_crop, {"size": 48, "shorter_side": (60, 130), "flip": True, "engine": engine}),
+            (training_crops.random_resized_crop, {"size": 48, "flip": True, "engine": engine}),
+            (training_crops.scale_jitter_crop, {"size": 48, "shorter_side": (60, 130), "flip": True, "engine": engine}),
         ]
         for i, (crop, how) in enumerate(ways):
             got = crop(data, rngs[2 * i], **how)
             assert apart(got, crop(plain, rngs[2 * i + 1], **how)) < 3
-        cuts = [crops.cut_resized(d, np.random.default_rng(seed), flip=True) for d in (data, plain, data)]
+        cuts = [training_crops.cut_resized(d, np.random.default_rng(seed), flip=True) for d in (data, plain, data)]
         outs = np.zeros((3, 48, 48, 3), np.uint8)
-        assert crops.make_all(cuts, 48, list(outs), engine) == []
+        assert training_crops.make_all(cuts, 48, list(outs), engine) == []
         assert np.array_equal(outs[0], outs[2])
-        assert np.array_equal(outs[0], crops.make(cuts[0], 48, engine))
+        assert np.array_equal(outs[0], training_crops.make(cuts[0], 48, engine))
         assert apart(outs[0], outs[1]) < 3
 
 
@@ -97,10 +98,10 @@ def test_a_jpeg_that_the_fast_way_cannot_decode_is_cut_alike(orientation: int, u
     slow = replace(fast, decode=undecodable)
     data = turned(upright, orientation)
     for cut in (
-        crops.cut_resized(data, np.random.default_rng(0), flip=True),
-        crops.cut_jittered(data, np.random.default_rng(0), 48, (60, 70), flip=True),
+        training_crops.cut_resized(data, np.random.default_rng(0), flip=True),
+        training_crops.cut_jittered(data, np.random.default_rng(0), 48, (60, 70), flip=True),
     ):
-        assert apart(crops.make(cut, 48, slow), crops.make(cut, 48, fast)) < 1
+        assert apart(training_crops.make(cut, 48, slow), training_crops.make(cut, 48, fast)) < 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -110,8 +111,9 @@ def test_evaluation_sees_the_upright_image(kind: str, orientation: int, upright:
     reference = Image.fromarray(decode(data))
     stream = io.BytesIO()
     reference.save(stream, "PNG")
-    assert np.array_equal(crops.center_crop(data, 64, 73), crops.center_crop(stream.getvalue(), 64, 73))
-    assert np.array_equal(crops.resize_shorter(data, 73), crops.resize_shorter(stream.getvalue(), 73))
+    assert np.array_equal(
+        evaluation_crops.center_crop(data, 64, 73), evaluation_crops.center_crop(stream.getvalue(), 64, 73)
+    )
     policy = recipe("imagenet-resnet18").images.model_copy(update={"size": 32})
     for protocol in PROTOCOLS:
         for ours, theirs in zip(views(data, protocol, policy), views(stream.getvalue(), protocol, policy), strict=True):

@@ -2,7 +2,6 @@ from resnet.networks.architectures import parse_network
 from resnet.networks.cost import count
 from resnet.paper.claim_forms import COUNTED
 from resnet.paper.claims import CLAIMS
-from resnet.paper.published import TABLE2, TABLE3, TABLE4, TABLE6
 
 
 def test_claims_name_canonical_networks_and_their_own_ids():
@@ -27,25 +26,6 @@ def test_every_claim_says_how_it_is_judged():
         assert all(c.margin is None for c in claim.comparisons if c.relation != "~")
         published = [c for c in claim.comparisons if not isinstance(c.right, str) and c.metric.endswith("error")]
         assert not published or claim.judged_in == "the paper's setting", "a published figure is no other setting's"
-
-
-def test_the_published_figures_bear_out_the_claims():
-    published = {
-        (row.network, metric, row.protocol): getattr(row, metric)
-        for row in (*TABLE2, *TABLE3, *TABLE4, *TABLE6)
-        for metric in ("top1_error", "top5_error")
-    }
-    checked = 0
-    for comparison in (comparison for claim in CLAIMS for comparison in claim.comparisons):
-        left = published.get((comparison.left, comparison.metric, comparison.protocol))
-        right = published.get((str(comparison.right), comparison.metric, comparison.protocol), comparison.right)
-        if left is not None and not isinstance(right, str):
-            if comparison.relation == "~":
-                assert abs(left - right) < (comparison.margin or 0), comparison
-            else:
-                assert (left < right) == (comparison.relation == "<"), comparison
-            checked += 1
-    assert checked == 35
 
 
 def test_what_is_counted_is_as_claimed():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from resnet.images.crops import center_crop
+from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import build
 from resnet.training import checkpoint
 from serve.inference.classifier import Classifier, fetch_checkpoint, fold_batch_norm

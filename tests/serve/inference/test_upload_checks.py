@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet.images.checks import image_kinds
-from resnet.images.crops import center_crop
+from resnet.images.crops.evaluation_crops import center_crop
 from serve.inference import upload_checks
 from serve.inference.classifier import Classifier
 from serve.problems import Problem

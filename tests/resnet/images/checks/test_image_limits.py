@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet.images import crops, jpeg_header
+from resnet.images import jpeg_header
 from resnet.images.checks import jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, CorruptImage, Limits, TooLarge, TooMuchWork
+from resnet.images.crops import evaluation_crops, training_crops
 from resnet.images.decode import decode, decode_reduced, size_of
 
 Encode = Callable[..., bytes]
@@ -81,9 +82,9 @@ def test_repeated_scans_are_refused_at_once_by_every_way(
         ways: dict[str, Callable[[], Any]] = {
             "decode": lambda data=data: decode(data),
             "size": lambda data=data: size_of(data),
-            "centre": lambda data=data: crops.center_crop(data, 32, 40),
-            "resized": lambda data=data: crops.cut_resized(data, np.random.default_rng(0)),
-            "jittered": lambda data=data: crops.cut_jittered(data, np.random.default_rng(0), 32, (40, 50)),
+            "centre": lambda data=data: evaluation_crops.center_crop(data, 32, 40),
+            "resized": lambda data=data: training_crops.cut_resized(data, np.random.default_rng(0)),
+            "jittered": lambda data=data: training_crops.cut_jittered(data, np.random.default_rng(0), 32, (40, 50)),
             "reduced": lambda data=data: decode_reduced(data, 32),
         }
         for name, way in ways.items():

@@ -1,0 +1,1 @@
+"""Crops of training and evaluation, mirror images and colour shifts."""
