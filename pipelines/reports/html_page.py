@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pipelines.reports import figures
 
@@ -20,6 +19,7 @@ VERDICTS = {"holds", "alike", "fails", "not decided", "not run"}
 class Heading:
     """A heading; level 1 is the page's title."""
 
+    kind: ClassVar[str] = "heading"
     level: int
     text: str
 
@@ -28,6 +28,7 @@ class Heading:
 class Paragraph:
     """A paragraph of plain text."""
 
+    kind: ClassVar[str] = "paragraph"
     text: str
 
 
@@ -35,6 +36,7 @@ class Paragraph:
 class Table:
     """align: one letter a column, l or r; caption: what stands above it."""
 
+    kind: ClassVar[str] = "table"
     caption: str
     align: str
     header: Sequence[str]
@@ -45,6 +47,7 @@ class Table:
 class Figure:
     """name: of its files, without suffix."""
 
+    kind: ClassVar[str] = "figure"
     name: str
     caption: str
     drawing: Drawing
@@ -72,55 +75,18 @@ def _markdown(part: PageBlock, pictures: str) -> str:
 
 def to_html(parts: Sequence[PageBlock]) -> str:
     """One HTML file that needs no other: light or dark as the reader's system is, black on white in print."""
-    title = next((part.text for part in parts if isinstance(part, Heading) and part.level == 1), "Results")
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    pages = Environment(loader=PackageLoader("pipelines", "reports"), autoescape=True, keep_trailing_newline=True)
+    pages.filters["anchor"] = _anchor
+    pages.filters["svg"] = lambda part: Markup(figures.inline_svg(part.drawing, part.name))  # drawn here, not given
     css = (resources.files("pipelines.reports") / "html_page.css").read_text()
-    body = "\n".join(_html(part) for part in parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{css}</style>\n</head>\n"
-        f"<body>\n<nav>{_contents(parts)}</nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _contents(parts: Sequence[PageBlock]) -> str:
-    """Links to the headings of the second level."""
-    found = [part.text for part in parts if isinstance(part, Heading) and part.level == 2]
-    return "".join(f'<a href="#{_anchor(text)}">{html.escape(text)}</a>' for text in found)
+    title = next((part.text for part in parts if isinstance(part, Heading) and part.level == 1), "Results")
+    page = pages.get_template("html_page.html.j2")
+    return page.render(parts=parts, title=title, css=Markup(css), verdicts=VERDICTS)
 
 
 def _anchor(text: str) -> str:
+    """The id of a heading, for links to it."""
     return "".join(c if c.isalnum() else "-" for c in text.lower())
-
-
-def _html(part: PageBlock) -> str:
-    if isinstance(part, Heading):
-        return f'<h{part.level} id="{_anchor(part.text)}">{html.escape(part.text)}</h{part.level}>'
-    if isinstance(part, Paragraph):
-        return f"<p>{html.escape(part.text)}</p>"
-    if isinstance(part, Figure):
-        caption = html.escape(part.caption)
-        return f"<figure>{figures.inline_svg(part.drawing, part.name)}<figcaption>{caption}</figcaption></figure>"
-    header = _row(part.header, part.align, "th", html.escape)
-    rows = "\n".join(_row(row, part.align, "td", _cell) for row in part.rows)
-    return (
-        f'<div class="table"><table><caption>{html.escape(part.caption)}</caption>\n'
-        f"<thead>{header}</thead>\n<tbody>\n{rows}\n</tbody></table></div>"
-    )
-
-
-def _row(cells: Sequence[str], align: str, tag: str, text: Callable[[str], str]) -> str:
-    inside = (
-        f"<{tag}{' class=r' if letter == 'r' else ''}>{text(cell)}</{tag}>"
-        for cell, letter in zip(cells, align, strict=True)
-    )
-    return f"<tr>{''.join(inside)}</tr>"
-
-
-def _cell(text: str) -> str:
-    if text in VERDICTS:  # CSS makes it a mark where it is decided, and pale words where it is not run
-        return f'<span class="verdict {text.replace(" ", "-")}">{text}</span>'
-    lines = text.split("<br>")
-    if len(lines) == 1:
-        return html.escape(text)
-    return "".join(f"<div>{html.escape(line)}</div>" for line in lines)
