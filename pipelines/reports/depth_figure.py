@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.reports.figures import INK, SERIES, STYLE, blank
-from pipelines.reports.result_settings import FAMILIES, Setting
+from pipelines.reports.result_settings import Setting
 from pipelines.reports.significance import mean_interval
-from resnet.networks.architectures import parse_network
+from resnet.networks.architectures import FAMILIES, parse_network
 from resnet.paper import published
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Panel:
 def panels(settings: Sequence[Setting], names: Mapping[str, str]) -> dict[str, list[Panel]]:
     """Family -> its panels, for families of which one setting has three depths of a kind. names: of the settings."""
     found = {}
-    for family in FAMILIES:
+    for family in sorted(FAMILIES):
         shown = [s for s in settings if s.family == family and any(len(d) >= FEWEST for d in s.kinds().values())]
         if shown:
             drawn = [_panel(metric, family, shown, names) for metric in PANELS]
@@ -60,7 +60,7 @@ def _panel(metric: str, family: str, settings: Sequence[Setting], names: Mapping
     if metric == "top1_error":
         panel.lines.extend(Line(label, False, INK, _published(rows)) for label, rows in PUBLISHED[family].items())
     for place, setting in enumerate(settings):
-        protocol = "10-crop" if family == "imagenet" and setting.is_papers else setting.rows[0].protocol
+        protocol = FAMILIES[family].protocol if setting.is_papers else setting.rows[0].protocol
         measured = setting.results(protocol)
         colour = SERIES[place % len(SERIES)]
         for shortcut, depths in sorted(setting.kinds().items()):

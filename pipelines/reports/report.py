@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pipelines.reports import depth_figure, figures, report_text, setting_tables, tables
 from pipelines.reports.html_page import Figure, Heading, PageBlock, Paragraph, Table, to_html, to_markdown
-from pipelines.reports.result_settings import FAMILIES, PAPERS_STEPS, Setting, data_name, describe_setting, settings
+from pipelines.reports.result_settings import Setting, data_name, describe_setting, settings
 from pipelines.reports.verdicts import Decision, decisions, image_by_image
-from resnet.networks.architectures import parse_network
+from resnet.networks.architectures import FAMILIES, parse_network
 from resnet.paper import published
 from resnet.paper.result_rows import CurveRow, ResultRow
 
@@ -80,7 +80,7 @@ def report(rows: Sequence[ResultRow]) -> Iterator[PageBlock]:
     found = settings(rows)
     papers = [s for s in found if s.is_papers]
     others = [s for s in found if not s.is_papers]
-    numbers = {s.rows[0].setting: f"the paper's, {FAMILIES[s.family]}" for s in papers}
+    numbers = {s.rows[0].setting: f"the paper's, {FAMILIES[s.family].title}" for s in papers}
     numbers |= {s.rows[0].setting: str(number) for number, s in enumerate(others, start=1)}
     yield Heading(1, "Deep residual learning: the paper's results beside ours")
     yield Paragraph(_summary(rows, papers, others))
@@ -110,7 +110,7 @@ def report(rows: Sequence[ResultRow]) -> Iterator[PageBlock]:
     yield tables.complexities()
     if found:
         yield setting_tables.compute(found, numbers)
-    yield from _not_run([family for family in FAMILIES if family not in {s.family for s in papers}])
+    yield from _not_run([family for family in sorted(FAMILIES) if family not in {s.family for s in papers}])
     yield Heading(2, "What was easy, what was hard")
     yield from map(Paragraph, (report_text.EASY, report_text.HARD))
     yield Heading(2, "Runs")
@@ -136,7 +136,7 @@ def _depths(found: Sequence[Setting], numbers: setting_tables.Numbers) -> Iterat
         for s in found
     }
     for family, drawn in depth_figure.panels(found, names).items():
-        caption = f"{FAMILIES[family]} networks. {report_text.DEPTHS}"
+        caption = f"{FAMILIES[family].title} networks. {report_text.DEPTHS}"
         yield Figure(f"depths-{family}", caption, depth_figure.depth_drawing(drawn))
 
 
@@ -176,7 +176,7 @@ def _summary(rows: Sequence[ResultRow], papers: Sequence[Setting], others: Seque
 def _beside_the_paper(setting: Setting) -> Iterator[PageBlock]:
     """What a setting of the paper's own decides, the paper's tables with ours beside, and the figures."""
     family, engine = setting.family, setting.rows[0].engine
-    yield Heading(3, f"{FAMILIES[family]}, {'trained on Ray' if engine == 'ray' else 'trained in one process'}")
+    yield Heading(3, f"{FAMILIES[family].title}, {'trained on Ray' if engine == 'ray' else 'trained in one process'}")
     yield Paragraph(describe_setting(setting))
     decided = decisions(setting, family)
     yield tables.claims(decided, "The paper's claims")
@@ -200,7 +200,7 @@ def _not_run(families: Sequence[str]) -> Iterator[PageBlock]:
         yield Heading(2, "Not run yet")
         yield Paragraph("Nothing was trained in the paper's own setting of these: its figures stand alone.")
     for family in families:
-        yield Heading(3, FAMILIES[family])
+        yield Heading(3, FAMILIES[family].title)
         yield tables.claims(decisions(None, family), "The paper's claims")
         for caption, rows in TABLES[family].items():
             yield tables.beside(caption, rows, None)
@@ -208,9 +208,11 @@ def _not_run(families: Sequence[str]) -> Iterator[PageBlock]:
 
 def _among_themselves(setting: Setting, number: int) -> Iterator[PageBlock]:
     """A setting that is not the paper's: its networks, what they decide within it, its figures."""
-    first, papers = setting.rows[0], PAPERS_STEPS[setting.family]
+    first, papers = setting.rows[0], FAMILIES[setting.family].steps
     name = f"Setting {number}"
-    yield Heading(3, f"{name}: {FAMILIES[setting.family]} networks on {data_name(first.data)}, {first.total:,} steps")
+    yield Heading(
+        3, f"{name}: {FAMILIES[setting.family].title} networks on {data_name(first.data)}, {first.total:,} steps"
+    )
     share = f"The paper's training has {papers:,} steps; this is {100 * first.total / papers:.3g} % of them."
     yield Paragraph(f"{describe_setting(setting)} {share}")
     yield tables.networks(setting, f"{name}, last epoch")

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from resnet.networks.architectures import Architecture, parse_network
+from resnet.networks.architectures import FAMILIES, Architecture, parse_network
 from resnet.paper.cifar10_claims import FULL_LR
 from resnet.paper.result_rows import DataSet, ResultRow
 from resnet.recipes.recipe import Recipe
 
-FAMILIES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
-DATA_SETS = FAMILIES | {"digits": "the embedded digits", "cifar100": "CIFAR-100"}
-PAPERS_STEPS = {"cifar10": 64_000, "imagenet": 600_000}
+DATA_SETS = {name: family.title for name, family in FAMILIES.items()}
+DATA_SETS |= {"digits": "the embedded digits", "cifar100": "CIFAR-100"}
 # Aspects of a setting that two settings may differ in for a table of what each does by itself: ResultRow.aspects.
 ABLATED = {
     "precision": "precision",

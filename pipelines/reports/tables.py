@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from pipelines.reports import figures
 from pipelines.reports.html_page import Table
-from pipelines.reports.result_settings import FAMILIES, Setting, data_name, particulars, spread
+from pipelines.reports.result_settings import Setting, data_name, particulars, spread
 from pipelines.reports.significance import LEVEL, ImageByImage, equivalence_p, half_width, seeds_needed
 from pipelines.reports.verdicts import HALF, VERDICTS, Decision, Evidence, TrendEvidence, TwoNetworks, counts
+from resnet.networks.architectures import FAMILIES
 from resnet.paper import published
 from resnet.paper.claim_forms import COUNTED, Comparison
 from resnet.paper.result_rows import ResultRow
@@ -63,7 +64,7 @@ def glance(found: Sequence[tuple[Setting, Sequence[Decision]]]) -> Table:
         number += not setting.is_papers
         name = f"{number}: {data_name(first.data)}, {first.total:,} steps{particulars(setting)}"
         if setting.is_papers:
-            name = f"the paper's, {FAMILIES[setting.family]}"
+            name = f"the paper's, {FAMILIES[setting.family].title}"
         seeds = len({row.seed for row in setting.rows})
         counts = [str(sum(d.verdict == v for d in decided)) for v in VERDICTS]
         program = "Ray" if first.engine == "ray" else "one process"

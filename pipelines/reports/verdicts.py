@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.reports.result_settings import PAPERS_STEPS, Measured, Setting, kind, pair_name
+from pipelines.reports.result_settings import Measured, Setting, kind, pair_name
 from pipelines.reports.significance import (
     LEVEL,
     ImageByImage,
@@ -26,7 +26,7 @@ from pipelines.reports.significance import (
     trend_p,
     welch_interval,
 )
-from resnet.networks.architectures import parse_network
+from resnet.networks.architectures import FAMILIES, parse_network
 from resnet.paper.claim_forms import COUNTED, Claim, Comparison, Trend
 from resnet.paper.claims import CLAIMS
 
@@ -128,7 +128,7 @@ def _is_judged_in(setting: Setting, claim: Claim) -> bool:
     if claim.judged_in == "the paper's setting":
         return setting.is_papers
     if claim.judged_in == "three times the paper's iterations":
-        return setting.rows[0].total >= 3 * PAPERS_STEPS[setting.family]
+        return setting.rows[0].total >= 3 * FAMILIES[setting.family].steps
     return claim.judged_in == "any setting"
 
 

@@ -37,8 +37,16 @@ class Stem:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the networks of one data set share. image_size: pixels; widths: channels of a stage's 3x3 convolutions."""
+    """What the networks of one data set share. image_size: pixels; widths: channels of a stage's 3x3 convolutions.
 
+    title: of the data set; examples: its images for training and for validation; steps, protocol: of the paper's
+    training and of the test that its tables print (§3.4, §4.2).
+    """
+
+    title: str
+    examples: tuple[int, int]
+    steps: int
+    protocol: Literal["10-crop", "single"]
     image_size: int
     num_classes: int
     stem: Stem
@@ -75,8 +83,32 @@ def _six_n_plus_two(depth: int) -> Layout:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "imagenet": Family(224, 1000, Stem(7, 2, True), (64, 128, 256, 512), tuple(LAYOUTS), _table1, True),
-    "cifar10": Family(32, 10, Stem(3, 1, False), (16, 32, 64), (20, 32, 44, 56, 110, 1202), _six_n_plus_two, False),
+    "imagenet": Family(
+        title="ImageNet",
+        examples=(1_281_167, 50_000),
+        steps=600_000,
+        protocol="10-crop",
+        image_size=224,
+        num_classes=1000,
+        stem=Stem(7, 2, True),
+        widths=(64, 128, 256, 512),
+        depths=tuple(LAYOUTS),
+        layout=_table1,
+        v15=True,
+    ),
+    "cifar10": Family(
+        title="CIFAR-10",
+        examples=(50_000, 10_000),
+        steps=64_000,
+        protocol="single",
+        image_size=32,
+        num_classes=10,
+        stem=Stem(3, 1, False),
+        widths=(16, 32, 64),
+        depths=(20, 32, 44, 56, 110, 1202),
+        layout=_six_n_plus_two,
+        v15=False,
+    ),
 }
 
 

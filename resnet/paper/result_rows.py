@@ -30,14 +30,13 @@ from resnet.evaluation.error_summary import Response
 from resnet.evaluation.final_test import FinalTest, Percent
 from resnet.evaluation.views import ViewProtocol
 from resnet.frozen import Frozen, sentence
-from resnet.networks.architectures import parse_network
+from resnet.networks.architectures import FAMILIES, parse_network
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
 from resnet.training.conditions import Conditions
 from resnet.training.gradient_norms import LayerNorms
 
 # Images of the paper's training and test sets, and what data sets of that size may be called.
-PAPERS_DATA = {"cifar10": (50_000, 10_000), "imagenet": (1_281_167, 50_000)}
 GENTLE = ("gentle_lr", "gentle_error")  # of the schedule: what section 4.2 changes for 110 layers and more
 GAINS = ("evaluations", "responses", "note")  # what a row may be given after its training has ended
 
@@ -135,7 +134,7 @@ class ResultRow(Frozen):
         """Whether the data are the paper's, by their name and the numbers of images."""
         family = parse_network(self.recipe.network).family
         named = family != "cifar10" or self.data.name == "cifar10"
-        return named and (self.data.train, self.data.val) == PAPERS_DATA[family]
+        return named and (self.data.train, self.data.val) == FAMILIES[family].examples
 
     @property
     def is_papers_setting(self) -> bool:
