@@ -79,23 +79,29 @@ def train(
 
     report: told of each epoch; is_preempted: Saver's.
     """
+    # Where it goes on: rank 0 reads the newest checkpoint, and the learner hands it to the others.
     run = task.run
     checkpoints = CheckpointStore.of(run)
     found = checkpoints.latest() if task.rank == 0 else None
     learner = Learner(task, found[1] if found else None)
     state = TrainingState(task.device, learner.progress, task.rank)
+
+    # Who is told: the driver by statuses, the storage by checkpoints.
     line = postings.StatusPoster(run.name) if task.rank == 0 else None
     saver = Saver(task, learner, checkpoints, state, line, is_preempted)
     spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
     if state.step < task.total:
         _note_conditions(task, learner, state)
 
+    # Epoch by epoch; the first may begin in its middle.
     while state.step < task.total:
         epoch, first = divmod(state.step, spe)
         end = min(task.total, (epoch + 1) * spe)
         history = [EpochErrors(row.step, row.train_error, _nan(row.top1_error)) for row in state.rows]
         state.start()
         batches = task.training(epoch, first)
+
+        # Step by step: a batch, its lr, one update; sums stay on the device.
         while state.step < end:
             with state.waiting():
                 batch = next(batches)
@@ -106,15 +112,18 @@ def train(
             sums = learner.step(
                 *task.tensors(batch), epoch, state.step, state.lr, partial(_look, layers) if watched else None
             )
+            # At a few steps the norms of each layer's gradient and weights are kept.
             if watched:
                 loss, _, count = all_reduce(sums)
                 state.norms = (*state.norms, LayerNorms(step=state.step, loss=loss / count, layers=layers))
             state.add(sums)
             state.step += 1
+            # Once in a while the ranks agree whether to save inside the epoch.
             clock.tick(state)
             if state.step % AGREE_EVERY == 0 and state.step < end:
-                saver.agree(state)  # may save inside the epoch
+                saver.agree(state)
 
+        # The epoch has ended: batch norm's statistics after the last, then the evaluation where it is due.
         saver.require_finite(state)
         state.mark()
         last = state.step == task.total
@@ -125,13 +134,17 @@ def train(
         _require_images(run, ended, epoch)
         due = last or (epoch + 1) % run.evaluate_every == 0
         row = _row(epoch, state, ended, _evaluate(task, learner) if due else None)
+
+        # The row is kept, the state saved, and Ray told.
         state.rows = (*state.rows, row)
         clock.post(state, "evaluated")
         if last or len(state.rows) % run.checkpoints.every_epochs == 0:
             saver.save(state)
         if report is not None and row.top1_error is not None:
             report(row)
-    saver.close()  # before the test: a run that is stopped in it has nothing to train again
+
+    # The finished network is tested once more, on both splits. What is saved before is not trained again.
+    saver.close()
     clock.post(state, "final test")
     test_finished(task, learner)
     clock.post(state, "done")
