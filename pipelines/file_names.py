@@ -17,7 +17,7 @@ def as_text(name: str) -> str:
 
 
 def is_odd(name: str) -> bool:
-    """Whether as_text changed the name."""
+    """True if as_text changed the name."""
     return not name.isascii() and name.translate(_TO_SYSTEM) != name
 
 
@@ -32,7 +32,7 @@ def shown_name(name: str) -> str:
 
 
 def is_utf8(path: str) -> bool:
-    """Whether a path from the command line can be encoded."""
+    """True if a path from the command line can be encoded."""
     try:
         path.encode()
     except UnicodeEncodeError:

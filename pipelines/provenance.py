@@ -1,4 +1,4 @@
-"""What a result was made with: the commit of this project and the versions of its libraries."""
+"""Provenance of a result: the commit of this project and the versions of its libraries."""
 
 from __future__ import annotations
 

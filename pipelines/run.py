@@ -29,7 +29,7 @@ def absolute(place: str | None) -> str | None:
 
 
 class Data(Frozen):
-    """Where the shards are, and how they reach the workers."""
+    """The shards, and the way in which they reach the workers."""
 
     path: Annotated[
         str | None,
@@ -68,7 +68,7 @@ class Data(Frozen):
 
 
 class Scaling(Frozen):
-    """How many workers, and what each has. None and auto: from what the machine or cluster has."""
+    """The workers and the resources of each. None and auto: from what the machine or cluster has."""
 
     workers: Annotated[
         int | str | None,
@@ -117,7 +117,7 @@ class Scaling(Frozen):
 
     @property
     def is_elastic(self) -> bool:
-        """Whether the number of workers may change."""
+        """True if the number of workers may change."""
         return self.least < self.most
 
     def resolve(self, cpus: float, gpus: float, passes: int) -> Scaling:
@@ -244,12 +244,12 @@ class Run(Frozen):
 
     @property
     def folder(self) -> str:
-        """Where its checkpoints and records are: an absolute path or a URI, which no other run has."""
+        """The folder of its checkpoints and records: an absolute path or a URI, which no other run has."""
         return f"{self.storage_path}/{self.name}"
 
     @property
     def storage_path(self) -> str:
-        """Where the checkpoints of all runs are: an absolute path or a URI."""
+        """The folder of all runs' checkpoints: an absolute path or a URI."""
         return self.storage or str(Path(home()) / "runs")
 
 

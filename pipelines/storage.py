@@ -79,12 +79,12 @@ class Entry(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether file managers hide a name or made it."""
+    """True if file managers hide a name or made it."""
     return name.startswith(".") or name in NOT_IMAGES
 
 
 def _local_entries(path: str) -> list[Entry]:
-    """What a local folder holds; none where it is absent. Links are followed, size 0 where they lead nowhere."""
+    """Contents of a local folder; none where it is absent. Links are followed, size 0 where they lead nowhere."""
     try:
         with os.scandir(path) as found:
             return [_entry(e) for e in found]
@@ -117,7 +117,7 @@ class Folder:
 
     @property
     def shown(self) -> str:
-        """Where it is, for a record: an absolute path, or the URI without credentials and options."""
+        """The place for a record: an absolute path, or the URI without credentials and options."""
         return self.place[1] if self.is_local else _without_options(self.uri)
 
     @property
@@ -134,7 +134,7 @@ class Folder:
         return self.place[0].get_file_info(self.path(name)).type
 
     def entries(self, name: str = "", hidden: bool = False) -> list[Entry]:
-        """What a folder holds, sorted by name; empty where there is no such folder."""
+        """Contents of a folder, sorted by name; empty where there is no such folder."""
         if self.is_local:
             return sorted(e for e in _local_entries(as_path(self.path(name))) if hidden or not is_hidden(e.name))
         selector = fs.FileSelector(self.path(name), allow_not_found=True)
@@ -194,7 +194,7 @@ class Folder:
             self.place[0].delete_file(self.path(name))
 
     def holds(self, other: Folder) -> bool:
-        """Whether another folder is this one or lies in it."""
+        """True if another folder is this one or lies in it."""
         mine, others = self.place, other.place
         return mine[0] == others[0] and f"{others[1]}/".startswith(f"{mine[1]}/")
 

@@ -78,7 +78,7 @@ class Replica:
         return self.models.families()
 
     def state(self) -> ReplicaState:
-        """Who answers here."""
+        """The versions that answer here."""
         trial = self.models.trial
         return ReplicaState(
             replica=self.name,

@@ -1,4 +1,4 @@
-"""What jobs/deploy_best.py is told: the application's settings, and which model it serves."""
+"""Options of jobs/deploy_best.py: the application's settings, and the model that it serves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serve.versions.traffic import Traffic
 
 
 class Deploy(Settings):
-    """What jobs/deploy_best.py is told."""
+    """Options of jobs/deploy_best.py."""
 
     model: Annotated[str, Field(description="registered model: NAME@ALIAS or NAME/VERSION")] = "resnet@champion"
     checkpoint: Annotated[

@@ -72,7 +72,7 @@ def wait_until_ready(url: str, version: str, seconds: float = 120.0) -> None:
 def follower(
     asked: Deploy, traffic: Callable[[str], dict[str, Any]], note: Callable[[str, str, str], None]
 ) -> Follower | None:
-    """What keeps the application at an alias of the registry; None where a version or a checkpoint was asked for."""
+    """The watcher that keeps the application at an alias; None where a version or a checkpoint was asked for."""
     if asked.checkpoint is not None or "/" in asked.model:
         return None
     return Follower(lambda: Traffic.model_validate(traffic(asked.model)), partial(note, asked.model))

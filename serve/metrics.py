@@ -1,4 +1,4 @@
-"""What the endpoint counts, in Prometheus form."""
+"""The endpoint's metrics in Prometheus form."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Merged:
                 known.samples = [*known.samples, *family.samples]
 
     def collect(self, *_: Any) -> Iterable[Metric]:
-        """What generate_latest asks for."""
+        """The method that generate_latest calls."""
         return self.by_name.values()
 
 

@@ -1,4 +1,4 @@
-"""What can be set about the endpoint: the limits of a request, the batches, the replicas, who may ask."""
+"""Settings of the endpoint: the limits of a request, the batches, the replicas, who may ask."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Settings(Frozen):
 
 
 class Args(Settings):
-    """What the Ray Serve application is built from: `args` of a config file."""
+    """Arguments of the Ray Serve application: `args` of a config file."""
 
     checkpoint: Annotated[str, Field(description="folder or URI (s3://, gs://) of a checkpoint")]
     name: Annotated[str, Field(pattern=NAME, description="the model's name in answers and /v2")] = "resnet"

@@ -252,7 +252,7 @@ def run_here(name: str, data: Path, cores: int, seconds: float) -> dict[str, flo
 
 
 def command(name: str, data: Path, cores: int, options: argparse.Namespace) -> list[str]:
-    """What runs a contender once."""
+    """The command that runs a contender once."""
     if name in OURS:
         given = ["--run", name, "--data", str(data), "--cores", str(cores), "--seconds", str(options.seconds)]
         return [sys.executable, __file__, *given]
@@ -277,7 +277,7 @@ def run_once(name: str, data: Path, cores: int, options: argparse.Namespace) -> 
 
 
 def absent(name: str, data: Path) -> str | None:
-    """Why a peer cannot run, after writing its format; None if it can."""
+    """The reason that a peer cannot run, after writing its format; None if it can."""
     if name in OURS:
         return None
     if not PEERS_PYTHON.exists():
@@ -338,7 +338,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def ratio(results: dict[tuple[str, int], list[Any]], a: str, b: str, cores: int, cpu: bool) -> dict[str, float] | None:
-    """How many times as fast a is as b, round by round. cpu: by CPU seconds an image, else by images a second."""
+    """Speed of a over speed of b, round by round. cpu: by CPU seconds an image, else by images a second."""
     if (a, cores) not in results or (b, cores) not in results:
         return None
     pairs = zip(results[a, cores], results[b, cores], strict=False)  # a run that was cut short may lack the last

@@ -84,7 +84,7 @@ def check(batch: Any) -> int:
 
 
 def pil_transform() -> Any:
-    """What torchvision's references do to a PIL image, as far as uint8."""
+    """The transforms of torchvision's references for a PIL image, as far as uint8."""
     from torchvision import transforms as t
 
     return t.Compose([t.RandomResizedCrop(SIZE, AREA, RATIO), t.RandomHorizontalFlip(), t.PILToTensor()])

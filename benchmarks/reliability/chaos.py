@@ -57,7 +57,7 @@ EVERY = ("--checkpoints.every-steps", "16", "--no-promote", "--scaling.threads",
 
 
 class Case(NamedTuple):
-    """What is trained. words: of the command line; the data are the embedded digits."""
+    """The training of a case. words: of the command line; the data are the embedded digits."""
 
     name: str
     words: tuple[str, ...]
@@ -165,7 +165,7 @@ class Nodes:
         gcs.drain_node(node.node_id, reason, "preemption", int((time.time() + NOTICE) * 1000))
 
     def state(self) -> str:
-        """What Ray holds: CPUs that are free, and the placement groups and actors that are alive. For a lost run."""
+        """Ray's free CPUs, and the placement groups and actors that are alive. For a lost run."""
         import ray
         from ray._private.state import actors
         from ray.util import placement_group_table
@@ -225,7 +225,7 @@ class Job:
         return self.storage.with_suffix(f".{self.tries}.log").read_text()[-2000:]
 
     def outcome(self) -> TrainingOutcome | None:
-        """What it gave; None if it has not ended well."""
+        """Its outcome; None if it has not ended well."""
         if self.process.poll() != 0 or self.process.stdout is None:
             return None
         return TrainingOutcome(**json.loads(self.process.stdout.read().splitlines()[-1]))
@@ -244,7 +244,7 @@ def whole(case: Case, folder: Path) -> Checkpoint:
 
 
 class Plan(NamedTuple):
-    """What is killed, and at which moments; without end. moments: None draws them.
+    """Kinds of victims and moments, without end. moments: None draws them.
 
     patience: seconds without a new step after which a run counts as lost.
     """
@@ -357,7 +357,7 @@ class Chaos:
 
 
 def difference(a: Checkpoint, b: Checkpoint) -> str | None:
-    """What differs first between two checkpoints; None: they are equal, bit for bit."""
+    """The first difference between two checkpoints; None: they are equal, bit for bit."""
     kept = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "top1_error", "top5_error")
     for one, other in itertools.zip_longest(a.progress.rows, b.progress.rows):
         if one is None or other is None or any(getattr(one, name) != getattr(other, name) for name in kept):
@@ -369,7 +369,7 @@ def difference(a: Checkpoint, b: Checkpoint) -> str | None:
 
 
 def doubled(storage: Path, job: Job) -> str | None:
-    """What MLflow has too much of: more than one run, or a metric's step more than once."""
+    """Duplicates in MLflow: more than one run, or a metric's step more than once."""
     api = mlflow_runs.client()
     found = api.search_runs([mlflow_runs.experiment(api)], f"tags.`resnet.key` = '{storage}/{job.name}'")
     if len(found) != 1:

@@ -132,7 +132,7 @@ def until(condition: Callable[[], bool], job: subprocess.Popen[str]) -> None:
 
 
 def ended(job: subprocess.Popen[str]) -> TrainingOutcome:
-    """What a job gave."""
+    """Outcome of a job."""
     out, _ = job.communicate(timeout=480)
     if job.returncode:
         raise SystemExit(f"the job failed with {job.returncode}")

@@ -37,7 +37,7 @@ class Expected:
 
 
 def agrees(answer: dict, expected: np.ndarray | None) -> bool:
-    """Whether a JSON answer has the offline probabilities."""
+    """True if a JSON answer has the offline probabilities."""
     if expected is None:
         return False
     told = np.zeros_like(expected)
@@ -48,7 +48,7 @@ def agrees(answer: dict, expected: np.ndarray | None) -> bool:
 
 @dataclass
 class Seen:
-    """What clients met."""
+    """Counts of the clients' outcomes."""
 
     codes: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)

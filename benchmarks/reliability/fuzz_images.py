@@ -490,7 +490,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def _numbered(path: Path) -> Iterator[tuple[str, Any]]:
-    """What an earlier run of the other mode wrote."""
+    """The outcome that an earlier run of the other mode wrote."""
     if path.exists():
         yield from json.loads(path.read_text()).items()
 

@@ -75,7 +75,7 @@ class Server:
 
 
 def watched(job: subprocess.Popen[str], server: Server) -> list[Status]:
-    """What the run posted until its end. The server is killed after a third of the steps, and back after two."""
+    """The statuses of the run until its end. The server is killed after a third of the steps, and back after two."""
     seen: list[Status] = []
     away = back = False
     while job.poll() is None:
@@ -103,7 +103,7 @@ def pace(seen: list[Status], begin: float, end: float) -> float:
 
 
 def record(outcome: TrainingOutcome) -> dict[str, Any]:
-    """What the server has of the run, against the rows of its checkpoint."""
+    """The server's record of the run, against the rows of its checkpoint."""
     api, rows = mlflow_runs.client(), load_checkpoint(outcome.checkpoint).progress.rows
     found = api.search_runs([mlflow_runs.experiment(api)])
     history = {m: api.get_metric_history(found[0].info.run_id, m) for m in ("train_loss", "top1_error", "running/loss")}

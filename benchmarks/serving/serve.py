@@ -90,7 +90,7 @@ class Server:
             self.process = subprocess.Popen(command, env=environment, cwd=ROOT, **pipes)
 
     def ready(self, image: bytes) -> bool:
-        """Whether it classifies, in the end. If not, its own words are printed."""
+        """True if it classifies, in the end. If not, its own words are printed."""
         deadline = time.monotonic() + 180
         while self.name != "bare" and time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(urllib.error.URLError, OSError):

@@ -24,7 +24,7 @@ from serve.inference.classifier import Answer, Classifier
 
 
 def top5(model: Classifier, answer: Answer) -> list[dict[str, Any]]:
-    """What every contender answers with."""
+    """The answer of every contender."""
     return [{"name": p.image_class.name, "probability": p.probability} for p in model.best(answer.probabilities, 5)]
 
 

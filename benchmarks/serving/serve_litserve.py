@@ -49,7 +49,7 @@ class Api(ls.LitAPI):
         return list(output)
 
     def encode_response(self, output: Any) -> Any:
-        """What every contender answers with."""
+        """The answer of every contender."""
         from serve_contenders import top5
 
         return top5(self.model, output)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a GPU makes of our training step, without Ray: images a second, against another way and against the chip.
+"""Our training step on a GPU, without Ray: images a second, against another way and against the chip.
 
     python benchmarks/training/gpu.py --out gpu.json          under 8 minutes on an H200
     python benchmarks/training/gpu.py --smoke --device cpu    the same code on tiny shapes, a minute on a CPU
@@ -46,7 +46,7 @@ from resnet.training.step import Normalize, compile_blocks, scaler, to_device, t
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """Amount of work that is measured."""
 
     network: str
     reference: str  # of torchvision.models
@@ -292,7 +292,7 @@ def _lanes(
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What work gives, or what went wrong: a machine is lent for minutes, and the other parts are worth having."""
+    """The result of work, or its error: a machine is lent for minutes, and the other parts are worth having."""
     try:
         return work()
     except Exception as error:

@@ -223,7 +223,7 @@ class Lane:
         )
 
     def _ranked(self, images: Tensor, labels: Tensor) -> Ranked:
-        """What the network answers to uint8 images."""
+        """The network's output for uint8 images."""
         parts = images.split(EVAL_BATCH)
         scores = [self.network(self.stepper.normalize(x)).double().softmax(1).cpu().numpy() for x in parts]
         return Ranked.of(np.concatenate(scores), labels.cpu().numpy())
@@ -277,7 +277,7 @@ class Lane:
             shutil.rmtree(old)
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with."""
+        """The settings that a checkpoint must agree with."""
         recipe = self.recipe.model_dump(mode="json")
         return {"recipe": recipe, "seed": self.seed, "engine": "single", "data_sha256": self.resident.data.sha256}
 

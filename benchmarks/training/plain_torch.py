@@ -164,7 +164,7 @@ def row(
     errors: tuple[float, float],
     trainer: Trainer,
 ) -> ResultRow:
-    """What the training gave."""
+    """The row of the training."""
     folders = sorted(str(p.relative_to(args.data)) for p in Path(args.data).glob("*/*/*"))
     sha256 = hashlib.sha256("\n".join(folders).encode()).hexdigest()
     sizes = [len(part.dataset) for part in (trainer.train, trainer.val)]  # pyright: ignore[reportArgumentType]

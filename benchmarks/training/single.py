@@ -211,7 +211,7 @@ class Pool:
         self.unfinished += [{"run": f"{wanted.name}.s{seed}", "step": 0} for wanted, seed in queue]
 
     def _say(self, lanes: list[Lane]) -> None:
-        """How far all lanes are, and when the last of them ends at its present pace."""
+        """Print the progress of all lanes, and when the last of them ends at its present pace."""
         now = time.monotonic()
         before, self._said_steps = self._said_steps, {lane.name: lane.step for lane in lanes}
         for lane in lanes:
@@ -237,7 +237,7 @@ class Pool:
 
 
 def row(lane: Lane, commit: str, lanes: int) -> ResultRow:
-    """What a finished lane gave, for results/."""
+    """The row of a finished lane, for results/."""
     last, data = lane.rows[-1], lane.resident.data
     assert last.top1_error is not None  # the end of a run is always evaluated
     assert last.top5_error is not None

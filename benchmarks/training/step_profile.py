@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, as a picture: rank 0 of a run inside Ray Train, under torch's profiler.
+"""Profile of a training step, as a picture: rank 0 of a run inside Ray Train, under torch's profiler.
 
     python benchmarks/training/step_profile.py --cifar CIFAR-SHARDS --imagenet SHARDS --picture docs/step-profile.svg \
       --out results/step_profile.json

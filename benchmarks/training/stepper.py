@@ -31,7 +31,7 @@ WARM_UP = 4  # steps before a capture: cuDNN chooses its algorithms, the optimis
 
 @dataclass(frozen=True)
 class Options:
-    """How a lane runs; nothing here changes what is trained but `precision` and, in the last bits, `compiled`."""
+    """Options of a lane; nothing here changes what is trained but `precision` and, in the last bits, `compiled`."""
 
     device: torch.device
     precision: str = "auto"
@@ -42,7 +42,7 @@ class Options:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether there are streams and graphs."""
+        """True if there are streams and graphs."""
         return self.device.type == "cuda"
 
 

@@ -90,7 +90,7 @@ def start(args: argparse.Namespace, workers: int, batch: int) -> list[tuple[Turn
 
 
 def settled(pairs: Sequence[tuple[Turn, Turn]]) -> bool:
-    """Whether more pairs would hardly move the median: an even number, half of the ratios within a percent."""
+    """True if more pairs would hardly move the median: an even number, half of the ratios within a percent."""
     if len(pairs) < LEAST_PAIRS or len(pairs) % 2:
         return False
     low, _, high = statistics.quantiles([ours[0] / bare[0] for ours, bare in pairs], n=4)

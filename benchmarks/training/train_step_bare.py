@@ -1,4 +1,4 @@
-"""What the bare side of benchmarks/training/train_step.py reads: shards through plain torch, without Ray."""
+"""Input of the bare side of benchmarks/training/train_step.py: shards through plain torch, without Ray."""
 
 from __future__ import annotations
 

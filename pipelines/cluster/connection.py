@@ -34,7 +34,7 @@ def connect(dashboard: bool = False) -> dict[str, float]:
 
 
 def may_grow() -> bool:
-    """Whether somebody may add nodes to this cluster: not to a private one. Holds in the cluster's processes too."""
+    """True if somebody may add nodes to this cluster: not to a private one. Holds in the cluster's processes too."""
     return os.environ.get(ALONE) != "1"
 
 

@@ -1,4 +1,4 @@
-"""How Ray Data runs our pipelines: quietly, with patience, and without a busy loop beside the training."""
+"""Settings of Ray Data for our pipelines: quietly, with patience, and without a busy loop beside the training."""
 
 from __future__ import annotations
 

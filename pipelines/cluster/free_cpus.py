@@ -11,7 +11,7 @@ PATIENCE = 2.0  # seconds within which a node answers that is there
 
 
 class TaskBudget(NamedTuple):
-    """What a rank's data tasks may hold. each: CPUs of one; tasks: how many at a time."""
+    """CPUs of a rank's data tasks. each: CPUs of one; tasks: how many at a time."""
 
     each: float
     tasks: int
@@ -45,7 +45,7 @@ def fitting(free: Iterable[float], ranks: int, cpus: float) -> TaskBudget:
 
 
 def here(cpus: float) -> TaskBudget:
-    """What this training worker's data tasks may hold: `cpus` at most. Called by all ranks before they read.
+    """CPUs of this training worker's data tasks: `cpus` at most. Called by all ranks before they read.
 
     The driver has counted the cluster's CPUs, but that may be long ago, or just after a node was lost: for 13 s, seen
     on Ray 2.60, the dead one counts beside the one that took its place. Tasks of a size that fits nowhere never run.
@@ -68,7 +68,7 @@ def here(cpus: float) -> TaskBudget:
 
 
 def _answers(node: dict[str, Any]) -> bool:
-    """Whether a node's raylet is there: Ray itself finds out some ten seconds later."""
+    """True if a node's raylet is there: Ray itself finds out some ten seconds later."""
     try:
         with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=PATIENCE):
             return True

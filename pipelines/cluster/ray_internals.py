@@ -47,7 +47,7 @@ class Missing(Exception):
 
 
 def private(name: str) -> Any:
-    """What a private name stands for. Missing: Ray has it no more."""
+    """The object of a private name. Raises Missing if Ray lacks it."""
     if os.environ.get(WITHOUT) == "1":
         raise Missing(f"{name} is not used: {WITHOUT}=1")
     assert name in PRIVATE_NAMES
@@ -85,7 +85,7 @@ def _tell(sentence: str) -> None:
 
 
 def _or_else(wanted: Callable[[], Answer], fallback: Callable[[], Answer], lost: str) -> Answer:
-    """What `wanted` gives; where it needs a private name that is missing, what `fallback` gives, with a line."""
+    """The result of `wanted`, or of `fallback` with a line in the log where a private name is missing."""
     try:
         return wanted()
     except (Missing, AttributeError, TypeError) as error:

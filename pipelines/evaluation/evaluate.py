@@ -34,7 +34,7 @@ class Shards(Frozen):
 
 
 class Evaluation(Frozen):
-    """How models are tested, and what is written beside the outcome."""
+    """Options of a test of models, and of the files written beside its outcome."""
 
     data: Shards = Shards()
     protocol: Annotated[
@@ -116,7 +116,7 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
 
 
 def _preprocessing(images: Images, protocol: ViewProtocol) -> str:
-    """How an image was resized for the views, for a person."""
+    """Description of an image's resizing for the views."""
     one = images.size if protocol == "single" else images.scaled(images.eval_shorter_side or SHORTER_SIDE)
     sides = [images.scaled(scale) for scale in SCALES] if protocol == "multi-scale" else [one]
     shown = ", ".join(map(str, sides))

@@ -1,4 +1,4 @@
-"""What a test gave: its figures, all that is known of it, and how it is written down and shown."""
+"""The outcome of a test: its figures and circumstances, and how they are written down and shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class EvaluationOutcome(Frozen):
-    """What a test gave. Errors in percent of `examples` images; ece: expected calibration error of the top score.
+    """Outcome of a test. Errors in percent of `examples` images; ece: expected calibration error of the top score.
 
     preprocessing: what was done to an image before the protocol's views.
     """
@@ -79,7 +79,7 @@ def write_predictions(uri: str, details: Details, scored: Scored) -> None:
 
 
 def evaluation_table(details: Details, worst: int = 10) -> str:
-    """What a person wants to see of a test."""
+    """The figures of a test that a person wants to see, as text."""
     outcome, summary = details.outcome, details.summary
     how = f"{outcome.protocol}{' and mirror images' if outcome.mirror else ''}, {outcome.precision}"
     lines = [

@@ -31,7 +31,7 @@ ColumnBlock = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What is tested and how. outputs: the networks' output of each label; keys: also return each image's key.
+    """The task of a test. outputs: the networks' output of each label; keys: also return each image's key.
 
     responses: also record the responses of the layers of the one network (Figure 7).
     """
@@ -73,7 +73,7 @@ class Scored:
 
 
 def placing(cpus: float, gpus: float, workers: int | None, gpu: bool | None) -> Placing:
-    """How a test uses a cluster. ValueError: more workers than fit."""
+    """A test's share of a cluster. ValueError: more workers than fit."""
     on_gpu = gpus >= 1 if gpu is None else gpu
     count = workers or (max(1, int(gpus)) if on_gpu else max(1, int(cpus) // 4))
     if on_gpu and count > gpus:

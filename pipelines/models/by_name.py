@@ -169,7 +169,7 @@ def label_map(model: Model, classes: Sequence[ImageClass]) -> list[int]:
 
 
 def output_names(model: Model, classes: Sequence[ImageClass]) -> tuple[str, ...]:
-    """What each output of the model means: the data set's name of the class if it has it, else the model's own."""
+    """The meaning of each output of the model: the data set's name of the class if it has it, else the model's own."""
     own = [f"class {i}" for i in range(model.outputs)] if model.classes is None else [c.name for c in model.classes]
     for output, label in zip(label_map(model, classes), classes, strict=True):
         own[output] = label.name

@@ -1,4 +1,4 @@
-"""Who shall answer, by the registry: alias `champion` (or another) is the stable version, alias `canary` a second one.
+"""The versions that shall answer, by the registry: alias `champion` (or another) stable, alias `canary` beside it.
 
 The registry is the one place where this is said: what follows it (jobs/deploy_best.py) needs no other word, and a
 canary outlives the process that began it. Tag canary_percent: its share; canary_verdict: how the two compare.
@@ -65,7 +65,7 @@ def steer(model: str, canary: str | None, *, promote: bool, rollback: bool) -> d
 
 @contextlib.contextmanager
 def told(model: str) -> Iterator[None]:
-    """What the store of a registry throws within becomes one sentence, a ValueError."""
+    """Turn an error of a registry's store into one sentence, a ValueError."""
     try:
         yield
     except ValueError:
@@ -75,7 +75,7 @@ def told(model: str) -> Iterator[None]:
 
 
 def follows(model: str) -> bool:
-    """Whether a name can come to mean another version."""
+    """True if a name can come to mean another version."""
     return "/" not in model
 
 

@@ -1,4 +1,4 @@
-"""How weights of others want their images: resize, crop, filter, mean and std, as their makers evaluate them.
+"""The images that weights of others expect: resize, crop, filter, mean and std, as their makers evaluate them.
 
 By a JSON file beside the weights (timm's pretrained_cfg, Hugging Face's preprocessor_config.json), else by
 torchvision's own table and file names or the hash in them, else by timm's file names, else torchvision's first recipe.
@@ -28,7 +28,7 @@ TORCHVISION_NAMES = re.compile(r"resnet(18|34|50|101|152)-([0-9a-f]{8})\.pth")
 
 
 class ImagePreprocessing(Frozen):
-    """What happens to an image before the network sees it. resize: shorter side in pixels; size: of the square that is
+    """Processing of an image before the network sees it. resize: shorter side in pixels; size: of the square that is
     cut out; mean, std: of pixels in [0, 1]; source: where this is from."""
 
     resize: Annotated[int, Field(ge=8, le=4096)]
@@ -76,7 +76,7 @@ def parse_option(text: str) -> ImagePreprocessing:
 
 
 def preprocessing_of(file: WeightFile, asked: str | None) -> ImagePreprocessing:
-    """What weights want. asked: the option, which wins but for mean and std."""
+    """The preprocessing that weights expect. asked: the option, which wins but for mean and std."""
     found = (
         _of_timm(file.configs.get("config.json", {}))
         or _of_hugging_face(file.configs.get("preprocessor_config.json", {}))

@@ -17,7 +17,7 @@ SUFFIXES = tuple(f".{suffix}" for suffix in image_kinds.SUFFIXES)
 
 
 class Export(Frozen):
-    """What jobs/export_model.py is told."""
+    """Options of jobs/export_model.py."""
 
     out: Annotated[str, Field(description="folder to write; it must not exist yet")]
     formats: Annotated[

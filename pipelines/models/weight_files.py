@@ -33,7 +33,7 @@ TIMEOUT = 60.0  # seconds without a byte from a web server
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file holds, the SHA-256 of its bytes, its name, and the JSON files beside it by their names."""
+    """Contents of a file, the SHA-256 of its bytes, its name, and the JSON files beside it by their names."""
 
     content: Any
     sha256: str
@@ -42,7 +42,7 @@ class WeightFile:
 
 
 def is_weights(place: str) -> bool:
-    """Whether a name means weights of others: by the file's suffix, or a folder of Hugging Face's.
+    """True if a name means weights of others: by the file's suffix, or a folder of Hugging Face's.
 
     Checkpoints of ours have config.json never, and run.json always.
     """

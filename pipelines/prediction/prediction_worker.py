@@ -36,7 +36,7 @@ class Predictor(Protocol):
 
 
 class PredictionJob(Frozen):
-    """What is predicted, how, and where it goes."""
+    """Input, model and output of a prediction."""
 
     images: Annotated[str, Field(description="folder or URI of images, with the folders in it; or of shards")]
     out: Annotated[str, Field(description="folder or URI for the parts: PATH.parquet reads as one table")]

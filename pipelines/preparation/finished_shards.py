@@ -40,7 +40,7 @@ def refuse_other_use(out: Folder) -> None:
 
 
 def resume_preparation(out: Folder, wanted: Manifest) -> dict[str, Finished] | None:
-    """What is finished already, by shard; None: the manifest is there. ValueError: another preparation's folder."""
+    """The finished shards by name; None: the manifest is there. ValueError: another preparation's folder."""
     sizes = {entry.name: entry.size for entry in out.entries(hidden=True)}
     if MANIFEST in sizes:
         _refuse_difference(read_manifest(out.uri), wanted, out)

@@ -24,7 +24,7 @@ LOST = "more than 8 bits of grey, the lower ones are lost without --grey-range"
 
 
 class Admitted(NamedTuple):
-    """What goes into a shard. unusual: what a person may want to know of the image; empty for a plain one."""
+    """A row of a shard. unusual: properties of the image that a person may want to know of; empty for a plain one."""
 
     data: bytes
     unusual: tuple[str, ...]
@@ -108,7 +108,7 @@ def _png(grey: np.ndarray) -> bytes:
 
 
 def _header(data: bytes, key: str) -> tuple[tuple[str, ...], bool]:
-    """What is unusual in the header of an image that decodes; whether it is grey of more than 8 bits."""
+    """Unusual properties in the header of an image that decodes, and True if it is grey of more than 8 bits."""
     kind = image_headers.check_header(data)
     mode, animated = _mode(data, kind.name)
     suffix = key.rpartition("/")[2].rpartition(".")[2].lower() if "." in key.rpartition("/")[2] else ""

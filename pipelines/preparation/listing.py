@@ -1,4 +1,4 @@
-"""What a source holds: every image of both splits, listed but unread, and the classes."""
+"""The listing of a source: every image of its splits, unread, and the classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person wants of a source.
+    """A person's wishes for the listing of a source.
 
     classes: text of the list; draws: val or test is drawn from train; sure: the kind was named.
     """
@@ -113,7 +113,7 @@ class Listing:
         return found
 
     def has_distinct_keys(self) -> bool:
-        """Whether each key occurs once in all splits together."""
+        """True if each key occurs once in all splits together."""
         columns = sorted((table["key"] for table in self.splits.values()), key=len)
         pairs = itertools.combinations(columns, 2)  # the smaller first: the memory is that of its hashes
         apart = not any(pc.any(pc.is_in(large, value_set=small)).as_py() for small, large in pairs if len(small))
@@ -121,7 +121,7 @@ class Listing:
 
 
 def _all_distinct(keys: pa.ChunkedArray) -> bool:
-    """Whether no key occurs twice. Keys in order, as of class folders, need no memory for it."""
+    """True if no key occurs twice. Keys in order, as of class folders, need no memory for it."""
     in_order = len(keys) < 2 or pc.all(pc.less(keys[:-1], keys[1:])).as_py()
     return in_order or pc.count_distinct(keys).as_py() == len(keys)
 

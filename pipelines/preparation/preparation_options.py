@@ -79,7 +79,7 @@ class Preparation(Frozen):
 
     @property
     def drawing(self) -> Drawing:
-        """How the source is taken. ValueError: options that do not fit each other."""
+        """The options of reading the source. ValueError: options that do not fit each other."""
         try:
             return Drawing(
                 val_share=self.val_share,
@@ -97,6 +97,6 @@ class Preparation(Frozen):
 
     @property
     def encoding(self) -> Encoding:
-        """How images are stored."""
+        """The options of storing images."""
         quality = QUALITY if self.shorter_side is not None and self.quality is None else self.quality
         return Encoding(shorter_side=self.shorter_side, quality=quality, grey_range=self.grey_range)

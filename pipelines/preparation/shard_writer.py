@@ -54,7 +54,7 @@ class Work:
 
 @dataclass
 class Notes:
-    """What a task sees on its way."""
+    """Counters of a task on its way."""
 
     rejected: list[Rejected] = field(default_factory=list)
     unusual: dict[str, list[str]] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class _Hashed:
 
 
 def shard_problem(folder: Folder, shard: Shard, classes: int) -> str | None:
-    """What is wrong with a shard: the whole file is read and compared with its manifest. None: nothing."""
+    """The first difference between a shard, which is read whole, and its manifest. None: there is none."""
     try:
         found = _hash_of(folder, shard.file)
     except FileNotFoundError:

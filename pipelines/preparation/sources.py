@@ -1,4 +1,4 @@
-"""What users have: ILSVRC2012 archives, class folders, WebDataset tars, Parquet, CIFAR, digits; told by their files."""
+"""The kinds of sources, told by their files: ILSVRC2012 archives, class folders, WebDataset, Parquet, CIFAR, digits."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def list_source(source: Source, drawing: Drawing | None = None) -> Listing:
 
 
 def _kind_at(source: Source) -> tuple[Contents, str]:
-    """What is prepared, and its kind. Where one folder alone lies there, as archives unpack, it is looked into."""
+    """The path to prepare and its kind. Where one folder alone lies there, as archives unpack, it is looked into."""
     assert source.path is not None
     contents = contents_of(source.path)
     if source.kind is not None:

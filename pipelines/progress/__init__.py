@@ -1,1 +1,1 @@
-"""How far runs are: statuses, postings, one console."""
+"""Progress of runs: statuses, postings, one console."""

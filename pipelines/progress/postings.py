@@ -35,7 +35,7 @@ def ask_to_save(run: str) -> None:
 
 
 def save_is_wanted(run: str) -> bool:
-    """Whether somebody has asked; answers yes once."""
+    """True if somebody has asked; answers yes once."""
     wanted = ray_internals.get(SAVE + run) is not None
     if wanted:
         ray_internals.delete(SAVE + run)
@@ -66,7 +66,7 @@ class StatusPoster:
             self._asked.set()
 
     def asked(self) -> bool:
-        """Whether somebody had asked to save by the last status; answers yes once."""
+        """True if somebody had asked to save by the last status; answers yes once."""
         if not self._asked.is_set():
             return False
         self._asked.clear()
@@ -85,6 +85,6 @@ def fail(run: str, reason: str) -> None:
 
 
 def failure(run: str) -> str | None:
-    """Why a run cannot go on, or None."""
+    """The reason that a run cannot go on, or None."""
     reason = ray_internals.get(FAILED + run)
     return None if reason is None else reason.decode()

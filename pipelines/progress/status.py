@@ -1,4 +1,4 @@
-"""How far runs are, as a person watches them: rank 0 of each posts, the job that launched them shows it."""
+"""Progress of runs as a person watches it: rank 0 of each posts, the job that launched them shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE = 3.0  # seconds between two lines where the output is no terminal
 
 
 class Status(Frozen):
-    """Where a run is. step and total: optimiser steps; error: training error of the epoch so far, in percent.
+    """Progress of a run. step and total: optimiser steps; error: training error of the epoch so far, in percent.
 
     process: of rank 0; another one after each restart of the workers. time: in seconds since 1970. machine: rank 0's.
     conditions: what the training runs on, as text by name.
@@ -50,7 +50,7 @@ class Status(Frozen):
 
 
 def machine() -> dict[str, float]:
-    """How busy this machine is, under MLflow's names: percent since the last call, megabytes."""
+    """Load of this machine, under MLflow's names: percent since the last call, megabytes."""
     import psutil
 
     memory = psutil.virtual_memory()

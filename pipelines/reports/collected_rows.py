@@ -87,7 +87,7 @@ def _finished(api: Any, experiment: str) -> Iterator[Any]:
 
 
 def _is_result(tags: dict[str, str]) -> bool:
-    """Whether an MLflow run is a training of its own, and neither a sweep nor a trial of a search."""
+    """True if an MLflow run is a training of its own, and neither a sweep nor a trial of a search."""
     return "checkpoint" in tags and f"/{SEARCH}" not in tags.get("resnet.key", "")
 
 

@@ -165,7 +165,7 @@ def _label_ends(ax: Axes, ends: list[End]) -> None:
 
 
 def _legend(figure: Figure) -> None:
-    """What dashes mean, once a figure."""
+    """The meaning of dashes, once a figure."""
     from matplotlib.lines import Line2D
 
     lines = [

@@ -1,4 +1,4 @@
-"""What a person reads of trainings: the table and curves of one, and the report of the paper's results beside ours."""
+"""Pages about trainings: the table and curves of one, and the report of the paper's results beside ours."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def report(rows: Sequence[ResultRow]) -> Iterator[PageBlock]:
 
 
 def _lacking(rows: Sequence[ResultRow]) -> str:
-    """What rows do not record, and so nobody can know of them."""
+    """The facts that rows do not record, and so nobody can know of them."""
     without = {
         "precision, batch norm's group, threads, versions and the CPU's model": sum(not r.conditions for r in rows),
         "a test of the finished network in float32, its predictions": sum(r.final is None for r in rows),
@@ -174,7 +174,7 @@ def _summary(rows: Sequence[ResultRow], papers: Sequence[Setting], others: Seque
 
 
 def _beside_the_paper(setting: Setting) -> Iterator[PageBlock]:
-    """What a setting of the paper's own decides, the paper's tables with ours beside, and the figures."""
+    """The claims that a setting of the paper's own decides, the paper's tables with ours beside, and the figures."""
     family, engine = setting.family, setting.rows[0].engine
     yield Heading(3, f"{FAMILIES[family].title}, {'trained on Ray' if engine == 'ray' else 'trained in one process'}")
     yield Paragraph(describe_setting(setting))

@@ -43,7 +43,7 @@ class Setting:
 
     @property
     def is_papers(self) -> bool:
-        """Whether the paper's figures may stand beside these."""
+        """True if the paper's figures may stand beside these."""
         return self.rows[0].is_papers_setting
 
     @property
@@ -53,7 +53,7 @@ class Setting:
 
     @property
     def aspects(self) -> dict[str, Any]:
-        """What all rows share, by name."""
+        """The settings that all rows share, by name."""
         return self.rows[0].aspects
 
     @property
@@ -84,7 +84,7 @@ class Setting:
 
     @property
     def tests_are_final(self) -> bool:
-        """Whether the training error is that of finished networks, as it is where one training of these has it."""
+        """True if the training error is that of finished networks, as it is where one training of these has it."""
         return any(row.final is not None for row in self.rows)
 
     def train_error(self, row: ResultRow) -> float | None:
@@ -184,7 +184,7 @@ def settings(rows: Iterable[ResultRow]) -> tuple[Setting, ...]:
 
 
 def _siblings(setting: Setting, others: Sequence[Setting]) -> dict[str, Setting]:
-    """What claims ask for by name: the same without the gentle start that the paper gives 110 layers and more."""
+    """The name that claims ask for: the same without the gentle start that the paper gives 110 layers and more."""
     found = [s for s in others if differing(setting, s) == ["gentle_start"]]
     without = [s for s in found if setting.aspects["gentle_start"] == "the paper's" and not any(_gentle(s))]
     return {FULL_LR: without[0]} if without else {}

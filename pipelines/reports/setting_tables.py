@@ -138,7 +138,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def compute(settings: Sequence[Setting], numbers: Numbers) -> Table:
-    """What each setting took. CPU hours are the workers'; where nobody recorded them, wall hours stand alone."""
+    """Compute of each setting. CPU hours are the workers'; where nobody recorded them, wall hours stand alone."""
     rows = []
     for setting in settings:
         known = [row.cpu_seconds for row in setting.rows if row.cpu_seconds is not None]

@@ -1,4 +1,4 @@
-"""What scipy's tests say of results over seeds: intervals, equivalence, trends over depth, two networks by image.
+"""Statistical tests of results over seeds, by scipy: intervals, equivalence, trends over depth, two networks by image.
 
 Differences and errors are in the metric's unit, mostly percentage points. NaN stands where a figure is not defined.
 """
@@ -107,7 +107,7 @@ class ImageByImage(NamedTuple):
 
 
 def mcnemar(left: np.ndarray, right: np.ndarray) -> ImageByImage:
-    """Whether two trained networks err differently often. left, right: (N,) bool, right or not, the same images."""
+    """True if two trained networks err differently often. left, right: (N,) bool, right or not, the same images."""
     from scipy import stats
 
     only_left, only_right = int((left & ~right).sum()), int((right & ~left).sum())

@@ -48,7 +48,7 @@ def _sentence(found: Decision) -> str:
 
 
 def reasons(found: Decision) -> list[str]:
-    """What a verdict rests on, a line each."""
+    """The grounds of a verdict, a line each."""
     lines = [line for line in map(evidence, found.evidence) if line]
     lines += [f"beside, not judged: {line}" for line in map(evidence, found.beside) if line]
     if found.trend is not None and (line := trend(found.trend)):

@@ -117,7 +117,7 @@ def decision(setting: Setting | None, claim: Claim) -> Decision:
 
 
 def _results(setting: Setting | None, claim: Claim) -> Measured:
-    """What a claim may be judged by: nothing in a setting in which its figures mean nothing."""
+    """The rows by which a claim may be judged: none in a setting in which its figures mean nothing."""
     counted = _counts(claim) if setting is None or setting.is_papers else {}
     if setting is None or not _is_judged_in(setting, claim):
         return counted
@@ -169,7 +169,7 @@ def differences(comparison: Comparison, results: Results) -> list[float]:
 
 
 def decide(comparison: Comparison, results: Results, comparisons: int = 1) -> Verdict:
-    """Whether left and right are as claimed. comparisons: of the claim, among which `fails` is corrected.
+    """True if left and right are as claimed. comparisons: of the claim, among which `fails` is corrected.
 
     One seed decides nothing, nor does an interval that has zero in it, nor one with NaN ends (a training diverged).
     """

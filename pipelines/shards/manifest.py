@@ -75,7 +75,7 @@ class Duplicates(Frozen):
 
 
 class Splitting(Frozen):
-    """How val, and test where asked for, were drawn from train. group: what is never on both sides; None: an image."""
+    """Record of how val and test were drawn from train. group: what is never on both sides; None: an image."""
 
     val_share: float | None = None
     test_share: float | None = None
@@ -84,7 +84,7 @@ class Splitting(Frozen):
 
 
 class Encoding(Frozen):
-    """How images are stored. Without shorter_side: the source's bytes as they are.
+    """The options of storing images. Without shorter_side: the source's bytes as they are.
 
     Else an image whose shorter side has more pixels is scaled down to it and becomes a JPEG of this quality with 4:2:0
     chroma; all others keep their bytes. grey_range: levels (low, high) of grey images of more than 8 bits that become
@@ -162,7 +162,7 @@ class Manifest(Frozen):
         return _sha256(json.dumps([classes, shards]), holdout)
 
     def fingerprint_before(self, holdout: int = 0) -> str:
-        """What runs before 2026-11-24 noted instead: of the whole manifest, the source's path included."""
+        """The hash that runs before 2026-11-24 noted instead: of the whole manifest, the source's path included."""
         before = self.model_copy(update={name: type(self).model_fields[name].default for name in LATER})
         return _sha256(before.model_dump_json(), holdout)
 
@@ -172,7 +172,7 @@ def _sha256(told: str, holdout: int) -> str:
 
 
 class Finished(Frozen):
-    """What the ledger keeps of a finished shard. digests: see duplicates; empty in ledgers of older versions."""
+    """The ledger's entry of a finished shard. digests: see duplicates; empty in ledgers of older versions."""
 
     shard: Shard
     rejected: tuple[Rejected, ...] = ()

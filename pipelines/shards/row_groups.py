@@ -91,7 +91,7 @@ class Split:
             return shard.read_row_group(number, columns=columns, use_threads=False)
 
     def _again(self, file: int, read: Callable[[], Read]) -> Read:
-        """What a read gives, tried again a few times."""
+        """The result of a read, tried again a few times."""
         for wait in (*RETRIES, None):
             try:
                 return read()

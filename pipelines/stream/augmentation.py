@@ -50,7 +50,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochAugmentation:
-    """How the images of one training epoch are seen. seed: the run's."""
+    """Augmentation of the images of one training epoch. seed: the run's."""
 
     split: Split
     policy: Images

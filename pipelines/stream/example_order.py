@@ -70,7 +70,7 @@ class Order:
         return group, np.concatenate(rows)[order]
 
     def _leftovers(self, epoch: int, windows: list[np.ndarray]) -> Rows:
-        """What the short windows leave over, permuted; the tail of the epoch is cut off later."""
+        """The rows that the short windows leave over, permuted; the tail of the epoch is cut off later."""
         ends = [self._merged(epoch, w) for w in windows if self._rows[w].sum() % self.batch_size]
         cut = [(group[-(len(group) % self.batch_size) :], row[-(len(row) % self.batch_size) :]) for group, row in ends]
         if not cut:

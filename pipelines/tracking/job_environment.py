@@ -1,4 +1,4 @@
-"""What a submitted job gets of the environment of the shell that it was submitted from."""
+"""The environment that a submitted job inherits from the shell that it was submitted from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ PASSED_ON = ("RESNET_HOME", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", PARENT, *SETTIN
 
 
 def passed_on(private: bool) -> dict[str, str]:
-    """What a job gets of this shell's environment. To a head that this process starts credentials come by inheritance,
-    and so do not stand in Ray's own records of the job; a cluster that runs already gets them in those, which who may
-    ask it for jobs can read."""
+    """The part of this shell's environment that a job inherits.
+
+    To a head that this process starts credentials come by inheritance, and so do not stand in Ray's own records of the
+    job; a cluster that runs already gets them in those, which all who may ask it for jobs can read.
+    """
     names = PASSED_ON if private else (*PASSED_ON, *CREDENTIALS)
     found = {name: os.environ[name] for name in names if name in os.environ}
     if "MLFLOW_TRACKING_URI" in found:

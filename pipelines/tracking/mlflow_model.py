@@ -87,7 +87,7 @@ def write_mlflow_model(folder: Path, checkpoint: Checkpoint, run_id: str | None 
 
 
 def _params(checkpoint: Checkpoint) -> dict[str, str]:
-    """What MLflow's page of models shows beside the name."""
+    """The description that MLflow's page of models shows beside the name."""
     recipe = checkpoint.recipe
     return {"network": recipe.network, "recipe": recipe.name, "step": str(checkpoint.progress.step)}
 

@@ -120,7 +120,7 @@ def key_filter(key: str) -> str:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that the store cannot be reached, or not now: no answer, 429 or 5xx."""
+    """True if an error says that the store cannot be reached, or not now: no answer, 429 or 5xx."""
     text = str(error)
     found = STATUS.search(text)
     if found:
@@ -131,7 +131,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def store_error(error: BaseException) -> str:
-    """What an error of the store means, as the end of a sentence; without secrets. Our own sentences stay."""
+    """The meaning of an error of the store, as the end of a sentence; without secrets. Our own sentences stay."""
     if isinstance(error, ValueError):
         return str(error)
     uri = os.environ.get(URI) or ""
@@ -196,7 +196,7 @@ def check_store(ask_client: Any) -> str | None:
 
 
 def _is_fine(uri: str) -> bool:
-    """Whether a quick look finds nothing amiss. False: MLflow's own client has to say."""
+    """True if a quick look finds nothing amiss. False: MLflow's own client has to say."""
     if os.environ.get("MLFLOW_EXPERIMENT_ID") or os.environ.get("MLFLOW_RUN_ID"):
         return False
     if uri.startswith("sqlite:///"):

@@ -19,7 +19,7 @@ TASK = "classification"  # of one label an image; models of another task are nev
 
 @dataclass(frozen=True)
 class Judged:
-    """What a trained network is judged by: how many of `examples` validation images it gets wrong, by a protocol.
+    """The judgement of a trained network: how many of `examples` validation images it gets wrong, by a protocol.
 
     data: fingerprint of the data set; before: the same as older versions of this program note it; name: to people.
     """
@@ -69,7 +69,7 @@ class Judged:
         return None
 
     def wrong_of(self, tags: dict[str, str]) -> int:
-        """How many images a version got wrong; an older one notes the percentage with four decimals."""
+        """Number of images that a version got wrong; an older one notes the percentage with four decimals."""
         return (
             int(tags["top1_wrong"]) if "top1_wrong" in tags else round(float(tags["top1_error"]) * self.examples / 100)
         )

@@ -1,4 +1,4 @@
-"""What one rank trains: the network, in DDP if it has company, with all that a step changes."""
+"""The trained state of one rank: the network, in DDP if there are others, with all that a step changes."""
 
 from __future__ import annotations
 

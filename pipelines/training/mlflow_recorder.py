@@ -190,7 +190,7 @@ class Recorder:
 
 
 def _keep_examples(checkpoint: str, data: str) -> None:
-    """What the endpoint checks a registered model by. Without it the model is served unchecked, which is no failure."""
+    """Images and answers by which the endpoint checks a registered model. Without them it is served unchecked."""
     from pipelines.models.by_name import keep_examples
 
     try:

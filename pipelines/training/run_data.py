@@ -56,12 +56,12 @@ class RunData:
 
     @property
     def sha256_before(self) -> str:
-        """What runs before 2026-11-24 have noted of the same data."""
+        """The hash that runs before 2026-11-24 have noted of the same data."""
         return self.manifest.fingerprint_before(self.holdout)
 
     @property
     def tags(self) -> dict[str, str]:
-        """What MLflow's run says of the data."""
+        """The data's description in MLflow's run."""
         return {"data": self.uri, "data_sha256": self.sha256}
 
     @property
@@ -95,7 +95,7 @@ def open_source(run: Run) -> RunData:
 
 
 def shards(run: Run) -> str:
-    """Where the run's shards are. The embedded digits are written on first use."""
+    """Path of the run's shards. The embedded digits are written on first use."""
     if run.data.path is not None:
         return run.data.path
     from pipelines.preparation.prepare import write_shards
@@ -108,7 +108,7 @@ def shards(run: Run) -> str:
 
 
 def load_feed(run: Run, source: RunData) -> WorkerData:
-    """What workers need of the data; small sets are decoded here, once, into the object store. Needs a cluster."""
+    """The part of the data that workers need; small sets are decoded here, once, into the object store."""
     import ray
 
     images, train, val = run.recipe.images, source.train, source.val

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TrainingOutcome(Frozen):
-    """What a training run gave.
+    """Outcome of a training run.
 
     top1_error: percent of `examples` validation images after the last step, in the training's own precision;
     train_error: running error of the last whole epoch; final_train_error, final_top1_error: of the finished network on

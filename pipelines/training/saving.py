@@ -1,4 +1,4 @@
-"""What a run is at a step, and when it is saved: rank 0 writes beside the training, all ranks agree on the step."""
+"""Saving the state of a run: rank 0 writes beside the training, all ranks agree on the step."""
 
 from __future__ import annotations
 

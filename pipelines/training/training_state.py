@@ -28,7 +28,7 @@ class Epoch(NamedTuple):
 
 
 class TrainingState:
-    """What a run is at a step, beside weights and momentum. sums: (3,) of the epoch so far, this rank's own part."""
+    """State of a run at a step, beside weights and momentum. sums: (3,) of the epoch so far, this rank's own part."""
 
     def __init__(self, device: torch.device, saved: Progress | None, rank: int) -> None:
         self.step, self.rows, self.lr = 0, (), 0.0

@@ -220,7 +220,7 @@ def _report(row: EpochRow) -> None:
 
 
 def _is_preempted() -> bool:
-    """Whether Ray has heard that a node of this training is about to be taken away: a barrier of all ranks."""
+    """True if Ray has heard that a node of this training is about to be taken away: a barrier of all ranks."""
     import ray.train
 
     return ray.train.get_preemption_info() is not None

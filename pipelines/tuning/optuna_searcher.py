@@ -21,7 +21,7 @@ from pipelines.tuning.tune_runner import run_trials
 
 
 class Suggestions(Searcher):
-    """What Tune asks for: first what a killed call has left unfinished, then what the study proposes."""
+    """Tune's searcher: first the trials that a killed call has left unfinished, then those that the study proposes."""
 
     def __init__(self, study: Study, asked: Search, base: Run, source: RunData, left: int, board: Board) -> None:
         super().__init__(metric="top1_error", mode="min")

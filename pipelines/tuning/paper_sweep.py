@@ -69,7 +69,7 @@ class Sweep(EarlyStopping):
 
 
 class Stop(Frozen):
-    """Where a scheduler has stopped a run. error: top-1 in percent, by which it judged."""
+    """The step at which a scheduler stopped a run. error: top-1 in percent, by which it judged."""
 
     scheduler: str
     step: int

@@ -30,7 +30,7 @@ Parse = Callable[[Run, Sequence[str]], Run]
 
 
 class Found(Frozen):
-    """What a search gave. command: trains the best setting on all training images; judged_by: whose errors they are."""
+    """Outcome of a search. command: trains the best setting on all images; judged_by: whose errors they are."""
 
     network: str
     judged_by: str

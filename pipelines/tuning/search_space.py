@@ -14,7 +14,7 @@ from resnet.frozen import Frozen
 
 
 class Search(EarlyStopping):
-    """What is searched, and how."""
+    """The space and the method of a search."""
 
     scheduler: Annotated[
         Literal["none", "asha", "pbt"],

@@ -1,4 +1,4 @@
-"""What sweeps and searches share: how many trainings fit at once, their rows of the progress table, early stopping."""
+"""Shared by sweeps and searches: how many trainings fit at once, their rows of the progress table, early stopping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resnet.frozen import Frozen
 
 
 class EarlyStopping(Frozen):
-    """How many trainings at once, and when asha stops one."""
+    """The number of trainings at once, and the rule by which asha stops one."""
 
     concurrent: Annotated[
         int | None, Field(ge=1, description="runs at a time, which share the CPUs and GPUs. None: as many as fit")

@@ -1,4 +1,4 @@
-"""What a test of a network says: errors, per-class table, confusions, calibration. No torch here.
+"""Summary of a test of a network: errors, per-class table, confusions, calibration. No torch here.
 
 Everything is computed from one row an image, in the order of the data set, so that the digits do not depend on who
 computed which row.

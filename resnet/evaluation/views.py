@@ -1,4 +1,4 @@
-"""What the network sees of an image in a test, by the paper's protocols (§3.4, §4.2). No torch here.
+"""The views of an image that a test takes, by the paper's protocols (§3.4, §4.2). No torch here.
 
     single       the whole image as the square of the network's size: CIFAR-10's 32x32
     1-crop       the centre, 224 of shorter side 256

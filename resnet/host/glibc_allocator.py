@@ -1,4 +1,4 @@
-"""How a process that computes on a CPU in a thread keeps its memory: settings of glibc, which others do not know."""
+"""Memory of a process that computes on a CPU in a thread: settings of glibc, which others do not know."""
 
 from __future__ import annotations
 

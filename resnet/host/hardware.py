@@ -1,4 +1,4 @@
-"""What a result was computed on: the processor by name and number, and how fast it multiplies matrices."""
+"""The hardware of a result: the processor by name and number, and how fast it multiplies matrices."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def _decode_pnm(data: bytes, grey_range: GreyRange | None, limits: Limits) -> np
 
 
 def _loaded(image: Image.Image, function: Callable[[], Made]) -> Made:
-    """What a function makes of Pillow's image, whose pixels it reads. Raises CorruptImage if they are damaged."""
+    """The result of a function of Pillow's image, whose pixels it reads. Raises CorruptImage if they are damaged."""
     try:
         return function()
     except (CorruptImage, MemoryError):

@@ -17,7 +17,7 @@ Data = bytes | memoryview
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """What a region decode must know of a JPEG, as stored.
+    """Header of a JPEG, as stored: all that decoding a region needs.
 
     frame: offset of its frame header; sampling: rows a colour is for; orientation: EXIF's, not applied here.
     """

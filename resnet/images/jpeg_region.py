@@ -55,7 +55,7 @@ class Cut(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What of a JPEG shrunk by scale is decoded for a cut, and the cut's box within it."""
+    """The region of a JPEG shrunk by scale that is decoded for a cut, and the cut's box within it."""
 
     scale: int
     top: int

@@ -37,10 +37,11 @@ class Stem:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the networks of one data set share. image_size: pixels; widths: channels of a stage's 3x3 convolutions.
+    """The facts that the networks of one data set share.
 
     title: of the data set; examples: its images for training and for validation; steps, protocol: of the paper's
-    training and of the test that its tables print (§3.4, §4.2).
+    training and of the test that its tables print (§3.4, §4.2); image_size: pixels; widths: channels of a stage's 3x3
+    convolutions.
     """
 
     title: str

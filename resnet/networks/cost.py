@@ -19,7 +19,7 @@ from resnet.networks.resnet import ResNet
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a network costs: learnt parameters, and multiply-adds for one image."""
+    """Cost of a network: learnt parameters, and multiply-adds for one image."""
 
     parameters: int
     multiply_adds: int

@@ -23,7 +23,7 @@ class PaddedIdentity(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
 
     def extra_repr(self) -> str:
-        """What print(net) shows."""
+        """The line that print(net) shows."""
         return f"extra={self.extra}, stride={self.stride}"
 
 
@@ -33,7 +33,7 @@ def convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 
 
 
 def shortcut_path(option: Shortcut, channels_in: int, channels_out: int, stride: int) -> nn.Module | None:
-    """What a block adds to its output: nothing in a plain net, else the identity, its padding (A) or a projection."""
+    """The summand of a block's output: none in a plain net, else the identity, its padding (A) or a projection."""
     changes = stride != 1 or channels_in != channels_out
     if option == "none":
         return None

@@ -61,7 +61,7 @@ def _without_compile(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefix(weights: Mapping[str, Tensor]) -> str:
-    """What stands before the network's own names, e.g. `model.module.`. ValueError: there is no network, or several."""
+    """The prefix of the network's own names, e.g. `model.module.`. ValueError: there is no network, or several."""
     ends = "fc.weight"
     found = {name.removesuffix(ends) for name in weights if name == ends or name.endswith(f".{ends}")}
     found = sorted((p for p in found if f"{p}conv1.weight" in weights), key=lambda p: (len(p), p))
@@ -102,7 +102,7 @@ def _hugging_face_name(name: str) -> str:
 
 
 def misfit(net: ResNet, weights: Mapping[str, Tensor]) -> str | None:
-    """Why weights are not those of a network, counted, with a few names of each kind; None where they fit.
+    """Differences between weights and a network's names and shapes, counted, with a few names each; None if they fit.
 
     num_batches_tracked is no weight: files without it are as good.
     """

@@ -1,4 +1,4 @@
-"""What He et al. (arXiv 1512.03385) published: its tables as rows. Its claims are in claims.py.
+"""The published results of He et al. (arXiv 1512.03385): its tables as rows. Its claims are in claims.py.
 
 Errors are in percent. `network` is our canonical name, None for other people's networks and for ensembles.
 """

@@ -1,4 +1,4 @@
-"""What finished trainings gave, as JSON: the rows in results/trainings that the report is written from. No torch here.
+"""Results of finished trainings as JSON: the rows in results/trainings that the report is written from. No torch here.
 
 A file *.json of the folder holds one row or a list of rows. pipelines/reports/collected_rows.py makes them from runs of
 the cluster (engine "ray"); benchmarks/training/single.py, which trains the same recipes in one process without Ray,
@@ -42,7 +42,7 @@ GAINS = ("evaluations", "responses", "note")  # what a row may be given after it
 
 
 class DataSet(Frozen):
-    """What was trained on. sha256: tells equal data from other data; train, val: images, None where unknown."""
+    """The data set of a training. sha256: tells equal data from other data; train, val: images, None where unknown."""
 
     name: str
     sha256: str
@@ -126,24 +126,24 @@ class ResultRow(Frozen):
 
     @property
     def is_papers_schedule(self) -> bool:
-        """Whether the recipe is the paper's to the last field, and so the schedule's length; whatever the precision."""
+        """True if the recipe is the paper's to the last field, and so the schedule's length; whatever the precision."""
         return self.recipe.model_copy(update={"precision": "auto"}) == recipe(self.recipe.network)
 
     @property
     def is_papers_data(self) -> bool:
-        """Whether the data are the paper's, by their name and the numbers of images."""
+        """True if the data are the paper's, by their name and the numbers of images."""
         family = parse_network(self.recipe.network).family
         named = family != "cifar10" or self.data.name == "cifar10"
         return named and (self.data.train, self.data.val) == FAMILIES[family].examples
 
     @property
     def is_papers_setting(self) -> bool:
-        """Whether the figures may stand beside the paper's."""
+        """True if the figures may stand beside the paper's."""
         return self.is_papers_schedule and self.is_papers_data
 
     @property
     def aspects(self) -> dict[str, Any]:
-        """What decides a figure beside network and seed, by name, as JSON has it.
+        """All settings that decide a figure beside network and seed, by name, as JSON has them.
 
         recipe: fields that are not the defaults, so that a field that a later version adds leaves older rows where they
         are. gentle_start: "the paper's", which has one for 110 layers and more, or its lr and training error.

@@ -122,7 +122,7 @@ VARIANTS: dict[tuple[str, str], Callable[[str], Recipe]] = {
 
 
 def has_shortcuts(network: str) -> bool:
-    """Whether blocks add their input: what zero_init_last_bn needs."""
+    """True if blocks add their input: what zero_init_last_bn needs."""
     return architectures.parse_network(network).shortcut != "none"
 
 

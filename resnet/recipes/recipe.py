@@ -19,7 +19,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Recipe(Frozen):
-    """What decides the trained network, but for the data and the seed."""
+    """All settings that decide the trained network, beside the data and the seed."""
 
     network: Annotated[str, Field(description="a name of resnet.names(), e.g. cifar10-resnet56-A")]
     variant: Annotated[str, Field(description="paper, or another recipe of the same network")] = "paper"

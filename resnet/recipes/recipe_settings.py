@@ -1,4 +1,4 @@
-"""What a recipe is made of: images, loss, optimiser, schedule. Frozen, validated, no torch here.
+"""The parts of a recipe: images, loss, optimiser, schedule. Frozen, validated, no torch here.
 
 A field that would have no effect is refused, so that a recipe says what was done and nothing else.
 """
@@ -16,7 +16,7 @@ RESIZE_STEP = 16  # pixels; progressive resizing changes the size in such steps,
 
 
 class Images(Frozen):
-    """What happens to an image between the shard and the network. Lengths are in pixels."""
+    """Processing of an image between the shard and the network. Lengths are in pixels."""
 
     size: Annotated[int, Field(ge=8, le=1024, description="side of the square that the network sees")]
     policy: Annotated[
@@ -129,7 +129,7 @@ class Images(Frozen):
         return self.size if grown == 1 else start + steps * RESIZE_STEP
 
     def at(self, epoch: int, epochs: float) -> Images:
-        """What holds for the training images of one epoch: the same, with the size that they have then."""
+        """These settings for the training images of one epoch, with the size that they have then."""
         return self.model_copy(update={"size": self.size_at(epoch, epochs), "resize": None})
 
     @property
@@ -138,7 +138,7 @@ class Images(Frozen):
         return self.size if self.eval_shorter_side is None else self.scaled(self.eval_shorter_side)
 
     def for_evaluation(self) -> Images:
-        """What holds for evaluation and serving: the same, with the size that images have there."""
+        """These settings for evaluation and serving, with the size that images have there."""
         return self.model_copy(update={"size": self.eval_size or self.size, "resize": None, "eval_size": None})
 
 

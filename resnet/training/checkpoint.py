@@ -65,7 +65,7 @@ class EpochRow(Frozen):
 
 
 class Progress(Frozen):
-    """How far a run is. step: optimiser steps done; examples: validation examples that each row's errors count.
+    """Progress of a run. step: optimiser steps done; examples: validation examples that each row's errors count.
 
     grey_range: levels (low, high) of the data's grey images of more than 8 bits that became 0 and 255, None: all.
     sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait, cpu_seconds:
@@ -109,7 +109,7 @@ class Progress(Frozen):
 
 @dataclass
 class Checkpoint:
-    """What a directory holds. `run` is the JSON of pipelines.run.Run; its recipe is all that resnet knows of it.
+    """Contents of a checkpoint's directory. run: JSON of pipelines.run.Run, of which resnet knows the recipe only.
 
     examples: images (N, S, S, 3) uint8 and probabilities (N, K) float32, or None.
     """

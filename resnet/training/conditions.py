@@ -1,4 +1,4 @@
-"""What a training ran on and how, as its first worker saw it: what may move a figure beside recipe, data and seed."""
+"""Hardware and software of a training as rank 0 sees them: all that may move a figure beside recipe, data and seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Conditions(Frozen):
     versions: dict[str, str]
 
     def is_as(self, other: Conditions) -> bool:
-        """Whether a training that goes on meets the same conditions; speed varies from one measurement to the next."""
+        """True if a training that goes on meets the same conditions; speed varies from one measurement to the next."""
         measured = {"step": 0, "gflops": {}}
         return self.model_copy(update=measured) == other.model_copy(update=measured)
 

@@ -14,7 +14,7 @@ class NotFinite(RuntimeError):
 
 
 def no_bad_step(device: torch.device) -> Tensor:
-    """Where the first bad step is kept on the device: -1 so far, () int64."""
+    """A tensor on the device for the number of the first bad step: () int64, -1 so far."""
     return torch.full((), -1, dtype=torch.int64, device=device)
 
 

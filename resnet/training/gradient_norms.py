@@ -24,7 +24,7 @@ class LayerNorms(Frozen):
 
 
 def is_watched(step: int, total: int) -> bool:
-    """Whether the norms of a step are recorded. total: steps of the training."""
+    """True if the norms of a step are recorded. total: steps of the training."""
     return step in STEPS or step == total - 1
 
 

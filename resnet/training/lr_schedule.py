@@ -10,7 +10,7 @@ from resnet.recipes.recipe_settings import Optim, Schedule
 
 
 class EpochErrors(NamedTuple):
-    """What an epoch gave, in percent, and the number of steps done at its end: all that a schedule may look at."""
+    """Errors of an epoch in percent, and the number of steps done at its end: all that a schedule may look at."""
 
     steps: int
     train_error: float
@@ -37,7 +37,7 @@ def lr_at(step: int, total: int, optim: Optim, schedule: Schedule, history: Sequ
 
 
 def reductions(errors: Sequence[float], patience: int) -> int:
-    """How often lr was reduced: each time the error had not fallen below its least for `patience` epochs."""
+    """Number of reductions of lr: one each time the error had not fallen below its least for `patience` epochs."""
     least, waited, count = math.inf, 0, 0
     for error in errors:
         waited = 0 if error < least else waited + 1

@@ -25,7 +25,7 @@ class Mixed(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """What is drawn for a step. share: of an image itself; box: (top, left, height, width) that comes from the other,
+    """The random draws of a step. share: of an image itself; box: (top, left, height, width) that comes from the other,
     None with mixup.
     """
 
@@ -34,7 +34,7 @@ class Mix(NamedTuple):
 
 
 def draw_mix(rng: np.random.Generator, loss: Loss, size: int) -> Mix | None:
-    """How the images of a step, size x size, are mixed; None: not at all."""
+    """Draw how the images of a step, size x size, are mixed; None: not at all."""
     if loss.mixup is None and loss.cutmix is None:
         return None
     cut = loss.mixup is None or (loss.cutmix is not None and rng.random() < 0.5)

@@ -26,7 +26,7 @@ PRIVATE_NAMES = {
 
 
 def _named(name: str) -> Any | None:
-    """What a private name stands for, or None where torch has it no more or fallbacks are forced."""
+    """The object of a private name of torch, or None where torch lacks it or fallbacks are forced."""
     if os.environ.get(WITHOUT) == "1":
         return None
     assert name in PRIVATE_NAMES
@@ -57,7 +57,7 @@ def move_towards(averages: Sequence[Tensor], weights: Sequence[Tensor], share: f
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for products of bfloat16: AVX512-BF16 or AMX."""
+    """True if this CPU has instructions for products of bfloat16: AVX512-BF16 or AMX."""
     vectors, tiles = (_named(f"torch.cpu.{name}") for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     if vectors is not None and tiles is not None:
         return bool(vectors() or tiles())

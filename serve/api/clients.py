@@ -1,4 +1,4 @@
-"""Who may ask, and how often: API keys from a file, and a token bucket for each client."""
+"""Authentication and rate limits: API keys from a file, and a token bucket for each client."""
 
 from __future__ import annotations
 

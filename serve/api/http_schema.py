@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and errors, and the timing header."""
+"""OpenAPI descriptions of bodies, errors and the timing header."""
 
 from __future__ import annotations
 

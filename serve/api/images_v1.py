@@ -57,7 +57,7 @@ class Embeddings(BaseModel):
 
 
 class PreprocessingCard(BaseModel):
-    """How an image becomes the network's input: resized, the middle cut out, (pixels - mean) / std in [0, 255].
+    """Preprocessing of an image for the network: resized, the middle cut out, (pixels - mean) / std in [0, 255].
 
     mean: of each channel; a mean of each pixel is averaged.
     """
@@ -136,7 +136,7 @@ def v1(models: Models, args: Args) -> APIRouter:
 
 
 def about(models: Models, args: Args) -> APIRouter:
-    """What /v1 says of itself."""
+    """The answer of GET /v1/model."""
     routes = APIRouter(prefix="/v1", tags=["images"])
 
     @routes.get("/model", responses={401: ERRORS[401]})

@@ -22,18 +22,18 @@ def v2(models: Models, args: Args) -> APIRouter:
 
     @routes.get("")
     async def server() -> dict[str, Any]:
-        """What this server is."""
+        """Name, version and extensions of this server."""
         extensions = ["binary_tensor_data", "classification"]
         return {"name": "deep-residual-ray", "version": "2", "extensions": extensions}
 
     @routes.get("/health/live")
     async def live() -> dict[str, bool]:
-        """Whether the process answers."""
+        """True if the process answers."""
         return {"live": True}
 
     @routes.get("/health/ready")
     async def ready() -> dict[str, bool]:
-        """Whether the model is loaded."""
+        """True if the model is loaded."""
         return {"ready": True}
 
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def v2(models: Models, args: Args) -> APIRouter:
         return open_inference_protocol.metadata(loaded.classifier, loaded.name, loaded.version)
 
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
-        """Whether this model is loaded."""
+        """True if this model is loaded."""
         models.named(name, version)
         return {"name": name, "ready": True}
 

@@ -1,4 +1,4 @@
-"""What every request passes before its route: an id, a line in the log, the client's key and rate, the body's limit.
+"""Middleware before every route: a request's id, its line in the log, the client's key and rate, the body's limit.
 
 Plain ASGI, for a wrapper class that buffers would hold each body twice.
 """

@@ -74,7 +74,7 @@ class InferRequest:
 
 
 def metadata(model: Classifier, name: str, version: str) -> dict[str, Any]:
-    """What GET /v2/models/NAME answers."""
+    """The answer of GET /v2/models/NAME."""
     return {
         "name": name,
         "versions": [version],

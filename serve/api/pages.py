@@ -38,12 +38,12 @@ def people(models: Models, args: Args, gather: Gather) -> APIRouter:
 
     @routes.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:
-        """Whether the process answers."""
+        """True if the process answers."""
         return {"status": "ok"}
 
     @routes.get("/readyz", tags=["health"])
     async def readyz() -> dict[str, str]:
-        """Whether the model is loaded."""
+        """True if the model is loaded."""
         return {"status": "ready", "model": args.name, "version": models.stable.version}
 
     @routes.get("/metrics", tags=["health"], response_class=Response)

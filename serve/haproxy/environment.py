@@ -69,7 +69,7 @@ SETTINGS = {
 
 
 def refusal() -> str | None:
-    """Why HAProxy cannot be used on this machine, in words; None where it can."""
+    """The reason that HAProxy cannot be used on this machine; None where it can."""
     try:
         program = binary()
     except (ImportError, OSError) as error:

@@ -42,7 +42,7 @@ def local(place: str, names: Sequence[str] = FILES) -> Iterator[Path]:
 
 
 def is_local(place: str) -> bool:
-    """Whether a place is a folder of this machine."""
+    """True if a place is a folder of this machine."""
     return "://" not in place or place.startswith("file://")
 
 

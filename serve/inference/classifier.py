@@ -40,7 +40,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of one image. probabilities: (K,); embedding: (C,) pooled features; float32."""
+    """The network's output for one image. probabilities: (K,); embedding: (C,) pooled features; float32."""
 
     probabilities: np.ndarray
     embedding: np.ndarray
@@ -135,7 +135,7 @@ class Classifier:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How an image becomes the network's input, for a person."""
+        """Description of the preprocessing for a person."""
         return {
             "shorter_side": self.shorter_side,
             "crop": self.size,

@@ -33,7 +33,7 @@ CALIBRATE = 64  # images that set int8's ranges, at most; the others judge it
 
 
 class Exported(Frozen):
-    """What was written. differences: the largest one of a probability from the checkpoint's, by format."""
+    """Files of an export. differences: the largest one of a probability from the checkpoint's, by format."""
 
     out: str
     formats: tuple[str, ...]

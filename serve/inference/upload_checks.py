@@ -1,4 +1,4 @@
-"""What a client sent as an image: its kind by content and its size by its header, before anything is decoded."""
+"""Checks of an upload: its kind by content and its size by its header, before anything is decoded."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Count:
         self.seconds.append(time.perf_counter() - started)
 
     def side(self) -> Side:
-        """What was counted."""
+        """The counts."""
         return Side(version=self.version, requests=self.requests, errors=self.errors, seconds=tuple(self.seconds))
 
 
@@ -99,7 +99,7 @@ class CanaryTrial:
             self.difference += float(np.abs(old - new).max())
 
     def comparison(self) -> CanaryComparison:
-        """What was counted so far."""
+        """The counts so far."""
         return CanaryComparison(
             stable=self.counts[self.stable].side(),
             canary=self.counts[self.canary].side(),

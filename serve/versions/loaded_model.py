@@ -57,7 +57,7 @@ class Loaded:
 
     @property
     def signature(self) -> dict[str, str]:
-        """What every answer says."""
+        """The name and version that every answer carries."""
         return {"model": self.name, "version": self.version}
 
 

@@ -69,7 +69,7 @@ def serve_internals_missing() -> list[str]:
 
 
 class _Notes:
-    """What is kept where Ray's key-value store is missing."""
+    """The values kept where Ray's key-value store is missing."""
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
@@ -115,13 +115,13 @@ def serve_address() -> tuple[str, int] | None:
 
 
 def behind_haproxy() -> bool:
-    """Whether the cluster's Serve has HAProxy take the requests: it keeps Serve's own proxy as a second choice then."""
+    """True if the cluster's Serve has HAProxy take the requests: it keeps Serve's own proxy as a second choice then."""
     actors: list[Any] = list_named_actors(all_namespaces=True)
     return any("fallback" in actor["name"] for actor in actors)
 
 
 class Deployed(Frozen):
-    """What the application was built from, and who answers now. A replica with other arguments ignores it."""
+    """The application's arguments, and the versions that answer now. A replica with other arguments ignores it."""
 
     args: Args
     traffic: Traffic
@@ -141,13 +141,13 @@ class ReplicaState(Frozen):
 
 
 def read_deployed() -> Deployed | None:
-    """What runs on this cluster, as `deploy` and `switch` noted it; None where they did not."""
+    """The application on this cluster, as `deploy` and `switch` noted it; None where they did not."""
     value = _get(KEY)
     return None if value is None else Deployed.model_validate_json(value)
 
 
 def running() -> Deployed | None:
-    """What runs: the arguments of the replicas, and who answers. None where nothing does. Starts nothing."""
+    """The running application: its replicas' arguments and the versions that answer, or None. Starts nothing."""
     try:
         there = serve.status().applications.get(APPLICATION)
     except RayServeException:  # Serve does not run on this cluster
@@ -165,7 +165,7 @@ def running() -> Deployed | None:
 
 
 def replicas() -> int:
-    """How many replicas take requests, as Serve's controller counts them; at least 1."""
+    """Number of replicas that take requests, as Serve's controller counts them; at least 1."""
     there = serve.status().applications.get(APPLICATION)
     found = there.deployments.get(DEPLOYMENT) if there else None
     counts = found.replica_states.items() if found else ()

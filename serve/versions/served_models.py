@@ -26,7 +26,7 @@ log = logging.getLogger("serve")
 
 
 class Models:
-    """What a replica serves. `stable` answers where no name is asked for; others: by name, never changed.
+    """The models of a replica. `stable` answers where no name is asked for; others: by name, never changed.
 
     refused: why the last version that was wanted is not served, or None.
     """

@@ -28,7 +28,7 @@ class Canary(Version):
 
 
 class Traffic(Frozen):
-    """Who answers."""
+    """The version that answers."""
 
     stable: Version
     canary: Canary | None = None
@@ -41,14 +41,14 @@ class Traffic(Frozen):
 
 
 def to_canary(image: bytes, percent: float) -> bool:
-    """Whether the canary answers. By the image's bytes: the same image always meets the same version, on any replica,
+    """True if the canary answers. By the image's bytes: the same image always meets the same version, on any replica,
     and a client behind a proxy or without a key is no exception. image: the first of a request."""
     digest = hashlib.blake2b(image, digest_size=8).digest()
     return int.from_bytes(digest, "big") < percent / 100 * 2**64
 
 
 class Side(Frozen):
-    """What one version did. seconds: of its last requests, admission to answer."""
+    """Counts of one version. seconds: of its last requests, admission to answer."""
 
     version: str
     requests: int = 0
@@ -92,7 +92,7 @@ def together(parts: Sequence[CanaryComparison]) -> CanaryComparison:
 
 
 class Verdict(Frozen):
-    """Whether the canary may take over (None: not known yet), a sentence why, and the figures behind it."""
+    """True if the canary may take over (None: not known yet), a sentence why, and the figures behind it."""
 
     good: bool | None
     sentence: str

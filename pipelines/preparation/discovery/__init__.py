@@ -1,1 +1,1 @@
-"""What lies at a source's path: files, their names, splits and labels."""
+"""Discovery of a source's files, their names, splits and labels."""

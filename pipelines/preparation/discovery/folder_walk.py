@@ -62,7 +62,7 @@ def _above(path: str) -> set[Real]:
 
 
 def is_above(folder: str, other: str) -> bool:
-    """Whether a folder is another one or holds it, as they really lie."""
+    """True if a folder is another one or holds it, as they really lie."""
     real = os.path.realpath(file_names.as_path(folder))
     return f"{os.path.realpath(file_names.as_path(other))}/".startswith(f"{real.rstrip('/')}/")
 

@@ -49,7 +49,7 @@ def with_ids(
 
 
 def _are_names(tables: dict[SplitName, pa.Table]) -> bool:
-    """Whether labels are names. ValueError: some are numbers, others not."""
+    """True if labels are names. ValueError: some are numbers, others not."""
     numbers, others = [], []
     for table in tables.values():
         is_number = pc.match_substring_regex(table["text"], NUMBER)

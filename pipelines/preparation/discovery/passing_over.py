@@ -1,4 +1,4 @@
-"""What a listing passes over: system folders, files that are no images by name, links that lead nowhere; by kind."""
+"""The entries that a listing passes over, by kind: system folders, files that are no images, broken links."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Passing:
             named += list(names)[: NAMED - len(named)]
 
     def add(self, others: Iterable[PassedOver]) -> None:
-        """What another listing passed over."""
+        """Add the entries that another listing passed over."""
         for other in others:
             self.all_over(other.what, other.names, other.count)
 

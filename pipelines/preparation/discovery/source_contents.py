@@ -1,4 +1,4 @@
-"""What lies at a source's path: names, and the Parquet files and tars that are looked for."""
+"""The contents of a source's path: names, and the Parquet files and tars that are looked for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPRESSED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst")
 
 
 class Contents(NamedTuple):
-    """What a source's folder holds. names: of its entries; chosen: whether a file matches the glob that was given."""
+    """Contents of a source's folder. names: of its entries; chosen: whether a file matches the glob that was given."""
 
     folder: Folder
     names: set[str]
@@ -42,12 +42,12 @@ def _walk(folder: Folder, suffix: str, inside: str, depth: int) -> Iterator[str]
 
 
 def has_splits(contents: Contents, suffix: str) -> bool:
-    """Whether files with a suffix have names of train and of val."""
+    """True if files with a suffix have names of train and of val."""
     return {"train", "val"} <= set(by_split(contents.files(suffix)))
 
 
 def has_class_folders(contents: Contents) -> bool:
-    """Whether one of the folders holds a file that may be an image, in it or in a folder below, such as a patient's."""
+    """True if one of the folders holds a file that may be an image, in it or in a folder below, such as a patient's."""
     return any(_holds_images(contents.folder, name, 3) for name in sorted(contents.names))
 
 
@@ -61,7 +61,7 @@ def _holds_images(folder: Folder, name: str, depth: int) -> bool:
 
 
 def contents_of(path: str) -> Contents:
-    """What lies at a source's path, whose last part may be a glob. CIFAR's folder may lie in the one named."""
+    """The contents of a source's path, whose last part may be a glob. CIFAR's folder may lie in the one named."""
     if not file_names.is_utf8(path):
         raise ValueError(
             f"source.path must be UTF-8, got {file_names.shown_name(file_names.as_text(path))}; rename the folder"
@@ -84,7 +84,7 @@ def contents_of(path: str) -> Contents:
 
 
 def inside_alone(path: str, contents: Contents) -> Iterator[Contents]:
-    """What lies in the folder that lies alone at a path, and in the one alone in that, three deep at most."""
+    """The contents of the folder that lies alone at a path, or alone in that one, three deep at most."""
     for _ in range(3):
         folders = [e.name for e in contents.folder.entries() if e.is_folder and passed_over_as(e.name, True) is None]
         if len(folders) != 1:

@@ -136,14 +136,14 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def _empty_array(subtype: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """What a pickled array begins as; its state follows."""
+    """The beginning of a pickled array; its state follows."""
     if subtype is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError("an array that does not begin empty")
     return np.ndarray((0,), np.dtype("b"))
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into a pickle for Python 2."""
+    """The call by which Python 3 writes bytes into a pickle for Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in {encoding}")
     return codecs.latin_1_encode(text)[0]

@@ -129,7 +129,7 @@ def _by_class(
 
 
 def _odd_names(tables: Iterable[pa.Table]) -> tuple[Unusual, ...]:
-    """How many names are not UTF-8, and the first of them as they are shown."""
+    """Number of the names that are not UTF-8, and the first of them as they are shown."""
     odd = [
         path
         for table in tables

@@ -35,7 +35,7 @@ BY_FOLDER, BY_TAR = "folder", "tar"  # values of source.label_column that name n
 
 
 class Samples:
-    """What one tar holds. labels, jsons: by their names without suffix."""
+    """Contents of one tar. labels, jsons: by their names without suffix."""
 
     def __init__(self, source: Folder, tar: str, asked: Asked, passing: Passing) -> None:
         self.source, self.tar, self.asked = source, tar, asked

@@ -20,7 +20,7 @@ Share = Annotated[float | None, Field(gt=0, lt=1)]
 
 
 class Drawing(Frozen):
-    """How a source is taken: which splits are drawn from train, and what may be missing."""
+    """Options of a source's splits: those drawn from train, and those that may be missing."""
 
     val_share: Share = None
     test_share: Share = None
@@ -44,7 +44,7 @@ class Drawing(Frozen):
 
     @property
     def draws(self) -> bool:
-        """Whether a split is drawn."""
+        """True if a split is drawn."""
         return self.val_share is not None or self.test_share is not None
 
     @property
@@ -104,14 +104,14 @@ def _drawn(listing: Listing, shares: dict[SplitName, float], drawing: Drawing) -
 def _notes(
     listing: Listing, labels: np.ndarray, side: np.ndarray, shares: dict[SplitName, float], drawing: Drawing
 ) -> list[str]:
-    """What was drawn, in sentences."""
+    """The splits that were drawn, in sentences."""
     counts = ", ".join(f"{int((side == i).sum())} {s}" for i, s in enumerate(["train", *shares]))
     what = f"by {drawing.group.description}, never on two sides" if drawing.group.given else "by class"
     return [f"drawn {what}, with seed {drawing.seed}: {counts}"]
 
 
 def _place(text: str, seed: int) -> bytes:
-    """Where a key or a group stands in the drawing. A hash, for numpy may change its generators."""
+    """Position of a key or a group in the drawing. A hash, for numpy may change its generators."""
     return hashlib.sha256(f"{seed}/{text}".encode()).digest()
 
 

@@ -19,7 +19,7 @@ NAMED = 20
 
 
 def image_digest(data: bytes) -> bytes:
-    """What tells an image from others."""
+    """Digest by which an image is told from others."""
     return hashlib.sha256(data).digest()[:BYTES]
 
 

@@ -30,7 +30,7 @@ FILE_COLUMNS = (
 
 
 class GroupBy(Frozen):
-    """Where an image's group stands; at most one of three is given."""
+    """The place of an image's group; at most one of three is given."""
 
     csv: Annotated[str | None, Field(description="file with a line for each image")] = None
     column: Annotated[str | None, Field(description="its column that holds the group")] = None
@@ -51,7 +51,7 @@ class GroupBy(Frozen):
 
     @property
     def given(self) -> bool:
-        """Whether images are grouped at all."""
+        """True if images are grouped at all."""
         return self.description is not None
 
     @property

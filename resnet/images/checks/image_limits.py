@@ -27,7 +27,7 @@ class TooMuchWork(CorruptImage):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one encoded image may have. All limits are inclusive.
+    """Limits of one encoded image. All limits are inclusive.
 
     bytes: of the file
     pixels: height x width, as stored and once resized

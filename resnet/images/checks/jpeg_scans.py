@@ -28,7 +28,7 @@ PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 
 
 class Frame(NamedTuple):
-    """What the headers before the first scan say. scan: offset of the first scan's marker; marker: of the frame."""
+    """Contents of the headers before the first scan. scan: offset of the first scan's marker; marker: of the frame."""
 
     marker: int
     precision: int

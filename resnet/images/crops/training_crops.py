@@ -85,7 +85,7 @@ def cut_resized(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = False,
 ) -> Cut:
-    """What random_resized_crop makes."""
+    """Draw the crop of random_resized_crop without making its pixels."""
     source, height, width = _header_or_pixels(data)
     box = draw_resized_crop(rng, height, width, area, ratio)
     return _cut(data, source, box, False, flip and draw_flip(rng))
@@ -98,7 +98,7 @@ def cut_jittered(
     shorter_side: tuple[int, int] = (256, 480),
     flip: bool = False,
 ) -> Cut:
-    """What scale_jitter_crop makes."""
+    """Draw the crop of scale_jitter_crop without making its pixels."""
     source, height, width = _header_or_pixels(data)
     box = draw_scale_jitter(rng, height, width, size, shorter_side)
     return _cut(data, source, box, True, flip and draw_flip(rng))
@@ -159,7 +159,7 @@ def make_all(
 
 
 def _make_slowly(cut: Cut, size: int, engine: jpeg_region.JpegEngine, out: np.ndarray) -> None:
-    """What make_all's one call of C has not made."""
+    """Make a crop that make_all's one call of C has not made."""
     if isinstance(cut, Turned):
         make(cut, size, engine, out)
     else:

@@ -1,1 +1,1 @@
-"""What computes a network, one file an engine."""
+"""Inference engines, one file each."""

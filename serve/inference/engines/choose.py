@@ -1,4 +1,4 @@
-"""What computes a network on a CPU: the quickest of what is to be had that gives the plain network's numbers."""
+"""Choice of a network's engine on a CPU: the quickest that is installed and gives the plain network's numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENGINES: dict[str, Callable[[ResNet, Tensor, int], Engine]] = {
 
 @torch.inference_mode()
 def choose(body: ResNet, size: int, threads: int) -> tuple[Engine, str]:
-    """What computes a folded network of float32 or bfloat16 from here on, and its name; `torch` is the network itself.
+    """The engine for a folded network of float32 or bfloat16, and its name; `torch` is the network itself.
 
     An engine that is not installed, or not for this CPU, is passed over, and so is one whose features differ from the
     plain network's. size: side of its images.

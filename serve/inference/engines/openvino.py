@@ -17,7 +17,7 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class Traced(nn.Module):
-    """What is compiled of a network: its features."""
+    """The compiled part of a network: its features."""
 
     def __init__(self, plain: ResNet) -> None:
         super().__init__()
