@@ -14,14 +14,14 @@ from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, WorkerData
-from pipelines.tuning.search_space import Search, setting
+from pipelines.tuning.search_space import CONTINUES, Search, attempts, run_number, setting
 from pipelines.tuning.successive_halving import Halving
 from pipelines.tuning.trial_slots import progress_row
 from pipelines.tuning.tune_runner import run_trials
 
 
 class Suggestions(Searcher):
-    """Tune's searcher: first the trials that a killed call has left unfinished, then those that the study proposes."""
+    """Tune's searcher: the trials that the study proposes, and those that a killed call has left unfinished."""
 
     def __init__(self, study: Study, asked: Search, base: Run, source: RunData, left: int, board: Board) -> None:
         super().__init__(metric="top1_error", mode="min")
@@ -30,8 +30,10 @@ class Suggestions(Searcher):
             "lr": FloatDistribution(*asked.lr, log=True),
             "weight_decay": FloatDistribution(*asked.weight_decay, log=True),
         }
-        unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        self.again = [Trial(study, t._trial_id) for t in unfinished]  # pyright: ignore[reportPrivateUsage]
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # Optuna hands a trial to one process only: another one continues its run, from the checkpoint.
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params, user_attrs={CONTINUES: run_number(trial)})
         self.trials: dict[str, Trial] = {}  # by the run's name
         self.runs: dict[str, str] = {}  # Tune's id -> the run's name
 
@@ -48,8 +50,8 @@ class Suggestions(Searcher):
         if self.left == 0:
             return Searcher.FINISHED
         self.left -= 1
-        trial = self.again.pop(0) if self.again else self.study.ask(self.space)
-        run = setting(self.base, trial.number, trial.params["lr"], trial.params["weight_decay"])
+        trial = self.study.ask(self.space)
+        run = setting(self.base, run_number(trial), trial.params["lr"], trial.params["weight_decay"])
         self.trials[run.name], self.runs[trial_id] = trial, run.name
         self.board.rows[run.name] = progress_row(run, self.source)
         return {"run": run.model_dump_json()}
@@ -107,8 +109,8 @@ def run(
 def _known(study: Study, base: Run) -> dict[str, Any]:
     """The epochs of all runs of earlier calls, by name."""
     found = {}
-    for trial in study.get_trials(deepcopy=False):
+    for trial in attempts(study):
         if trial.params:
-            run = setting(base, trial.number, trial.params["lr"], trial.params["weight_decay"])
+            run = setting(base, run_number(trial), trial.params["lr"], trial.params["weight_decay"])
             found[run.name] = CheckpointStore.of(run).rows()
     return found

@@ -18,7 +18,7 @@ from pipelines.progress.sweep_table import Board
 from pipelines.run import Run, home, standard
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
-from pipelines.tuning.search_space import Search, Tried
+from pipelines.tuning.search_space import Search, Tried, attempts, run_number
 from pipelines.tuning.trial_slots import fit_in, judges, require_errors, require_no_name, say_if_away
 from resnet.frozen import Frozen
 
@@ -62,7 +62,7 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     source, began = open_source(base), time.monotonic()
     say(f"{base.recipe.name}: {asked.count} settings, judged by {judges(source)}")
     study = open_study(asked, base, source)
-    left = asked.count - sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+    left = asked.count - sum(t.state.is_finished() for t in attempts(study))
     tried: tuple[Tried, ...] = ()
     if left > 0:
         say_if_away()
@@ -75,7 +75,7 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     if asked.scheduler != "pbt":
         per_epoch = base.recipe.steps_per_epoch(source.train.examples)
         total = base.recipe.total_steps(source.train.examples) / per_epoch
-        tried = tuple(_tried(t, per_epoch, total) for t in study.get_trials(deepcopy=False) if t.params)
+        tried = tuple(_tried(t, per_epoch, total) for t in attempts(study) if t.params)
     found = _found(asked, base, overrides, source, tried, time.monotonic() - began)
     if left > 0:
         errors = {f"top1_error/t{t.number:03d}": t.error for t in tried if t.error is not None}
@@ -175,7 +175,7 @@ def _tried(trial: FrozenTrial, per_epoch: int, total: float) -> Tried:
     state: Any = states.get(trial.state.name, "unfinished")
     error = trial.value if trial.value is not None else trial.intermediate_values.get(steps)
     return Tried(
-        number=trial.number,
+        number=run_number(trial),
         lr=trial.params["lr"],
         weight_decay=trial.params["weight_decay"],
         state=state,

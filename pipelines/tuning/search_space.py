@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -11,6 +11,12 @@ from pydantic import Field, model_validator
 from pipelines.run import Run
 from pipelines.tuning.trial_slots import EarlyStopping
 from resnet.frozen import Frozen
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+CONTINUES = "continues"  # user attribute of a trial: the number of the one that a killed call left unfinished
 
 
 class Search(EarlyStopping):
@@ -60,6 +66,17 @@ class Tried(Frozen):
     epochs: float
     error: float | None
     note: str = ""
+
+
+def run_number(trial: FrozenTrial | Trial) -> int:
+    """Number of the run that a trial trains: its own, or that of the trial that it continues."""
+    return trial.user_attrs.get(CONTINUES, trial.number)
+
+
+def attempts(study: Study) -> list[FrozenTrial]:
+    """The trials of a study, the last of each run, in the order of the runs."""
+    last = {run_number(trial): trial for trial in study.get_trials(deepcopy=False)}
+    return [last[number] for number in sorted(last)]
 
 
 def setting(base: Run, number: int, lr: float, weight_decay: float) -> Run:
