@@ -16,7 +16,6 @@ from pipelines import command_line
 from pipelines.cluster import connection
 from pipelines.models import canary_alias
 from serve.deploy_settings import Deploy
-from serve.haproxy import environment
 
 
 def job(argv: list[str]) -> dict[str, object]:
@@ -24,11 +23,11 @@ def job(argv: list[str]) -> dict[str, object]:
     asked = command_line.parse_arguments(Deploy, Deploy(), argv, __doc__)
     steered = canary_alias.steer(asked.model, asked.canary, promote=asked.promote, rollback=asked.rollback)
     args, traffic = asked.resolved(canary_alias.traffic(asked.model, asked.checkpoint, asked.network, asked.preprocess))
-    if private := not (os.environ.get("RAY_ADDRESS") or connection.running_head()):
-        if steered:
-            return steered  # whatever serves the model follows the registry
-        asked.require_free_port()
-        environment.use_haproxy(asked.proxy, asked.max_waiting, asked.timeout)
+    private = not (os.environ.get("RAY_ADDRESS") or connection.running_head())
+    if private and steered:
+        return steered  # whatever serves the model follows the registry
+    if not steered:
+        asked.prepare(args, private)
     connection.connect()
     from serve.deployment import follow_once, follower, present  # reads the settings above when it is imported
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
+import ipaddress
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from serve.haproxy import environment
 from serve.settings import Args, Settings
 from serve.versions.traffic import Traffic
 
@@ -29,6 +30,9 @@ class Deploy(Settings):
     follow: Annotated[
         bool, Field(description="on a running cluster too stay, and follow the registry until Ctrl-C")
     ] = False
+    grow: Annotated[
+        bool, Field(description="on a cluster whose autoscaler adds nodes: replicas that fit on none yet may wait")
+    ] = False
     every: Annotated[float, Field(gt=0, description="seconds between two looks at the registry")] = 5.0
     canary: Annotated[
         str | None, Field(description="VERSION=10%: that version answers a tenth of the images, beside the model")
@@ -42,6 +46,21 @@ class Deploy(Settings):
         Field(description="who takes the requests, where Ray is this job's own; auto: HAProxy where it runs"),
     ] = "auto"
 
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Field(description="addresses or networks of proxies in front, whose X-Forwarded-For names the client"),
+    ] = ()
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            try:
+                ipaddress.ip_network(address)
+            except ValueError as error:
+                raise ValueError(f"must be addresses or networks such as 10.0.0.0/8, got {address}: {error}") from None
+        return value
+
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
         asked = [name for name in ("canary", "promote", "rollback") if getattr(self, name)]
@@ -52,24 +71,38 @@ class Deploy(Settings):
         return self
 
     def resolved(self, found: dict[str, Any]) -> tuple[Args, Traffic]:
-        """The application's arguments, and who answers. ValueError where a folder is no checkpoint."""
+        """The application's arguments, and who answers."""
         traffic = Traffic.model_validate(found)
-        checkpoint = traffic.stable.checkpoint
-        if "://" not in checkpoint and not (Path(checkpoint).expanduser() / "model.safetensors").is_file():
-            raise ValueError(f"checkpoint must be a folder with model.safetensors, got {checkpoint}")
-        for place in (checkpoint, *self.models.values()):
-            from serve.inference import checkpoint_files  # loads torch
-
-            checkpoint_files.require(place)
         shared = {field: getattr(self, field) for field in Settings.model_fields}
         name = self.model.replace("/", "@").partition("@")[0]
-        return Args(**shared, checkpoint=checkpoint, name=name, version=traffic.stable.version), traffic
+        return Args(**shared, checkpoint=traffic.stable.checkpoint, name=name, version=traffic.stable.version), traffic
 
-    def require_free_port(self) -> None:
-        """ValueError where another program listens on the port: said before Ray takes its seconds to start."""
-        with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self.host, self.port))
-            except OSError as error:
-                raise ValueError(f"port must be free on {self.host}, got {self.port}: {error.strerror}") from None
+    def prepare(self, args: Args, private: bool) -> None:
+        """ValueError where a replica could not serve what is asked for: said before anything of a cluster is taken.
+
+        private: Ray will be this job's own; then what it must be told before it starts is set.
+        """
+        from serve import deploy_checks  # loads torch
+
+        if private and self.grow:
+            raise ValueError("grow is for a cluster that others started, where an autoscaler adds nodes")
+        if self.trusted_proxies and not private:
+            raise ValueError("trusted_proxies is for a Ray of this job's own: on a cluster its Serve was told already")
+        if private:
+            deploy_checks.require_free_port(self.host, self.port)
+            deploy_checks.require_room(self, [deploy_checks.this_machine()])
+        deploy_checks.require_keys(args)
+        served = "checkpoint" if self.checkpoint else f"checkpoint of {self.model}, version {args.version},"
+        deploy_checks.require_servable_models(args, served)
+        if private:
+            environment.use_haproxy(self.proxy, self.max_waiting, self.timeout, self.trusted_proxies)
+
+    def require_room(self, nodes: Sequence[Mapping[str, float]]) -> None:
+        """ValueError where the replicas fit on no node of a cluster: Serve would wait for one, for ever.
+
+        nodes: CPUs and GPUs of each.
+        """
+        from serve import deploy_checks
+
+        if not self.grow:
+            deploy_checks.require_room(self, nodes)

@@ -87,6 +87,7 @@ def follow_once(follower: Follower | None, outcome: dict[str, Any]) -> dict[str,
 
 def present(asked: Deploy, args: Args, traffic: Traffic, follower: Follower | None, private: bool) -> dict[str, Any]:
     """Deploy, say on standard error how to ask, and stay where Ray is the caller's own or --follow asks for it."""
+    asked.require_room([node["Resources"] for node in ray.nodes() if node["Alive"]])
     url = deploy(args, asked.host, asked.port, traffic)
     print(f"{args.name}, {traffic.shown}: {url}", file=sys.stderr)
     print(f"  curl --data-binary @IMAGE {url}/v1/predict", file=sys.stderr, flush=True)

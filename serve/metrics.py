@@ -27,6 +27,9 @@ class Metrics:
         phase = Histogram("resnet_phase_seconds", phases, ("phase",), registry=r, buckets=SECONDS)
         self.phases = {name: phase.labels(name) for name in ("decode", "queue", "model")}
         self.batch = Histogram("resnet_batch_images", "Images of one pass.", registry=r, buckets=SIZES)
+        self.passes = Counter(
+            "resnet_passes", "Passes through the network: each image is its share of one.", registry=r
+        )
         self.images = Counter("resnet_images", "Images answered.", registry=r)
         self.in_progress = Gauge("resnet_images_in_progress", "Images that wait or are computed.", registry=r)
         self.up = Gauge("resnet_replica_up", "1 where a replica serves the version, else 0.", registry=r)

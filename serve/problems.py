@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,17 +24,36 @@ SCHEMA: dict[str, Any] = {
         "status": {"type": "integer"},
         "detail": {"type": "string"},
         "request_id": {"type": "string"},
+        "errors": {
+            "description": "Of each image, where none of several could be answered.",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["image", "status", "detail"],
+                "properties": {
+                    "image": {"type": "integer", "description": "Its number, from 1."},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
     },
 }
 
 
 class Problem(Exception):
-    """A request that is answered by an error. status: HTTP's; detail: one sentence for a person."""
+    """A request that is answered by an error. status: HTTP's; detail: one sentence for a person.
 
-    def __init__(self, status: int, detail: str, *, retry_after: float | None = None) -> None:
+    errors: of each image, where none of several could be answered.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, retry_after: float | None = None, errors: Sequence[Problem] = ()
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.errors = [{"image": i, "status": e.status, "detail": e.detail} for i, e in enumerate(errors, 1)]
         self.headers = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
         if status == http.HTTPStatus.UNAUTHORIZED:
             self.headers["WWW-Authenticate"] = "Bearer"
@@ -49,6 +68,8 @@ def response(scope: Mapping[str, Any], problem: Problem) -> JSONResponse:
         "detail": problem.detail,
         "request_id": scope.get("request_id", ""),
     }
+    if problem.errors:
+        content["errors"] = problem.errors
     if scope["path"].startswith("/v2"):
         content["error"] = problem.detail  # the Open Inference Protocol's own member, which its clients read
     return JSONResponse(content, problem.status, problem.headers, MEDIA_TYPE)

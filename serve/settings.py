@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from resnet.frozen import Frozen
+from resnet.images.checks.image_limits import LIMITS
 
 NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
+def from_root(place: str) -> str:
+    """A local path from the root, for a process that runs in another folder; a URI as it is."""
+    return place if "://" in place else str(Path(place).expanduser().resolve())
+
+
 class Settings(Frozen):
     """Limits and sizes of the endpoint; each holds for one replica."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "int8"],
@@ -22,15 +31,17 @@ class Settings(Frozen):
             "of a folder from jobs/export_model.py"
         ),
     ] = "auto"
-    threads: Annotated[int, Field(ge=1, description="torch threads, and threads that decode images")] = 1
+    threads: Annotated[int, Field(ge=1, le=1024, description="torch threads, and threads that decode images")] = 1
     batch: Annotated[int, Field(ge=1, le=1024, description="most images of one pass through the network")] = 16
     max_waiting: Annotated[int, Field(ge=1, description="images in progress; more requests are answered by 503")] = 128
     max_images: Annotated[int, Field(ge=1, description="images of one request")] = 32
     max_bytes: Annotated[int, Field(ge=1, description="bytes of one request's body")] = 16 * 2**20
     max_pixels: Annotated[
-        int, Field(ge=1, description="pixels of one image, before it is decoded; at most 89,478,485")
+        int, Field(ge=1, le=LIMITS.pixels, description="pixels of one image, before it is decoded")
     ] = 50_000_000
-    timeout: Annotated[float, Field(gt=0, description="seconds for a request's body, and again for its answer")] = 30.0
+    timeout: Annotated[
+        float, Field(gt=0, le=86_400, description="seconds for a request's body, and again for its answer")
+    ] = 30.0
     api_key_file: Annotated[
         str | None, Field(description="file with a line `NAME KEY` for each client; read again when it changes")
     ] = None
@@ -38,6 +49,12 @@ class Settings(Frozen):
         float | None, Field(gt=0, description="requests a second of one client, over all replicas")
     ] = None
     rate_burst: Annotated[int, Field(ge=1, description="requests of one client at once, under rate_limit")] = 20
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Field(
+            description="origins of web pages whose scripts may ask, e.g. https://shop.example, or *; none by default"
+        ),
+    ] = ()
     access_log: Annotated[bool, Field(description="one line of JSON a request on standard error")] = True
     min_replicas: Annotated[int, Field(ge=0, description="0: none while nobody asks")] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 1
@@ -51,12 +68,37 @@ class Settings(Frozen):
         Field(description="more models beside, in each replica: name, and folder or URI of the checkpoint"),
     ] = {}  # noqa: RUF012  pydantic copies it
 
+    @field_validator("api_key_file")
+    @classmethod
+    def _file_is_absolute(cls, value: str | None) -> str | None:
+        """A replica runs in another folder than the caller. An empty name, of an unset variable, is no absent one."""
+        if value == "":
+            raise ValueError("must name a file; without keys leave the option out")
+        return None if value is None else from_root(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"must be * or scheme://host[:port] without a path, got {origin}")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _folders_are_absolute(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: from_root(place) for name, place in value.items()}
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_replicas < self.min_replicas:
             raise ValueError(f"max_replicas must be at least min_replicas {self.min_replicas}, got {self.max_replicas}")
         if self.max_waiting < self.max_images:
             raise ValueError(f"max_waiting must be at least max_images {self.max_images}, got {self.max_waiting}")
+        if self.precision == "int8" and self.gpus:
+            raise ValueError(f"gpus must be 0 with precision int8, which is computed on CPUs, got {self.gpus:g}")
+        if 1 < self.gpus != int(self.gpus):
+            raise ValueError(f"gpus must be a share of one or a whole number, got {self.gpus:g}")
         return self
 
 
@@ -70,5 +112,10 @@ class Args(Settings):
     @field_validator("checkpoint")
     @classmethod
     def _folder_is_absolute(cls, value: str) -> str:
-        """A replica runs in another folder than the caller."""
-        return value if "://" in value else str(Path(value).expanduser().resolve())
+        return from_root(value)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.name in self.models:
+            raise ValueError(f"models must have other names than the served model {self.name}, got {self.name} again")
+        return self

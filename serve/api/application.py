@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client.metrics_core import Metric
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Scope
 
 from serve import metrics, problems
-from serve.api import middleware
+from serve.api import http_schema, inference_v2, middleware
 from serve.api.clients import Keys, RateLimit
 from serve.api.images_v1 import about, v1
 from serve.api.inference_v2 import v2
+from serve.api.open_inference_protocol import HEADER_LENGTH
 from serve.api.pages import Gather, people
 from serve.settings import Args
 from serve.versions.served_models import Models
+
+PACKED = 4096  # bytes from which an answer is packed for a client that takes gzip: the classes, features, the pages
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "HEAD", "POST"],
+    "allow_headers": ["*"],
+    "expose_headers": ["X-Request-ID", "Retry-After", "Server-Timing", HEADER_LENGTH],
+}
 
 
 def create_application(
@@ -40,14 +52,27 @@ def create_application(
         return scope.get("loaded", models.stable).inference.metrics
 
     title = f"{args.name}: image classification with {models.stable.classifier.recipe.network}"
-    app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
-    for routes in (v1(models, args), about(models, args), v2(models, args), people(models, args, gather or own)):
+    app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    everywhere = gather or own
+    for routes in (
+        v1(models, args),
+        about(models, args),
+        v2(models, args, everywhere),
+        people(models, args, everywhere),
+    ):
         app.include_router(routes)
     problems.install(app)
-    keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file else None
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for each malformed form of a stranger
+    with_keys = args.api_key_file is not None
+    app.openapi = cache(lambda: http_schema.document(app, inference_v2.MODELS, with_keys))
+    keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file is not None else None
     rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
     # The last that is added is the first that a request meets.
     app.add_middleware(middleware.BodyLimit, max_bytes=args.max_bytes)
     app.add_middleware(middleware.Gate, keys=keys, rate=rate)
+    app.add_middleware(GZipMiddleware, minimum_size=PACKED, compresslevel=1)
+    if args.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=args.cors_origins, **CORS)
     app.add_middleware(middleware.RequestLog, metrics=counted, access_log=args.access_log, echo_id=echo_id)
+    app.add_middleware(middleware.AsRouted)
     return app

@@ -25,7 +25,11 @@ def parse_keys(text: str) -> dict[bytes, str]:
         if words:
             if len(words[1]) < 16:
                 raise ValueError(f"api_key_file line {number}: a key must have at least 16 characters")
-            keys[key_digest(words[1])] = words[0]
+            digest = key_digest(words[1])
+            if keys.setdefault(digest, words[0]) != words[0]:
+                raise ValueError(
+                    f"api_key_file line {number}: a key must have one name, got {keys[digest]} and {words[0]}"
+                )
     if not keys:
         raise ValueError("api_key_file must hold at least one line `NAME KEY`, got none")
     return keys
@@ -44,6 +48,8 @@ class Keys:
             self._keys = parse_keys(self._path.read_text())
         except OSError as error:
             raise ValueError(f"api_key_file must be readable, got {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"api_key_file must be text with lines `NAME KEY`, got other bytes in {path}") from None
         self._looked = time.monotonic()
 
     def _stamp(self) -> tuple[int, int, int]:

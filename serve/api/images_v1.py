@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from resnet.image_class import ImageClass
-from serve.api.http_schema import ERRORS, IMAGE_BODY, server_timing
+from serve.api.http_schema import GATED, IMAGE_BODY, IMAGES, UNKNOWN, server_timing
 from serve.api.request_body import images_of
 from serve.inference.classifier import Prediction
 from serve.inference.engines.onnx_int8 import Agreement
-from serve.inference.inference_service import Served
+from serve.inference.inference_service import Outcome, Refused
+from serve.problems import Problem
 from serve.settings import Args
 from serve.versions.loaded_model import Loaded
 from serve.versions.served_models import Models
@@ -28,10 +31,18 @@ class Predicted(BaseModel):
     probability: float
 
 
+class ImageError(BaseModel):
+    """The reason that one image of several has no answer; status: what it would be answered by alone."""
+
+    status: int
+    detail: str
+
+
 class PredictedImage(BaseModel):
-    """The most probable classes of an image, the most probable first."""
+    """The most probable classes of an image, the most probable first; none where it has an error."""
 
     predictions: list[Predicted]
+    error: ImageError | None = None
 
 
 class Predictions(BaseModel):
@@ -43,9 +54,10 @@ class Predictions(BaseModel):
 
 
 class EmbeddedImage(BaseModel):
-    """Pooled features of an image."""
+    """Pooled features of an image; none where it has an error."""
 
     embedding: list[float]
+    error: ImageError | None = None
 
 
 class Embeddings(BaseModel):
@@ -106,40 +118,65 @@ def prediction_fields(found: Prediction) -> dict[str, int | str | float]:
     return {"id": known.id, "wnid": known.wnid, "name": known.name, "probability": found.probability}
 
 
+def known_parameters(request: Request) -> None:
+    """Problem 422 for a parameter that the route does not take, or one given twice: without effect it would mislead."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known) or 'none'}"
+            raise Problem(422, f"{name[:80]} is no parameter of {request.url.path}{hint}")
+        if given.count(name) > 1:
+            raise Problem(422, f"{name} must be given once, got it {given.count(name)} times")
+
+
+def rows(outcomes: list[Outcome], empty: str, row: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of an answer, one an image. empty: the list that is empty where an image has an error."""
+    return [
+        {empty: [], "error": {"status": o.problem.status, "detail": o.problem.detail}}
+        if isinstance(o, Refused)
+        else row(o.answer)
+        for o in outcomes
+    ]
+
+
 def v1(models: Models, args: Args) -> APIRouter:
     """Images in, classes or features out."""
-    routes = APIRouter(prefix="/v1", tags=["images"])
+    routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_parameters)])
 
-    async def answered(request: Request) -> tuple[list[Served], Loaded]:
+    async def answered(request: Request) -> tuple[list[Outcome], Loaded]:
         with models.stable.inference.admit():
-            served, request.scope["loaded"] = await models.answer(await images_of(request, args))
-        return served, request.scope["loaded"]
+            outcomes, request.scope["loaded"] = await models.answer(await images_of(request, args))
+        return outcomes, request.scope["loaded"]
 
-    @routes.post("/predict", response_model=Predictions, responses=ERRORS, openapi_extra=IMAGE_BODY)
+    @routes.post("/predict", response_model=Predictions, responses=GATED | IMAGES, openapi_extra=IMAGE_BODY)
     async def predict(request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = 5) -> Response:
         """The most probable classes of each image."""
-        served, by = await answered(request)
-        images = [
-            {"predictions": [prediction_fields(p) for p in by.classifier.best(s.answer.probabilities, top_k)]}
-            for s in served
-        ]
-        return JSONResponse({**by.signature, "images": images}, headers=server_timing(served))
+        outcomes, by = await answered(request)
+        best = by.classifier.best
+        images = rows(
+            outcomes,
+            "predictions",
+            lambda answer: {"predictions": [prediction_fields(p) for p in best(answer.probabilities, top_k)]},
+        )
+        return JSONResponse({**by.signature, "images": images}, headers=server_timing(outcomes))
 
-    @routes.post("/embed", response_model=Embeddings, responses=ERRORS, openapi_extra=IMAGE_BODY)
+    @routes.post("/embed", response_model=Embeddings, responses=GATED | IMAGES, openapi_extra=IMAGE_BODY)
     async def embed(request: Request) -> Response:
         """The features of each image after global average pooling."""
-        served, by = await answered(request)
-        images = [{"embedding": s.answer.embedding.tolist()} for s in served]
-        return JSONResponse({**by.signature, "images": images}, headers=server_timing(served))
+        outcomes, by = await answered(request)
+        images = rows(outcomes, "embedding", lambda answer: {"embedding": answer.embedding.tolist()})
+        return JSONResponse({**by.signature, "images": images}, headers=server_timing(outcomes))
 
     return routes
 
 
 def about(models: Models, args: Args) -> APIRouter:
     """The answer of GET /v1/model."""
-    routes = APIRouter(prefix="/v1", tags=["images"])
+    routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_parameters)])
 
-    @routes.get("/model", responses={401: ERRORS[401]})
+    @routes.get("/model", responses=GATED | UNKNOWN)
     async def card() -> ModelCard:
         """Which model answers, how exact its arithmetic is, its limits and its classes."""
         limits = ("max_bytes", "max_pixels", "max_images", "timeout")

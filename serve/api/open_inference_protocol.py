@@ -1,7 +1,8 @@
 """The Open Inference Protocol, version 2, with its binary tensor extension: bytes to tensors and back.
 
-Inputs, one of the two: `image`, BYTES (N): encoded images; `pixels`, FP32 (N, 3, size, size): the evaluation's crop,
-RGB in [0, 255] (the model subtracts its own mean). Outputs: `probabilities`, FP32 (N, K), or with the classification
+Inputs, one of the two: `image`, BYTES (N): encoded images, or UINT8 (N, bytes): the same, filled up with zeros to one
+length; `pixels`, FP32 or UINT8 (N, 3, size, size): the evaluation's crop, RGB in [0, 255] (the model subtracts its own
+mean). Outputs: `probabilities`, FP32 (N, K), or with the classification
 extension BYTES (N, k) of `probability:class id:name`; `embedding`, FP32 (N, C).
 
 Source: the KServe project's "Predict Protocol - Version 2" and Triton's binary data and classification extensions.
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from resnet.frozen import sentence
 from serve.inference.classifier import Classifier
@@ -26,10 +27,20 @@ from serve.problems import Problem
 
 OUTPUTS = ("probabilities", "embedding")
 HEADER_LENGTH = "Inference-Header-Content-Length"
-MAX_IMAGES = 1 << 20  # a shape above this is wrong, whatever follows
+MAX_LENGTH = 1 << 30  # a shape above this is wrong, whatever follows
+PIXELS = {"FP32": "<f4", "UINT8": "u1"}
 
 
-class Parameters(BaseModel):
+class Message(BaseModel):
+    """A part of a request. A member that is null is one that is absent: clients write their own models so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+class Parameters(Message):
     """The extensions' parameters of a tensor or a request; others are ignored, as the protocol says."""
 
     binary_data_size: Annotated[int | None, Field(ge=0)] = None
@@ -38,30 +49,49 @@ class Parameters(BaseModel):
     classification: Annotated[int, Field(ge=0)] = 0
 
 
-class Tensor(BaseModel):
+class Tensor(Message):
     """One input of a request."""
 
     name: str
-    shape: Annotated[list[Annotated[int, Field(ge=0, le=MAX_IMAGES)]], Field(min_length=1, max_length=8)]
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=MAX_LENGTH)]], Field(min_length=1, max_length=8)]
     datatype: str
     parameters: Parameters = Parameters()
     data: Any = None
 
 
-class Wanted(BaseModel):
+class Wanted(Message):
     """One output that a request asks for."""
 
     name: str
     parameters: Parameters = Parameters()
 
 
-class RequestHeader(BaseModel):
+class RequestHeader(Message):
     """The JSON part of a request."""
 
     id: Annotated[str | None, Field(max_length=256)] = None
     inputs: Annotated[list[Tensor], Field(min_length=1, max_length=8)]
     outputs: Annotated[list[Wanted], Field(max_length=8)] = []
     parameters: Parameters = Parameters()
+
+
+class OutputTensor(BaseModel):
+    """One output of an answer. data: null where it lies behind the JSON, parameters.binary_data_size bytes of it."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+    data: list[Any] | None = None
+
+
+class InferenceAnswer(BaseModel):
+    """The JSON part of an answer."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
 
 
 @dataclass(frozen=True)
@@ -71,23 +101,6 @@ class InferRequest:
     id: str | None
     images: list[bytes] | list[np.ndarray]
     wanted: list[Wanted]
-
-
-def metadata(model: Classifier, name: str, version: str) -> dict[str, Any]:
-    """The answer of GET /v2/models/NAME."""
-    return {
-        "name": name,
-        "versions": [version],
-        "platform": "pytorch",
-        "inputs": [
-            {"name": "image", "datatype": "BYTES", "shape": [-1]},
-            {"name": "pixels", "datatype": "FP32", "shape": [-1, 3, model.size, model.size]},
-        ],
-        "outputs": [
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.classes)]},
-            {"name": "embedding", "datatype": "FP32", "shape": [-1, model.num_features]},
-        ],
-    }
 
 
 def parse_request(body: bytes, header_length: str | None, size: int) -> InferRequest:
@@ -140,12 +153,42 @@ def _split(inputs: list[Tensor], tail: memoryview) -> list[memoryview | None]:
 
 def _encoded(tensor: Tensor, content: memoryview | None) -> list[bytes]:
     """The elements of a BYTES tensor: each after its length (4 bytes, little endian), or base64 in JSON."""
+    if tensor.datatype == "UINT8":
+        return _padded(tensor, content)
     if tensor.datatype != "BYTES":
-        raise Problem(400, f"input image must be BYTES, got {tensor.datatype[:40]}")
+        raise Problem(400, f"input image must be BYTES or UINT8, got {tensor.datatype[:40]}")
     elements = _base64(tensor.data) if content is None else _prefixed(content)
     if len(elements) != math.prod(tensor.shape) or not elements:
         raise Problem(400, f"input image has shape {tensor.shape} and {len(elements)} elements")
     return elements
+
+
+def _padded(tensor: Tensor, content: memoryview | None) -> list[bytes]:
+    """The rows of a UINT8 tensor, (bytes) for one image or (N, bytes); zeros behind an image are no part of it."""
+    if not 1 <= len(tensor.shape) <= 2 or not math.prod(tensor.shape):
+        raise Problem(400, f"input image of UINT8 must have shape (bytes) or (N, bytes), got {tuple(tensor.shape)}")
+    flat = _numbers(tensor, content, np.dtype("u1"), "image")
+    return [row.tobytes() for row in flat.reshape(-1, tensor.shape[-1])]
+
+
+def _numbers(tensor: Tensor, content: memoryview | None, kind: np.dtype, name: str) -> np.ndarray:
+    """All values of a numeric tensor, flat."""
+    count = math.prod(tensor.shape)
+    try:
+        if content is not None:
+            flat = np.frombuffer(content, kind)
+        else:
+            wide = np.asarray(tensor.data, np.float64).ravel()
+            with np.errstate(all="ignore"):  # what does not fit is found below
+                flat = wide.astype(kind)
+            if kind == np.uint8 and not np.array_equal(flat, wide):
+                raise ValueError
+        if flat.size != count:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        what = "whole numbers from 0 to 255" if kind == np.uint8 else "numbers of 32 bits"
+        raise Problem(400, f"input {name} must have {count} {what}") from None
+    return flat
 
 
 def _prefixed(content: memoryview) -> list[bytes]:
@@ -170,15 +213,12 @@ def _base64(data: Any) -> list[bytes]:
 
 
 def _pixels(tensor: Tensor, content: memoryview | None, size: int) -> list[np.ndarray]:
-    """The images of an FP32 tensor, (size, size, 3) each."""
+    """The images of an FP32 or UINT8 tensor, (size, size, 3) each."""
     shape = tuple(tensor.shape)
-    if tensor.datatype != "FP32" or len(shape) != 4 or shape[1:] != (3, size, size) or shape[0] < 1:
-        raise Problem(400, f"input pixels must be FP32 (N, 3, {size}, {size}), got {tensor.datatype[:40]} {shape}")
-    try:
-        flat = np.asarray(tensor.data, np.float32).ravel() if content is None else np.frombuffer(content, "<f4")
-        values = flat.reshape(shape)
-    except (TypeError, ValueError, OverflowError):
-        raise Problem(400, f"input pixels must have {math.prod(shape)} numbers of 32 bits") from None
+    if tensor.datatype not in PIXELS or len(shape) != 4 or shape[1:] != (3, size, size) or shape[0] < 1:
+        got = f"{tensor.datatype[:40]} {shape}"
+        raise Problem(400, f"input pixels must be FP32 or UINT8 (N, 3, {size}, {size}), got {got}")
+    values = _numbers(tensor, content, np.dtype(PIXELS[tensor.datatype]), "pixels").reshape(shape)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
         raise Problem(400, "input pixels must be numbers from 0 to 255: RGB, before any mean is subtracted")
     return list(np.ascontiguousarray(values.transpose(0, 2, 3, 1)))

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 # What HAProxy itself answers when no replica does, as problem details.
@@ -28,7 +29,9 @@ UNAVAILABLE = (
 # whoever listens there: put right in the file that Ray has written, each time that HAProxy is started with it.
 # HAProxy sends a request to another replica only if it had all of it when it sent the first byte: it has to wait for
 # the body, which most clients send after the head, and limits that wait, for the replica sees no such request. It tells
-# the replica (uvicorn) the client's address, for the log and the rate limit.
+# the replica (uvicorn) the client's address, for the log and the rate limit: what the client itself says of it counts
+# only where the client is a proxy that is trusted. An X-Request-ID that is unfit for a log is dropped here, for Ray
+# would echo it; the replica makes another.
 # What the buffer does not hold goes round by a second HAProxy, which keeps all of it and asks the first one again where
 # that answers 502: a replica died. It is the first one's child, and ends with it.
 WRAPPER = Path(__file__).with_name("wrapper.sh.in")  # for str.format
@@ -43,6 +46,8 @@ BUFFER = 5 * 2**16
 LARGEST = 2**24 + 2**16  # of the second: the largest body that the endpoint takes by default, and its head
 HOT = 2**26  # of free buffers that HAProxy keeps: without them it maps the memory anew, which doubles the cost
 
+NOBODY = "255.255.255.255"
+DROP_ID, SENDER = "http-request del-header x-request-id", "http-request set-header X-Forwarded-For"
 PORTS = 8404, 9101  # of statistics and metrics, where Ray is not told others
 # What holds for every instance; deploy/rayservice.yaml sets the same on each node of a cluster
 SETTINGS = {
@@ -91,30 +96,35 @@ def binary() -> str:
     return get_haproxy_binary()
 
 
-def use_haproxy(proxy: str = "auto", most: int = 128, timeout: float = 30.0) -> None:
+def use_haproxy(proxy: str = "auto", most: int = 128, timeout: float = 30.0, trusted: Sequence[str] = ()) -> None:
     """Make the next Ray of this process serve behind HAProxy, or say on standard error why not.
 
     Before Ray starts, whose processes inherit the settings. proxy: auto, serve, or haproxy (ValueError where it does
     not run). most: requests at one replica at once; more wait in HAProxy, five seconds at most, which costs the replica
     nothing: to refuse them itself takes most of its time where ten times as many clients ask as it can serve.
-    timeout: seconds for a request's body.
+    timeout: seconds for a request's body. trusted: addresses of proxies whose X-Forwarded-For names the client.
     """
+    for_serve = {"FORWARDED_ALLOW_IPS": ",".join(trusted) or NOBODY}  # uvicorn trusts loopback if it is not told
     if proxy == "serve":
+        os.environ.update(for_serve)
         return
     if reason := refusal():
         if proxy == "haproxy":
             raise ValueError(f"proxy must be auto or serve on this machine, got haproxy: {reason}")
         print(f"Ray Serve's own proxy takes the requests, which is slower than HAProxy: {reason}", file=sys.stderr)
+        os.environ.update(for_serve)
         return
     folder = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))  # short: a Unix socket's path holds 107 bytes
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder, binary(), most, timeout))
+    os.environ.update(environment(folder, binary(), most, timeout, trusted))
 
 
-def environment(folder: Path, program: str, most: int = 128, timeout: float = 30.0) -> dict[str, str]:
+def environment(
+    folder: Path, program: str, most: int = 128, timeout: float = 30.0, trusted: Sequence[str] = ()
+) -> dict[str, str]:
     """Variables of a Ray whose Serve uses HAProxy, with files in the folder and ports that are free now."""
     stats, metrics, http, grpc = free_ports(4)
-    wrapper = write_files(folder, program, (stats, metrics), most, timeout)
+    wrapper = write_files(folder, program, (stats, metrics), most, timeout, trusted)
     first = 20000 + http % 97 * 100  # of replicas; outside of what the system and Ray's workers take
     given = os.environ.get("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", str(BUFFER))
     return SETTINGS | {
@@ -136,7 +146,12 @@ def environment(folder: Path, program: str, most: int = 128, timeout: float = 30
 
 
 def write_files(
-    folder: Path, program: str, ports: tuple[int, int] = PORTS, most: int = 128, timeout: float = 30.0
+    folder: Path,
+    program: str,
+    ports: tuple[int, int] = PORTS,
+    most: int = 128,
+    timeout: float = 30.0,
+    trusted: Sequence[str] = (),
 ) -> Path:
     """Write what HAProxy is started by, and its own answers, into the folder. ports: of statistics and metrics."""
     for status, title, detail in (
@@ -148,7 +163,8 @@ def write_files(
         (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
     wrapper = folder / "haproxy"
     times = {"milliseconds": round(1000 * timeout), "folder": folder}
-    settings = times | {"ports": rf"{ports[0]}\|{ports[1]}", "hot": HOT, "buffer": BUFFER, "most": most}
+    rules = {"id": DROP_ID, "sender": SENDER, "trusted": " ".join(trusted) or NOBODY}
+    settings = times | rules | {"ports": rf"{ports[0]}\|{ports[1]}", "hot": HOT, "buffer": BUFFER, "most": most}
     wrapper.write_text(WRAPPER.read_text().format(binary=shlex.quote(program), **settings))
     (folder / "large.cfg").write_text(LARGE.read_text().format(bytes=LARGEST, **times, **SETTINGS))
     (folder / "large.backend").write_text(LARGE_BACKEND.format(folder=folder))

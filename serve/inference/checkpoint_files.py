@@ -47,19 +47,21 @@ def is_local(place: str) -> bool:
 
 
 def _local_path(place: str) -> Path:
-    return Path(unquote(urlsplit(place).path) if "://" in place else place)
+    return Path(unquote(urlsplit(place).path)) if "://" in place else Path(place).expanduser()
 
 
-def require(place: str) -> None:
-    """ValueError where a remote place surely holds no checkpoint: a wrong bucket or folder, said before Ray starts.
+def require(place: str, what: str = "checkpoint") -> None:
+    """ValueError where a place surely holds no checkpoint: a wrong folder or bucket, said before Ray starts.
 
-    What only the nodes of a cluster can reach, or have keys for, is theirs to say.
+    what: the setting that names it. What only the nodes of a cluster can reach, or have keys for, is theirs to say.
     """
     if is_local(place):
+        if not (_local_path(place) / "model.safetensors").is_file():
+            raise ValueError(f"{what} must be a folder with model.safetensors, got {place}")
         return
     with tempfile.TemporaryDirectory(prefix="resnet-checkpoint-") as folder, contextlib.suppress(OSError):
         if not _fetch(place, "progress.json", Path(folder, "progress.json")):
-            raise ValueError(f"checkpoint must be a folder with model.safetensors, got {shown_uri(place)}")
+            raise ValueError(f"{what} must be a folder with model.safetensors, got {shown_uri(place)}")
 
 
 def shown_uri(place: str) -> str:

@@ -31,6 +31,16 @@ class Served:
     model: float
 
 
+@dataclass(frozen=True)
+class Refused:
+    """One image of several that has no answer, and why: no image, or over a limit."""
+
+    problem: Problem
+
+
+Outcome = Served | Refused
+
+
 class Inference:
     """One classifier behind a bounded queue."""
 
@@ -62,8 +72,11 @@ class Inference:
             self.in_progress -= images
             self.metrics.in_progress.set(self.in_progress)
 
-    async def answer(self, images: Sequence[bytes | np.ndarray]) -> list[Served]:
-        """Answers in the order of the images: encoded ones, or the network's input. Problem 504 after the timeout."""
+    async def answer(self, images: Sequence[bytes | np.ndarray]) -> list[Outcome]:
+        """The outcome of each image, in their order: encoded ones, or the network's input.
+
+        Problem of the image, or of the first, where none can be answered; 504 after the timeout.
+        """
         if len(images) > self.settings.max_images:
             raise Problem(413, f"a request must have at most {self.settings.max_images} images, got {len(images)}")
         with self.admit(len(images) - 1):
@@ -73,30 +86,37 @@ class Inference:
             except TimeoutError:
                 raise Problem(504, f"no answer within {self.settings.timeout:g} seconds", retry_after=1) from None
 
-    async def _all(self, images: Sequence[bytes | np.ndarray]) -> list[Served]:
+    async def _all(self, images: Sequence[bytes | np.ndarray]) -> list[Outcome]:
         if len(images) == 1:  # needs no task of its own
-            return [await self._one(images[0], 0, 1)]
-        tasks = [asyncio.ensure_future(self._one(image, i, len(images))) for i, image in enumerate(images)]
+            return [await self._one(images[0])]
+        tasks = [asyncio.ensure_future(self._one_of_several(image)) for image in images]
         try:
-            return await asyncio.gather(*tasks)
+            found = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()  # what still waits is not computed; the rest is done already
+        problems = [outcome.problem for outcome in found if isinstance(outcome, Refused)]
+        if len(problems) == len(images):
+            first = problems[0]
+            raise Problem(first.status, f"image 1 of {len(images)}: {first.detail}", errors=problems)
+        return found
 
-    async def _one(self, image: bytes | np.ndarray, index: int, count: int) -> Served:
-        started = perf_counter()
+    async def _one_of_several(self, image: bytes | np.ndarray) -> Outcome:
         try:
-            pixels = image if isinstance(image, np.ndarray) else await self._decoded(image)
+            return await self._one(image)
         except Problem as problem:
-            if count > 1:
-                raise Problem(problem.status, f"image {index + 1} of {count}: {problem.detail}") from None
-            raise
+            return Refused(problem)
+
+    async def _one(self, image: bytes | np.ndarray) -> Served:
+        started = perf_counter()
+        pixels = image if isinstance(image, np.ndarray) else await self._decoded(image)
         decoded = perf_counter()
         timed = await self._batcher.submit(pixels)
         served = Served(timed.result, decoded - started, timed.queued, timed.computed)
         for phase, seconds in self.metrics.phases.items():
             seconds.observe(getattr(served, phase))
         self.metrics.batch.observe(timed.size)
+        self.metrics.passes.inc(1 / timed.size)
         self.metrics.images.inc()
         return served
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serve.inference.inference_service import Served
+from serve.inference.inference_service import Outcome, Served
 from serve.problems import Problem
 from serve.versions import traffic
 from serve.versions.traffic import KEPT, CanaryComparison, Side
@@ -59,7 +59,7 @@ class CanaryTrial:
         self.compared, self.agreed, self.difference = 0, 0, 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, images: Sequence[bytes | np.ndarray], key: bytes) -> tuple[list[Served], Loaded]:
+    async def answer(self, images: Sequence[bytes | np.ndarray], key: bytes) -> tuple[list[Outcome], Loaded]:
         """By the canary or the stable version. What the canary fails at is counted, and the stable version answers."""
         if traffic.to_canary(key, self.percent):
             try:
@@ -76,7 +76,7 @@ class CanaryTrial:
         with self.counts[self.stable].timed():
             return await self.stable.inference.answer(images), self.stable
 
-    def _compare(self, images: Sequence[bytes | np.ndarray], served: Sequence[Served]) -> None:
+    def _compare(self, images: Sequence[bytes | np.ndarray], served: Sequence[Outcome]) -> None:
         """Ask the stable version too, behind the client's back, unless it is busy: its clients come first."""
         inference = self.stable.inference
         if len(self._tasks) >= 4 or inference.in_progress > inference.settings.max_waiting // 4:
@@ -85,7 +85,8 @@ class CanaryTrial:
         async def compare() -> None:
             with contextlib.suppress(Problem):
                 for old, new in zip(await inference.answer(images), served, strict=True):
-                    self._count(old.answer.probabilities, new.answer.probabilities)
+                    if isinstance(old, Served) and isinstance(new, Served):
+                        self._count(old.answer.probabilities, new.answer.probabilities)
 
         task = asyncio.ensure_future(compare())
         self._tasks.add(task)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from prometheus_client.metrics_core import Metric
 
-from serve.inference.inference_service import Served
+from serve.inference.inference_service import Outcome
 from serve.problems import Problem
 from serve.settings import Args
 from serve.versions.canary import CanaryTrial
@@ -114,6 +114,9 @@ class Models:
         """A model by name and version; None: the served one, whichever version. Problem 404 says what there is."""
         if name in self.others and version in (None, self.others[name].version):
             return self.others[name]
+        if name in self.others:
+            known = self.others[name].version
+            raise Problem(404, f"version of {name} must be {known}, got {(version or '')[:80]}")
         if name != self.args.name:
             raise Problem(404, f"model must be {' or '.join([self.args.name, *self.others])}, got {name[:80]}")
         trial = self.trial  # it may end at any moment, in another thread
@@ -126,11 +129,16 @@ class Models:
         known = " or ".join(loaded.version for loaded in here)
         raise Problem(404, f"version of {self.args.name} must be {known}, got {version[:80]}")
 
+    def answering(self) -> list[Loaded]:
+        """The versions that a request can name."""
+        trial = self.trial
+        return [self.stable, *([trial.canary] if trial else []), *self.others.values()]
+
     async def answer(
         self,
         images: Sequence[bytes | np.ndarray],
         asked: Loaded | None = None,
-    ) -> tuple[list[Served], Loaded]:
+    ) -> tuple[list[Outcome], Loaded]:
         """Answers in order of the images, and who gave them. asked: a certain one; None: as the traffic is split."""
         trial = self.trial
         if asked is None and trial is not None:

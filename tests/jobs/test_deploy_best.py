@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from jobs import deploy_best
 from pipelines.tracking import mlflow_runs, model_registry
@@ -48,19 +51,101 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def damaged(folder: Path, checkpoint: Path, kind: str) -> Path:
+    """A copy of the checkpoint that a replica refuses."""
+    copy = Path(shutil.copytree(checkpoint, folder / kind.replace(" ", "-")))
+    weights = load_file(copy / "model.safetensors")
+    if kind == "nan":
+        weights["conv1.weight"][0, 0, 0, 0] = float("nan")
+    elif kind == "other network":
+        del weights["conv1.weight"]
+    save_file(weights, copy / "model.safetensors")
+    if kind == "cut":
+        (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:99])
+    elif kind == "no run":
+        (copy / "run.json").unlink()
+    elif kind == "other run":
+        (copy / "run.json").write_text("{}")
+    elif kind == "examples":
+        images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+        save_file({"images": images, "probabilities": torch.eye(10)[:2]}, copy / "examples.safetensors")
+    return copy
+
+
+CPUS, NODES = os.cpu_count() or 1, "what this machine has"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--checkpoint", "/nowhere"], "checkpoint must be a folder with model.safetensors, got /nowhere"),
         (["--prot", "3"], "near it: --port"),
-        (["--checkpoint", "BEST", "--max-waiting", "1"], "max_waiting must be at least max_images"),
-        (["--checkpoint", "BEST", "--port", "TAKEN"], "port must be free on 127.0.0.1"),
+        (["--max-waiting", "1"], "max_waiting must be at least max_images"),
+        (["--port", "TAKEN"], "port must be free on 127.0.0.1"),
+        (
+            ["--host", "no.such.host.invalid"],
+            "host must be an address of this machine, 127.0.0.1 or 0.0.0.0, got no.su",
+        ),
+        (["--host", "192.0.2.1"], "host must be an address of this machine, 127.0.0.1 or 0.0.0.0, got 192.0.2.1"),
+        (["--timeout", "inf"], "timeout must be a finite number, got inf"),
+        (["--every", "nan"], "every must be"),
+        (["--max-pixels", "100000000"], "max_pixels must be less than or equal to 89478485"),
+        (["--api-key-file", "/nowhere"], "api_key_file must be readable, got /nowhere: No such file"),
+        (["--api-key-file", "FOLDER"], "api_key_file must be readable, got FOLDER: Is a directory"),
+        (["--api-key-file", ""], "api_key_file must name a file"),
+        (["--api-key-file", "FOLDER/short"], "api_key_file line 1: a key must have at least 16 characters"),
+        (["--api-key-file", "FOLDER/binary"], "api_key_file must be text with lines `NAME KEY`, got other bytes"),
+        (
+            ["--precision", "int8"],
+            "precision int8 needs int8.onnx beside the checkpoint, got none in BEST; jobs/export",
+        ),
+        (["--precision", "int8", "--gpus", "1"], "gpus must be 0 with precision int8"),
+        (["--models", "dogs", "/nowhere"], "models dogs must be a folder with model.safetensors, got /nowhere"),
+        (["--models", "resnet", "BEST"], "models must have other names than the served model resnet"),
+        (
+            ["--checkpoint", "nan"],
+            "checkpoint BAD cannot be served: weights must be finite numbers, got nan in conv1.weig",
+        ),
+        (["--checkpoint", "other network"], "must hold its weights: "),
+        (["--checkpoint", "cut"], "checkpoint BAD is damaged: "),
+        (["--checkpoint", "no run"], "checkpoint BAD cannot be served: a checkpoint must hold run.json, got BAD"),
+        (["--checkpoint", "other run"], "checkpoint must be a whole checkpoint, got BAD: KeyError 'recipe'"),
+        (["--checkpoint", "examples"], "its answers on its 2 stored examples differ by up to "),
+        (["--gpus", "64"], f"gpus of a replica must be at most {NODES}, "),
+        (["--gpus", "1.5"], "gpus must be a share of one or a whole number, got 1.5"),
+        (["--cpus", "4096"], f"cpus of a replica must be at most {NODES}, {CPUS} CPUs, got 4096"),
+        (
+            ["--min-replicas", str(CPUS + 1), "--max-replicas", str(CPUS + 1)],
+            f"min_replicas must be at most {CPUS}, as many replicas of 1 CPU as fit, got {CPUS + 1}",
+        ),
+        (["--grow"], "grow is for a cluster that others started"),
     ],
 )
-def test_a_mistake_is_named_before_ray_starts(words: list[str], sentence: str, checkpoint: Path, taken: int):
-    words = [{"BEST": str(checkpoint), "TAKEN": str(taken)}.get(word, word) for word in words]
-    with pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
+def test_a_mistake_is_named_before_ray_starts(
+    words: list[str], sentence: str, checkpoint: Path, taken: int, tmp_path: Path
+):
+    (tmp_path / "short").write_text("ann secret\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0ann")
+    known = {"BEST": str(checkpoint), "TAKEN": str(taken), "FOLDER": str(tmp_path)}
+    if words[0] == "--checkpoint" and "/" not in words[1]:
+        words = ["--checkpoint", str(damaged(tmp_path, checkpoint, words[1]))]
+        known["BAD"] = words[1]
+    elif words[0] != "--checkpoint":
+        words = ["--checkpoint", "BEST", *words]
+    for name, value in known.items():
+        words = [word.replace(name, value) for word in words]
+        sentence = sentence.replace(name, value)
+    with pytest.raises(ValueError) as told:  # noqa: PT011  the sentence is compared below
         deploy_best.job(words)
+    assert sentence in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_champion_whose_files_are_gone_is_named(checkpoint: Path, tmp_path: Path):
+    version = registered(tmp_path / "gone", "lost")
+    sentence = f"checkpoint of resnet@lost, version {version}, must be a folder with model.safetensors, got {tmp_path}"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        deploy_best.job(["--model", "resnet@lost"])
 
 
 def test_nothing_registered_is_one_sentence_and_status_2(tmp_path: Path):

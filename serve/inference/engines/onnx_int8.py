@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from resnet.frozen import Frozen
+from resnet.frozen import Frozen, sentence
 from serve.inference import checkpoint_files
 
 INT8, AGREEMENT = "int8.onnx", "int8.json"
@@ -68,4 +69,9 @@ def read_int8(checkpoint: str, threads: int) -> tuple[Session, Agreement]:
                     "jobs/export_model.py MODEL --formats int8 writes such a folder"
                 )
         content = {name: (folder / name).read_bytes() for name in (INT8, AGREEMENT)}
-    return Session(content[INT8], threads), Agreement.model_validate_json(content[AGREEMENT])
+    try:
+        return Session(content[INT8], threads), Agreement.model_validate_json(content[AGREEMENT])
+    except ValidationError as error:
+        raise ValueError(f"{AGREEMENT} of {checkpoint} is damaged: {sentence(error)}") from None
+    except Exception as error:  # ONNX Runtime's own classes, which it does not export
+        raise ValueError(f"{INT8} of {checkpoint} cannot be read: {(str(error).splitlines() or ['?'])[0]}") from None

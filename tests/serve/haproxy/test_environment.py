@@ -1,13 +1,16 @@
 """HAProxy in front of Ray Serve: who can use it, what belongs to one instance alone, and its own answers."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -43,12 +46,19 @@ listen stats
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """HAProxy as our wrapper starts it, with the lines of Ray's template that matter and no replica alive."""
+    """HAProxy without a replica that is alive."""
+    with haproxy(tmp_path) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def haproxy(tmp_path: Path, replica: str = "127.0.0.1:9", trusted: tuple[str, ...] = ()) -> Iterator[int]:
+    """The port of HAProxy as our wrapper starts it, with the lines of Ray's template that matter."""
     if reason := environment.refusal():
         pytest.skip(reason)
     (port,) = environment.free_ports(1)
-    variables = environment.environment(tmp_path, environment.binary(), timeout=0.4)
-    (tmp_path / "haproxy.cfg").write_text(RAYS.format(port=port, **variables))
+    variables = environment.environment(tmp_path, environment.binary(), timeout=0.4, trusted=trusted)
+    (tmp_path / "haproxy.cfg").write_text(RAYS.replace("127.0.0.1:9 ", f"{replica} ").format(port=port, **variables))
     command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(tmp_path / "haproxy.cfg")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
@@ -67,6 +77,58 @@ def test_without_a_replica_the_answer_is_problem_details_on_loopback(port: int):
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["status"] == 503
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A replica that answers with the headers that it got."""
+
+    def do_POST(self) -> None:
+        told = {name: self.headers.get_all(name, []) for name in ("X-Request-ID", "X-Forwarded-For")}
+        content = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("trusted", "sent", "client"),
+    [
+        ((), ["10.1.2.3"], "127.0.0.1"),  # a client that says who it is
+        ((), ["10.1.2.3", "10.9.9.9"], "127.0.0.1"),
+        (("10.0.0.0/8",), ["10.1.2.3"], "127.0.0.1"),  # not from there
+        (("127.0.0.1", "10.0.0.0/8"), ["10.1.2.3"], "10.1.2.3"),  # a proxy that is trusted
+        (("127.0.0.1",), ["made up, 192.0.2.7"], "192.0.2.7"),  # its client said who it is
+        (("127.0.0.1",), [], "127.0.0.1"),
+    ],
+)
+def test_a_client_is_who_it_is_and_an_unfit_id_does_not_reach_the_replica(
+    tmp_path: Path, trusted: tuple[str, ...], sent: list[str], client: str
+):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    forwarded = [("X-Forwarded-For", value) for value in sent]
+    try:
+        with haproxy(tmp_path, f"127.0.0.1:{server.server_port}", trusted) as port:
+            for ids, kept in (
+                (["mine-1"], ["mine-1"]),
+                (["a/b:c=d.e_f+1"], ["a/b:c=d.e_f+1"]),
+                (["x" * 129], []),
+                (['"quoted"'], []),
+                (["two words"], []),
+                (["one", "two"], []),
+                (["one,two"], []),
+                ([], []),
+            ):
+                headers = [*forwarded, *(("X-Request-ID", value) for value in ids)]
+                told = httpx.post(f"http://127.0.0.1:{port}/", content=b"x", headers=headers).json()
+                assert told == {"X-Request-ID": kept, "X-Forwarded-For": [client]}, ids
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_body_that_comes_too_slowly_is_answered_by_408(port: int):
@@ -107,9 +169,11 @@ def test_where_it_does_not_run_the_reason_is_told_and_serve_goes_on_without(
     binary: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", binary)
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "what was there")
     before = dict(os.environ)
     environment.use_haproxy("auto")
-    assert dict(os.environ) == before
+    # uvicorn would believe any client of this machine who it is
+    assert dict(os.environ) == before | {"FORWARDED_ALLOW_IPS": environment.NOBODY}
     assert f"slower than HAProxy: {binary} does not run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="proxy must be auto or serve on this machine, got haproxy: "):
         environment.use_haproxy("haproxy")

@@ -1,0 +1,68 @@
+"""/v1 as clients use it: JSON, several images of which some are none, parameters that do not exist."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Clients = Callable[..., Any]
+Picture = Callable[..., bytes]
+
+
+def test_json_gives_the_same_answers(clients: Clients, picture: Picture):
+    client, images = clients(), [picture(seed) for seed in range(2)]
+    coded = [base64.b64encode(data).decode() for data in images]
+    one, two = (client.post("/v1/predict", content=data).json()["images"][0] for data in images)
+    for given, expected in (
+        ({"image": coded[0]}, [one]),
+        ({"image": f"data:image/jpeg;base64,{coded[1]}"}, [two]),
+        ({"images": coded}, [one, two]),
+    ):
+        told = client.post("/v1/predict", json=given).json()["images"]
+        assert [[p["id"] for p in image["predictions"]] for image in told] == [
+            [p["id"] for p in image["predictions"]] for image in expected
+        ]
+    # curl -d says application/x-www-form-urlencoded
+    curl = client.post("/v1/predict", content=f' {{"image": "{coded[0]}"}}', headers={"Content-Type": "a/b"})
+    assert curl.status_code == 200
+
+
+def test_one_image_that_is_none_does_not_fail_the_others(clients: Clients, picture: Picture):
+    client = clients()
+    contents = [picture(0), b"no image", picture(1), b"%PDF-1.4", picture(2, 9000, 10)]
+    files = [("image", (f"{i}", data)) for i, data in enumerate(contents)]
+    for path, name in (("/v1/predict", "predictions"), ("/v1/embed", "embedding")):
+        answer = client.post(path, files=files)
+        assert answer.status_code == 200
+        told = answer.json()["images"]
+        assert [len(image[name]) > 0 for image in told] == [True, False, True, False, True]
+        assert ["error" in image for image in told] == [False, True, False, True, False]
+        assert [told[i]["error"]["status"] for i in (1, 3)] == [400, 415]
+        assert told[3]["error"]["detail"].startswith("an image must be JPEG, PNG")
+    alone = client.post("/v1/embed", content=contents[2]).json()["images"][0]["embedding"]
+    assert told[2]["embedding"] == pytest.approx(alone, rel=1e-3, abs=1e-4)
+
+
+def test_a_request_of_which_no_image_is_one_says_why_of_each(clients: Clients):
+    answer = clients().post("/v1/predict", files=[("i", ("a", b"x")), ("i", ("b", b"%PDF-"))])
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("image 1 of 2: an image must be JPEG")
+    assert [(e["image"], e["status"]) for e in answer.json()["errors"]] == [(1, 400), (2, 415)]
+    assert "errors" not in clients().post("/v1/predict", content=b"x").json()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v1/predict?topk=3", "topk is no parameter of /v1/predict; did you mean top_k?"),
+        ("/v1/predict?threshold=0.5", "threshold is no parameter of /v1/predict; it takes top_k"),
+        ("/v1/predict?top_k=3&top_k=4", "top_k must be given once, got it 2 times"),
+        ("/v1/embed?top_k=3", "top_k is no parameter of /v1/embed; it takes none"),
+    ],
+)
+def test_parameters_without_effect_are_refused(clients: Clients, picture: Picture, path: str, words: str):
+    answer = clients().post(path, content=picture(0))
+    assert (answer.status_code, answer.json()["detail"]) == (422, words)
+    assert clients().get("/v1/model?x=1").status_code == 422
+    assert clients().get("/healthz?x=1").status_code == 200  # a monitor's own business
