@@ -1,4 +1,4 @@
-"""Checks of the job before anything is taken, which a replica would fail half a minute later: keys, models, room."""
+"""Checks of the job before anything is taken: keys, models, room, the port. A replica would fail at them later."""
 
 from __future__ import annotations
 
