@@ -133,6 +133,12 @@ class Folder:
         """File, Directory or NotFound."""
         return self.place[0].get_file_info(self.path(name)).type
 
+    @property
+    def is_file(self) -> bool:
+        """True where a file lies at the place, and no folder."""
+        system, path = self.place
+        return system.get_file_info(path).type == fs.FileType.File
+
     def entries(self, name: str = "", hidden: bool = False) -> list[Entry]:
         """Contents of a folder, sorted by name; empty where there is no such folder."""
         if self.is_local:

@@ -54,12 +54,16 @@ def predict(
     if missing:
         _write_all(missing, asked, open_predictor, show)
     failed = sum(_failed(out, part, show) for part in parts)
+    if failed == (images := sum(part.images for part in parts)):
+        raise ValueError(
+            f"images must hold at least one that can be predicted, none of {images:,} can: column error of {out.shown} says why"
+        )
     seconds, written = time.monotonic() - began, sum(part.images for part in missing)
     return PredictionOutcome(
         out=out.shown,
         model=model[0],
         version=model[1],
-        images=sum(part.images for part in parts),
+        images=images,
         failed=failed,
         parts=len(parts),
         parts_written=len(missing),
@@ -71,6 +75,8 @@ def predict(
 def list_parts(asked: PredictionJob) -> tuple[list[PredictionPart], str]:
     """All parts, and a digest of what they hold. ValueError: there are no images."""
     source, out = Folder(asked.images), Folder(asked.out)
+    if source.is_file:
+        raise ValueError(f"images must be a folder, or its URI, got a file: {asked.images}")
     if source.holds(out):
         raise ValueError(f"out must not be inside images {asked.images}, got {asked.out}")
     sharded = any(entry.name == MANIFEST for entry in source.entries())

@@ -1,4 +1,4 @@
-"""Description of a model for /v2: its inputs and outputs, its configuration as Triton's clients read it, its statistics."""
+"""Description of a model for /v2: its inputs and outputs, its configuration for Triton's clients, its statistics."""
 
 from __future__ import annotations
 
