@@ -55,9 +55,7 @@ def predict(
         _write_all(missing, asked, open_predictor, show)
     failed = sum(_failed(out, part, show) for part in parts)
     if failed == (images := sum(part.images for part in parts)):
-        raise ValueError(
-            f"images must hold at least one that can be predicted, none of {images:,} can: column error of {out.shown} says why"
-        )
+        raise ValueError(f"images must be such, none of {images:,} could be predicted: column error of {out.shown}")
     seconds, written = time.monotonic() - began, sum(part.images for part in missing)
     return PredictionOutcome(
         out=out.shown,

@@ -137,6 +137,19 @@ def test_weights_of_torchvision_become_a_checkpoint_once(kind: str, tmp_path: Pa
         by_name.checkpoint_of(str(path))
 
 
+def test_no_prediction_at_all_is_a_failure_and_a_file_is_no_folder(ray_local: Any, checkpoint: Path, tmp_path: Path):
+    (tmp_path / "notes").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "notes" / name).write_text("no image")
+    out = tmp_path / "out.parquet"
+    for _ in range(2):  # also where nothing is left to do
+        with pytest.raises(ValueError, match=r"none of 2 could be predicted: column error of .*out\.parquet"):
+            predict_images.job(words(checkpoint, tmp_path / "notes", out))
+    assert all(parquet.read_table(out)["error"].is_valid().to_pylist())
+    with pytest.raises(ValueError, match=r"images must be a folder, or its URI, got a file: .*a\.txt"):
+        predict_images.job(words(checkpoint, tmp_path / "notes" / "a.txt", tmp_path / "other"))
+
+
 def test_a_model_must_be_named(tmp_path: Path):
     with pytest.raises(ValueError, match="MODEL must come first"):
         predict_images.job(["--images", str(tmp_path), "--out", str(tmp_path / "out")])
