@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.prediction.predictions_file import parquet_bytes, predictions_table
+from pipelines.progress.text_table import text_table
 from pipelines.reports.collected_rows import row_of_run
 from pipelines.storage import Folder
 from resnet.evaluation.error_summary import Response, Summary
@@ -89,20 +90,23 @@ def evaluation_table(details: Details, worst: int = 10) -> str:
         f"calibration error {100 * outcome.ece:.2f} %",
         f"{outcome.seconds:.0f} s, {outcome.images_per_second:,.3g} images/s with start and end",
         "",
-        f"{'hardest classes':<32} {'images':>7} {'top-1 error':>12}  most often taken for",
     ]
     hardest = sorted(summary.classes, key=lambda row: -(row.top1_error or 0))[:worst]
-    lines += [
-        f"{details.names[row.label][:32]:<32} {row.examples:>7,} {row.top1_error or 0:>10.2f} %  "
-        + ("-" if row.confused_with is None else f"{details.names[row.confused_with]} ({row.confused})")
-        for row in hardest
-    ]
-    lines += ["", f"{'score of the best class':<32} {'images':>7} {'right':>12}"]
-    lines += [
-        f"{f'{b.low:.2f} to {b.high:.2f}, mean {b.confidence:.3f}':<32} {b.examples:>7,} {100 * b.accuracy:>10.2f} %"
+    taken = ("-" if r.confused_with is None else f"{details.names[r.confused_with]} ({r.confused})" for r in hardest)
+    lines += text_table(
+        "lrrl",
+        ("hardest classes", "images", "top-1 error", "most often taken for"),
+        [
+            (details.names[row.label][:32], f"{row.examples:,}", f"{row.top1_error or 0:.2f} %", other)
+            for row, other in zip(hardest, taken, strict=True)
+        ],
+    )
+    bins = [
+        (f"{b.low:.2f} to {b.high:.2f}, mean {b.confidence:.3f}", f"{b.examples:,}", f"{100 * b.accuracy:.2f} %")
         for b in summary.bins
         if b.confidence is not None and b.accuracy is not None
     ]
+    lines += ["", *text_table("lrr", ("score of the best class", "images", "right"), bins)]
     if details.responses:
         stds = [response.std for response in details.responses]
         mean = sum(stds) / len(stds)

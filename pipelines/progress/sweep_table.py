@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipelines.progress.postings import forget, last_status
 from pipelines.progress.status import Status, clock
+from pipelines.progress.text_table import text_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -160,7 +161,7 @@ class Board:
         from rich.table import Table
 
         table = Table(title=self.summary(), title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for title, align in zip(HEADER, "lllrrrl", strict=True):
+        for title, align in zip(HEADER, ALIGN, strict=True):
             table.add_column(title, justify="left" if align == "l" else "right", no_wrap=title != HEADER[-1])
         for row in list(self.rows.values()):
             table.add_row(*row.cells(), style=STYLES.get(row.standing))
@@ -171,15 +172,10 @@ class Board:
         shown = [row.cells() for row in list(self.rows.values()) if row.standing in ("starting", "running", "failed")]
         if not shown:
             return self.summary()
-        widths = [max(len(line[i]) for line in (HEADER, *shown)) for i in range(len(HEADER))]
-        lines = ("  ".join(_pad(c, w, a) for c, w, a in zip(line, widths, "lllrrrl", strict=True)).rstrip()
-                 for line in (HEADER, *shown))  # fmt: skip
+        lines = text_table(ALIGN, HEADER, shown)
         return "\n".join([self.summary(), *(f"  {line}" for line in lines)])
 
 
 HEADER = ("trial", "state", "epoch", "training error %", "validation error %", "img/s", "")
+ALIGN = "lllrrrl"
 STYLES = {"waiting": "dim", "finished": "green", "stopped": "yellow", "failed": "bold red"}
-
-
-def _pad(text: str, width: int, align: str) -> str:
-    return text.ljust(width) if align == "l" else text.rjust(width)

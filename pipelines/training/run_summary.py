@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.progress.text_table import text_table
 from pipelines.reports import figures
 from resnet.paper.result_rows import CurveRow
 
@@ -40,8 +41,7 @@ def run_table(outcome: TrainingOutcome) -> str:
         else "not registered",
         "curves": outcome.curves or "none",
     }
-    width = max(map(len, rows))
-    lines = [f"  {name:<{width}}  {value}" for name, value in rows.items()]
+    lines = [f"  {line}" for line in text_table("ll", (), list(rows.items()))]
     rule = "─" * min(100, max(map(len, lines)))
     return "\n".join(["", outcome.run, rule, *lines, rule])
 

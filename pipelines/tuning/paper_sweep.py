@@ -13,6 +13,7 @@ from pydantic import Field
 from pipelines.cluster import connection
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board, Row
+from pipelines.progress.text_table import text_table
 from pipelines.run import Run, Scaling, standard
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
@@ -225,16 +226,15 @@ def longest_first(trials: list[SweepRun], examples: int) -> list[SweepRun]:
 def comparison_table(name: str, done: list[SweepRun]) -> str:
     """Ours beside the paper's: mean and standard deviation of the top-1 error over seeds, in percent."""
     published = {row.network: row.top1_error for row in RESULTS if row.network and row.source.startswith("Table")}
-    lines = [f"{'network':<22} {'seeds':>5} {'top-1 error %':>16} {'training error %':>17} {'paper':>7}"]
+    rows = []
     for network in dict.fromkeys(t.run.recipe.network for t in done):
         outcomes = [t.outcome for t in done if t.run.recipe.network == network and t.outcome is not None]
         errors = [o.top1_error for o in outcomes]
         training = [o.train_error for o in outcomes]
         known = published.get(network)
-        lines.append(
-            f"{network:<22} {len(errors):>5} {_spread(errors):>16} {_spread(training):>17} "
-            f"{'-' if known is None else f'{known:.2f}':>7}"
-        )
+        paper = "-" if known is None else f"{known:.2f}"
+        rows.append((network, str(len(errors)), _spread(errors), _spread(training), paper))
+    lines = text_table("lrrrr", ("network", "seeds", "top-1 error %", "training error %", "paper"), rows)
     lines += [
         f"stopped by {t.stop.scheduler}: {t.run.name} after epoch {t.stop.epoch:g} with {t.stop.error:.2f} %"
         for t in done

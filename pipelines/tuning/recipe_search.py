@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cluster import connection
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board
+from pipelines.progress.text_table import text_table
 from pipelines.run import Run, home, standard
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
@@ -187,11 +188,12 @@ def _tried(trial: FrozenTrial, per_epoch: int, total: float) -> Tried:
 
 def search_table(found: Found) -> str:
     """The settings, the best first, and what was saved."""
-    lines = [f"{'trial':>5} {'lr':>9} {'weight decay':>13} {'epochs':>7} {'top-1 error %':>14}  state"]
+    rows = []
     for t in sorted(found.tried, key=lambda t: (t.state != "finished", -t.epochs, t.error or 0.0)):
         error = "-" if t.error is None else f"{t.error:.2f}"
-        line = f"{t.number:>5} {t.lr:>9.4g} {t.weight_decay:>13.4g} {t.epochs:>7.4g} {error:>14}  {t.state} {t.note}"
-        lines.append(line.rstrip())
+        state = f"{t.state} {t.note}".rstrip()
+        rows.append((str(t.number), f"{t.lr:.4g}", f"{t.weight_decay:.4g}", f"{t.epochs:.4g}", error, state))
+    lines = text_table("rrrrrl", ("trial", "lr", "weight decay", "epochs", "top-1 error %", "state"), rows)
     share = found.epochs_trained / found.epochs_of_all if found.epochs_of_all else 1.0
     lines.append(
         f"{found.epochs_trained:.4g} epochs trained, {100 * (1 - share):.0f} % fewer than the "
