@@ -1,4 +1,4 @@
-"""Private names of Ray and torch: all are there in the versions that are pinned, and none is needed."""
+"""Private names of Ray: all are there in the versions that are pinned, and none is needed."""
 
 import json
 import os
@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from pipelines.cluster import ray_internals
-from resnet.training import torch_internals
 from serve.versions import rollout
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_no_private_name_is_missing() -> None:
-    """A new version of Ray or torch that lacks one is told here, by name; the fallbacks are used meanwhile."""
+    """A new version of Ray that lacks one is told here, by name; the fallbacks are used meanwhile."""
     assert ray_internals.missing_ray_names() == []
-    assert torch_internals.missing_torch_names() == []
     assert rollout.serve_internals_missing() == []
 
 
@@ -52,18 +49,6 @@ def test_the_address_that_a_head_wrote_down_is_read_as_ray_reads_it(
         write_ray_address("127.0.0.1:6379")
         assert ray_internals.noted_address() == read_ray_address() == "127.0.0.1:6379"
         monkeypatch.delenv(variable)
-
-
-def test_weights_are_averaged_the_same_way_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    weights, averages = [torch.randn(3, 4) for _ in range(3)], [torch.randn(3, 4) for _ in range(3)]
-    others = [average.clone() for average in averages]
-    torch_internals.move_towards(averages, weights, 0.25)
-    expected = torch_internals.multiplies_bfloat16()
-    monkeypatch.setenv(torch_internals.WITHOUT, "1")
-    torch_internals.move_towards(others, weights, 0.25)
-    torch.testing.assert_close(averages, others)
-    assert torch_internals.multiplies_bfloat16() == expected
 
 
 def test_all_trains_and_sweeps_without_a_private_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,15 @@ from PIL import Image, ImageOps
 
 from pipelines.models import verification_images
 from pipelines.preparation.formats import tar_archives
-from pipelines.preparation.grey_sampling import measured_range
 from pipelines.preparation.image_encoding import LOST, admit
-from pipelines.preparation.preparation_options import Preparation
-from pipelines.preparation.prepare import write_shards
-from pipelines.preparation.sources import Source, list_source
+from pipelines.preparation.prepare import verify, write_shards
+from pipelines.preparation.sources import Source
 from pipelines.shards.manifest import Encoding, read_manifest
 from pipelines.shards.row_groups import open_split
-from resnet.images.checks import image_kinds, image_limits
-from resnet.images.checks.image_limits import LIMITS, CorruptImage, Limits, RefusedKind, TooLarge, TooMuchWork
+from resnet.images.checks import image_kinds
+from resnet.images.checks.image_limits import CorruptImage, RefusedKind, TooLarge, TooMuchWork
 from resnet.images.decode import decode
+from tests.pipelines.preparation.sources_on_disk import deep_folders, encoded, rows_of, smooth, smooth_folders, write
 
 SMALL = Encoding(shorter_side=32, quality=95)
 
@@ -30,12 +30,6 @@ SMALL = Encoding(shorter_side=32, quality=95)
 def picture(width: int = 96, height: int = 64) -> Image.Image:
     small = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -120,22 +114,8 @@ def test_other_kinds_and_damage_are_told_truly() -> None:
 # --- More than 8 bits of grey ---
 
 
-def write_deep(root: Path, kind: str = "PNG") -> dict[str, np.ndarray]:
-    """12-bit data in files of 16 bits."""
-    rng, found = np.random.default_rng(0), {}
-    for split, count in (("train", 8), ("val", 3)):
-        for label in ("a", "b"):
-            (root / split / label).mkdir(parents=True)
-            for i in range(count):
-                levels = rng.integers(1000, 3000, (40, 40)).astype(np.uint16)
-                name = f"{label}/{split}{i}.{kind.lower()}"
-                (root / split / name).write_bytes(encoded(Image.fromarray(levels), kind))
-                found[name] = levels
-    return found
-
-
 def test_deep_grey_without_a_range_is_noted(tmp_path: Path) -> None:
-    found = write_deep(tmp_path / "images")
+    found = deep_folders(tmp_path / "images")
     manifest = write_shards(Source(path=str(tmp_path / "images")), str(tmp_path / "out"), workers=0)
     assert {u.what: u.count for u in manifest.unusual}[LOST] == len(found)
     assert manifest.encoding.grey_range is None
@@ -144,7 +124,7 @@ def test_deep_grey_without_a_range_is_noted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_a_range_is_kept_in_the_manifest_and_applied_once(tmp_path: Path, kind: str) -> None:
-    found = write_deep(tmp_path / "images", kind)
+    found = deep_folders(tmp_path / "images", kind)
     out = str(tmp_path / "out")
     written = write_shards(
         Source(path=str(tmp_path / "images")), out, workers=0, encoding=Encoding(grey_range=(0, 4095))
@@ -162,29 +142,6 @@ def test_a_range_is_kept_in_the_manifest_and_applied_once(tmp_path: Path, kind: 
         write_shards(Source(path=str(tmp_path / "images")), out, workers=0, encoding=Encoding(grey_range=(0, 1000)))
 
 
-def test_a_measured_range_is_that_of_the_images(tmp_path: Path) -> None:
-    write_deep(tmp_path / "images")
-    source = Source(path=str(tmp_path / "images"))
-    assert measured_range(list_source(source)) == measured_range(list_source(source))
-    manifest = write_shards(source, str(tmp_path / "out"), workers=0, measure_grey_range=True)
-    low, high = manifest.encoding.grey_range or (0, 0)
-    assert 1000 <= low <= 1005
-    assert 2994 <= high <= 2999
-    (tmp_path / "plain").mkdir()
-    for split in ("train", "val"):
-        (tmp_path / "plain" / split / "a").mkdir(parents=True)
-        (tmp_path / "plain" / split / "a" / "x.jpg").write_bytes(encoded(picture()))
-    with pytest.raises(ValueError, match="none of the 1 looked at is one"):
-        write_shards(Source(path=str(tmp_path / "plain")), str(tmp_path / "none"), workers=0, measure_grey_range=True)
-
-
-def test_a_range_that_is_none_is_one_sentence() -> None:
-    with pytest.raises(ValueError, match="0 <= low < high <= 65535, got 5, 5"):
-        Encoding(grey_range=(5, 5))
-    with pytest.raises(ValueError, match="grey_range must be left out with measure_grey_range"):
-        Preparation(out="x", grey_range=(0, 4095), measure_grey_range=True)
-
-
 def test_a_gif_that_is_damaged_behind_its_first_frame_is_kept() -> None:
     frames = [picture().convert("P"), picture().rotate(90).convert("P")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -194,12 +151,6 @@ def test_a_gif_that_is_damaged_behind_its_first_frame_is_kept() -> None:
             assert admit(data[:keep], "a/b.gif", Encoding()).data == data[:keep]
         except CorruptImage:
             continue
-
-
-def test_the_limits_are_the_same_object_everywhere() -> None:
-    assert image_limits.LIMITS is LIMITS
-    assert Limits() == LIMITS
-    assert issubclass(TooLarge, CorruptImage)
 
 
 def test_what_sources_list_by_their_names_agrees_with_the_table_of_kinds() -> None:
@@ -214,3 +165,92 @@ def test_an_image_too_long_for_a_jpeg_is_told_so() -> None:
     assert admit(hair, "a/b.png", Encoding()).data == hair
     with pytest.raises(TooLarge, match=r"sides of at most 65500 once scaled down, got 67879"):
         admit(hair, "a/b.png", SMALL)
+
+
+def odd_images() -> dict[str, bytes]:
+    """Every kind of image that real sets hold beside plain ones."""
+    plain, rng = smooth(1), np.random.default_rng(0)
+    jpeg = encoded(plain)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(rng.integers(0, 2**16, (20, 20), dtype=np.uint16))
+    torn = bytearray(encoded(smooth(2, 200, 200)))
+    torn[len(torn) // 2 : len(torn) // 2 + 40] = bytes(40)
+    return {
+        "plain.jpg": jpeg,
+        "gray.jpg": encoded(plain.convert("L")),
+        "cmyk.jpg": encoded(plain.convert("CMYK")),
+        "deep.png": encoded(deep, "PNG"),
+        "animated.gif": encoded(plain, "GIF", save_all=True, append_images=[smooth(3), smooth(4)]),
+        "rotated.jpg": encoded(plain, exif=exif),
+        "really_png.JPEG": encoded(plain, "PNG"),
+        "alpha.png": encoded(plain.convert("RGBA"), "PNG"),
+        "torn.jpg": bytes(torn),
+        "photo.webp": encoded(plain, "WEBP"),
+        "no_suffix": jpeg,
+        "zero.jpg": b"",
+        "text.jpg": b"<html>404 not found</html>",
+        "half.jpg": encoded(smooth(5, 200, 200))[:1500],
+        "half.png": encoded(smooth(6, 200, 200), "PNG")[:900],
+        "head.jpg": jpeg[:10],
+        "bomb.png": bomb(60_000),
+    }
+
+
+def bomb(side: int) -> bytes:
+    """A PNG whose header claims side x side pixels."""
+    data = bytearray(encoded(smooth(7), "PNG"))
+    data[16:24] = side.to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("encoding", [Encoding(), Encoding(shorter_side=16, quality=90)])
+def test_odd_images_are_handled_or_rejected_by_name(tmp_path: Path, encoding: Encoding) -> None:
+    smooth_folders(tmp_path / "images")
+    for name, data in odd_images().items():
+        (tmp_path / "images" / "train" / "cat" / name).write_bytes(data)
+    manifest = write(tmp_path / "images", tmp_path / "out", max_rejected=0.2, encoding=encoding)
+    assert {r.key: r.split for r in manifest.rejected} == {
+        f"cat/{name}": "train" for name in ("zero.jpg", "text.jpg", "half.jpg", "half.png", "head.jpg", "bomb.png")
+    }
+    assert all(r.reason and "\n" not in r.reason for r in manifest.rejected)
+    assert {u.what: u.keys for u in manifest.unusual} == {
+        "JPEG of mode L": ("cat/gray.jpg",),
+        "JPEG of mode CMYK": ("cat/cmyk.jpg",),
+        "PNG of mode I;16": ("cat/deep.png",),
+        LOST: ("cat/deep.png",),
+        "animated, the first frame counts": ("cat/animated.gif",),
+        "EXIF orientation 6, turned upright": ("cat/rotated.jpg",),
+        "PNG named .jpeg": ("cat/really_png.JPEG",),
+        "PNG of mode RGBA": ("cat/alpha.png",),
+        "damaged inside, as libjpeg warns": ("cat/torn.jpg",),
+    }
+    stored = {key: data for key, _, data in rows_of(tmp_path / "out", manifest)["train"]}
+    for name, data in odd_images().items():
+        if f"cat/{name}" not in {r.key for r in manifest.rejected} and encoding == Encoding():
+            assert stored[f"cat/{name}"] == data, "bytes are kept as they are"
+    assert verify(str(tmp_path / "out")) == []
+
+
+def test_larger_images_are_encoded_smaller_and_the_others_keep_their_bytes(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    expected = smooth_folders(root, train=2, val=1, width=60, height=48)
+    small = encoded(smooth(8, 90, 32))
+    (root / "train" / "cat" / "small.jpg").write_bytes(small)
+    (root / "train" / "cat" / "small.png").write_bytes(encoded(smooth(9, 30, 32), "PNG"))
+    (root / "train" / "cat" / "large.png").write_bytes(encoded(smooth(9, 64, 96), "PNG"))
+    manifest = write(root, tmp_path / "out", encoding=Encoding(shorter_side=32, quality=90))
+    rows = rows_of(tmp_path / "out", manifest)
+    stored = {key: data for split in ("train", "val") for key, _, data in rows[split]}
+    assert stored["cat/small.jpg"] == small
+    assert stored["cat/small.png"][:4] == b"\x89PNG"
+    assert (manifest.encoding.shorter_side, manifest.encoding.quality, manifest.reencoded) == (32, 90, 7)
+    large = Image.open(io.BytesIO(stored["cat/large.png"]))
+    assert (large.format, large.size) == ("JPEG", (32, 48))
+    for key, (_, data) in (expected["train"] | expected["val"]).items():
+        image: Any = Image.open(io.BytesIO(stored[key]))
+        assert (image.format, image.size) == ("JPEG", (40, 32))
+        assert [layer[1:3] for layer in image.layer] == [(2, 2), (1, 1), (1, 1)], "4:2:0"
+        want = Image.open(io.BytesIO(data)).resize((40, 32), Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(image, dtype=int) - np.asarray(want, dtype=int)).mean() < 4

@@ -26,7 +26,6 @@ from pipelines.stream.augmentation import shortage
 from pipelines.stream.example_order import Order
 from resnet.images.crops import evaluation_crops
 from resnet.images.crops.pca_color import pca_shift
-from resnet.images.pixel_statistics import pixel_statistics
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe_settings import Images
 
@@ -285,24 +284,6 @@ def test_the_border_of_resident_batches_has_the_colour_that_is_asked_for() -> No
     filled = next(in_memory.resident_batches(resident, order, mean, 0, 0, 0, 1, color)).images
     np.testing.assert_array_equal(filled, np.where(black == 0, color, black))
     assert (black == 0).any()
-
-
-def test_statistics_are_those_of_numpy() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
-    mean, std = pixel_statistics(images, per_pixel=True)
-    np.testing.assert_allclose(mean, images.mean(0).transpose(2, 0, 1), rtol=1e-6)
-    np.testing.assert_allclose(std.ravel(), images.reshape(-1, 3).std(0), rtol=1e-4)
-    mean, _ = pixel_statistics(images, per_pixel=False)
-    np.testing.assert_allclose(mean.ravel(), images.mean((0, 1, 2)), rtol=1e-6)
-
-
-def test_shards_can_be_read_from_any_folder(shards: str, tmp_path: Path) -> None:
-    moved = tmp_path / "moved"
-    Path(shards).rename(moved)
-    try:
-        assert row_groups.open_split(str(moved), "train")[1].examples == 150
-    finally:
-        moved.rename(shards)
 
 
 def test_a_recipe_that_needs_more_pixels_than_the_shards_keep_is_told_so() -> None:

@@ -1,0 +1,87 @@
+"""Row groups are read by their number, whole or parted, and again where a read fails."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet as pq
+
+from pipelines.shards import row_groups
+from pipelines.shards.row_groups import Split, UnreadableShard, open_split
+from tests.pipelines.preparation.sources_on_disk import smooth_folders, write
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """22 training images in five shards of row groups of four; and two of val."""
+    folder = tmp_path_factory.mktemp("row_groups")
+    smooth_folders(folder / "images", train=11, val=1)
+    write(folder / "images", folder / "out", row_group_size=4)
+    return str(folder / "out")
+
+
+@pytest.fixture
+def copy(shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Split:
+    """The training images of shards that a test may damage, read twice at once."""
+    monkeypatch.setattr(row_groups, "RETRIES", (0.0,))
+    return open_split(shutil.copytree(shards, tmp_path / "copy").as_posix(), "train")[1]
+
+
+def rows_of(split: Split) -> list[tuple[bytes, int]]:
+    groups = [split.read(g) for g in range(len(split.rows))]
+    return [pair for group in groups for pair in zip(group["image"], group["label"], strict=True)]
+
+
+def test_row_groups_are_those_of_the_files_in_the_order_of_the_manifest(shards: str) -> None:
+    manifest, split = open_split(shards, "train")
+    tables = [pq.read_table(Path(shards, shard.file)) for shard in manifest.of_split("train")]
+    expected = [(row["image"], row["label"]) for table in tables for row in table.to_pylist()]
+    assert rows_of(split) == expected
+    assert (split.examples, split.rows) == (22, (4, 4, 4, 4, 4, 2))
+    assert split.starts().tolist() == [0, 4, 8, 12, 16, 20, 22]
+    assert split.mean_bytes == sum(s.bytes for s in manifest.of_split("train")) / 22
+    keys = [key for table in split.tables([5, 0]) for key in table["label"].to_pylist()]
+    assert keys == [label for _, label in expected[20:] + expected[:4]]
+    assert split.read(1, ("key",)) == {"key": tables[1]["key"].to_pylist()}
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 6, 7, 21])
+def test_what_is_held_out_are_the_last_images_and_the_rest_the_others(shards: str, last: int) -> None:
+    _, split = open_split(shards, "train")
+    rows, (first, rest) = rows_of(split), split.parted(last)
+    assert rows_of(first) == rows[:-last]
+    assert rows_of(rest) == rows[-last:]
+    assert (first.examples, rest.examples, rest.name) == (22 - last, last, "val")
+
+
+@pytest.mark.parametrize("damage", ["gone", "one bit differs", "cut"])
+def test_a_shard_that_cannot_be_read_is_named_with_the_way_to_compare_all(copy: Split, damage: str) -> None:
+    path = Path(copy.uri, copy.files[1])
+    data = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(data[:-20])
+    else:
+        data[100] ^= 1
+        path.write_bytes(data)
+    sentence = rf"shard {copy.files[1]} of \S+ cannot be read .*; `jobs/write_shards.py --out {copy.uri} --verify`"
+    with pytest.raises(UnreadableShard, match=sentence) as caught:
+        copy.read(1)
+    assert "\n" not in str(caught.value)
+    assert len(copy.read(0)["image"]) == 4, "another shard is read as ever"
+
+
+def test_a_shard_that_comes_back_is_read(copy: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "RETRIES", (0.02,) * 200)
+    before, path = copy.read(0), Path(copy.uri, copy.files[0])
+    path.rename(path.with_suffix(".away"))
+    back = threading.Timer(0.1, path.with_suffix(".away").rename, [path])
+    back.start()
+    assert copy.read(0) == before
+    back.join()
+
+
+def test_shards_can_be_read_from_any_folder(shards: str, copy: Split) -> None:
+    assert rows_of(copy) == rows_of(open_split(shards, "train")[1])
