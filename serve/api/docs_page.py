@@ -63,7 +63,7 @@ def _route(api: Api, path: str, method: str, operation: Api, url: str, keys: boo
     for code, answer in sorted(operation["responses"].items()):
         if code < "300":
             parts += [
-                f"<p><b>{code}</b> {escape(answer['description'])}</p>",
+                f"<p><b>{code}</b></p>",
                 _contents(api, answer.get("content", {})),
             ]
     errors = [(code, answer["description"]) for code, answer in operation["responses"].items() if code >= "300"]
@@ -97,8 +97,12 @@ def _contents(api: Api, contents: Api) -> str:
 
 
 def _schema(api: Api, schema: Api) -> str:
+    """Purpose, fields and an example."""
+    told = _resolved(api, schema)
+    purpose = f"<p>{escape(told['description'])}</p>" if "description" in told else ""
     rows = list(_fields(api, schema))
-    return _table(rows) if rows else ""
+    shown = "".join(f"<pre>{escape(json.dumps(example, indent=1))}</pre>" for example in told.get("examples", []))
+    return purpose + (_table(rows) if rows else "") + shown
 
 
 def _resolved(api: Api, schema: Api) -> Api:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
 
 from resnet.image_class import ImageClass
 from serve.api.http_schema import GATED, IMAGE_BODY, IMAGES, UNKNOWN, server_timing
@@ -20,6 +21,15 @@ from serve.problems import Problem
 from serve.settings import Args
 from serve.versions.loaded_model import Loaded
 from serve.versions.served_models import Models
+
+EXAMPLE: JsonDict = {
+    "model": "resnet",
+    "version": "3",
+    "images": [
+        {"predictions": [{"id": 207, "wnid": "n02099601", "name": "golden retriever", "probability": 0.93}]},
+        {"predictions": [], "error": {"status": 400, "detail": "an image must have bytes, got no bytes"}},
+    ],
+}
 
 
 class Predicted(BaseModel):
@@ -47,6 +57,8 @@ class PredictedImage(BaseModel):
 
 class Predictions(BaseModel):
     """Answer of /v1/predict: the images in the order in which they were sent."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     model: str
     version: str

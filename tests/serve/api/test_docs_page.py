@@ -16,7 +16,9 @@ Picture = Callable[..., bytes]
 
 def commands(page: str) -> list[str]:
     return [
-        line for block in re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL) for line in html.unescape(block).split("\n")
+        line
+        for block in re.findall(r"</summary><pre>(.*?)</pre>", page, re.DOTALL)
+        for line in html.unescape(block).split("\n")
     ]
 
 
