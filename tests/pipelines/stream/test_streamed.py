@@ -1,7 +1,5 @@
 """The stream as Ray Data really delivers it: the same pictures in the same batches for any number of workers."""
 
-import io
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,48 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 from pyarrow import fs
 from pyarrow import parquet as pq
 
 from pipelines.cluster import ray_internals
 from pipelines.cluster.free_cpus import TaskBudget
-from pipelines.preparation.prepare import write_shards
-from pipelines.preparation.sources import Source
 from pipelines.shards import row_groups
-from pipelines.stream import augmentation, in_memory, streamed
-from pipelines.stream.augmentation import shortage
+from pipelines.stream import augmentation, streamed
 from pipelines.stream.example_order import Order
-from resnet.images.crops import evaluation_crops
 from resnet.images.crops.pca_color import pca_shift
-from resnet.recipes.named import recipe
 from resnet.recipes.recipe_settings import Images
 
 Where = Literal["tasks", "worker"]
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
-
-
-def photograph(rng: np.random.Generator) -> bytes:
-    """A smooth random picture of random size, as JPEG."""
-    small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    size = (int(rng.integers(40, 90)), int(rng.integers(40, 90)))
-    data = io.BytesIO()
-    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
-    return data.getvalue()
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """150 training and 37 validation images of 3 classes, in row groups of 16."""
-    source, out = tmp_path_factory.mktemp("folders"), tmp_path_factory.mktemp("out") / "shards"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 150), ("val", 37)):
-        for i in range(count):
-            folder = source / split / f"class{i % 3}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{i}.JPEG").write_bytes(photograph(rng))
-    write_shards(Source(path=str(source)), str(out), row_group_size=16, workers=0)
-    return str(out)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +71,7 @@ def test_pictures_are_a_function_of_bytes_seed_epoch_and_place(alone: dict[str, 
         np.testing.assert_array_equal(pca_shift(rng), alone["shift"][step, row])
 
 
-@pytest.mark.parametrize(("world_size", "decode"), [(2, "tasks"), (4, "tasks"), (1, "worker"), (2, "worker")])
+@pytest.mark.parametrize(("world_size", "decode"), [(4, "tasks"), (1, "worker"), (2, "worker")])
 def test_pictures_and_batches_are_the_same_for_any_number_of_workers_and_wherever_they_are_decoded(
     alone: dict[str, np.ndarray], shards: str, world_size: int, decode: Where
 ) -> None:
@@ -145,7 +114,7 @@ def test_an_executor_that_has_to_wait_does_not_spin(
 def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local: Any, shards: str) -> None:
     _, split = row_groups.open_split(shards, "val")
     seen = {}
-    for world_size in (1, 3):
+    for world_size in (1, 2):
         batches = [
             batch
             for rank in range(world_size)
@@ -153,57 +122,16 @@ def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local:
         ]
         seen[world_size] = batches
         assert np.concatenate([b.ids for b in batches]).tolist() == list(range(37))
-    one, three = (np.concatenate([b.images for b in seen[n]]) for n in (1, 3))
-    np.testing.assert_array_equal(one, three)
+    one, two = (np.concatenate([b.images for b in seen[n]]) for n in (1, 2))
+    np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("small", [0, in_memory.SMALL], ids=["in tasks", "in place"])
-def test_a_resident_set_is_the_decoded_split(
-    ray_local: Any, shards: str, small: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(in_memory, "SMALL", small)
-    _, split = row_groups.open_split(shards, "val")
-    found = in_memory.load_resident(split, 32, 2**20)
-    rows = [row for g in range(len(split.rows)) for row in split.read(g)["image"]]
-    np.testing.assert_array_equal(found.images, [evaluation_crops.center_crop(data, 32, 32) for data in rows])
-    assert found.labels.tolist() == [label for g in range(len(split.rows)) for label in split.read(g)["label"]]
-    with pytest.raises(ValueError, match=r"data\.memory_limit must be at least 1 MiB"):
-        in_memory.load_resident(split, 32, 1000)
-
-
-@pytest.fixture
-def copy(shards: str, tmp_path: Path) -> Path:
-    """Shards that a test may damage."""
-    return Path(shutil.copytree(shards, tmp_path / "copy"))
-
-
-def damage(folder: Path, how: str) -> str:
-    """Damage the first training shard; its name."""
-    shard = next(iter(sorted(folder.glob("train-*.parquet"))))
-    if how == "gone":
-        shard.unlink()
-    else:
-        data = bytearray(shard.read_bytes())
-        data[200] ^= 0xFF
-        shard.write_bytes(data)
-    return shard.name
-
-
-@pytest.mark.parametrize("how", ["gone", "one byte differs"])
-def test_a_shard_that_cannot_be_read_is_named(ray_local: Any, copy: Path, how: str) -> None:
-    name = damage(copy, how)
+def test_a_shard_that_cannot_be_read_is_named(ray_local: Any, copy: Path) -> None:
+    """Through Ray's error of a task; what is unreadable otherwise is told alike, see test_row_groups.py."""
+    name = row_groups.open_split(str(copy), "train")[1].files[0]
+    (copy / name).unlink()
     with pytest.raises(row_groups.UnreadableShard, match=f"shard {name} of .* cannot be read") as caught:
         epoch(str(copy), 1)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_resident_set_names_a_shard_that_cannot_be_read(
-    ray_local: Any, copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = damage(copy, "gone")
-    monkeypatch.setattr(in_memory, "SMALL", 0)
-    with pytest.raises(row_groups.UnreadableShard, match=f"shard {name} of .* cannot be read") as caught:
-        in_memory.load_resident(row_groups.open_split(str(copy), "train")[1], 32, 2**20)
     assert "\n" not in str(caught.value)
 
 
@@ -226,7 +154,7 @@ def bucket(ray_local: Any, copy: Path) -> Iterator[str]:
 def test_a_bucket_streams_the_same_batches_and_a_shard_that_vanishes_is_named(
     alone: dict[str, np.ndarray], bucket: str
 ) -> None:
-    for several in (epoch(bucket, 2), epoch(bucket, 1, decode="worker")):
+    for several in (epoch(bucket, 1), epoch(bucket, 2, decode="worker")):
         for name, array in alone.items():
             np.testing.assert_array_equal(several[name], array, err_msg=name)
     split = row_groups.open_split(bucket, "train")[1]
@@ -246,9 +174,8 @@ def test_an_image_that_cannot_be_decoded_is_replaced_alike_everywhere(ray_local:
     images[3] = b"no image"
     table = table.set_column(0, "image", pa.array(images, pa.binary()))
     pq.write_table(table, shard, row_group_size=16, compression="none")
-    one, two, late = epoch(str(copy), 1), epoch(str(copy), 2), epoch(str(copy), 1, decode="worker")
+    one, late = epoch(str(copy), 1), epoch(str(copy), 2, decode="worker")
     for name, array in one.items():
-        np.testing.assert_array_equal(array, two[name], err_msg=name)
         np.testing.assert_array_equal(array, late[name], err_msg=name)
     assert one["replaced"] <= 1
     _, split = row_groups.open_split(str(copy), "train")
@@ -256,44 +183,3 @@ def test_an_image_that_cannot_be_decoded_is_replaced_alike_everywhere(ray_local:
     assert sum(batch.replaced for batch in batches) == 1
     assert np.concatenate([b.images for b in batches])[3].max() == 0, "it counts, as a black image"
     assert sum(len(b.labels) for b in batches) == 150
-
-
-def test_resident_batches_are_the_same_for_any_number_of_workers() -> None:
-    images = recipe("cifar10-resnet20").images
-    rng = np.random.default_rng(0)
-    resident = in_memory.Resident(rng.integers(0, 256, (70, 32, 32, 3), dtype=np.uint8), np.arange(70))
-    order = Order((16, 16, 16, 16, 6), 16, 2, seed=1)
-    whole = list(in_memory.resident_batches(resident, order, images, 4, 0, 0, 1))
-    ranks = [list(in_memory.resident_batches(resident, order, images, 4, 0, rank, 4)) for rank in range(4)]
-    for step, batch in enumerate(whole):
-        np.testing.assert_array_equal(np.concatenate([rank[step].images for rank in ranks]), batch.images)
-        np.testing.assert_array_equal(batch.labels, batch.ids)
-    later = list(in_memory.resident_batches(resident, order, images, 4, 2, 0, 1))
-    np.testing.assert_array_equal(later[0].images, whole[2].images)
-
-
-def test_the_border_of_resident_batches_has_the_colour_that_is_asked_for() -> None:
-    policy = recipe("cifar10-resnet20").images
-    mean = policy.model_copy(update={"border": "mean"})
-    resident = in_memory.Resident(np.full((64, 32, 32, 3), 255, np.uint8), np.arange(64))
-    order = Order((16, 16, 16, 16), 16, 2, seed=1)
-    with pytest.raises(ValueError, match="border mean needs a colour"):
-        next(in_memory.resident_batches(resident, order, mean, 0, 0, 0, 1))
-    color = np.array([120, 121, 110], np.uint8)
-    black = next(in_memory.resident_batches(resident, order, policy, 0, 0, 0, 1)).images
-    filled = next(in_memory.resident_batches(resident, order, mean, 0, 0, 0, 1, color)).images
-    np.testing.assert_array_equal(filled, np.where(black == 0, color, black))
-    assert (black == 0).any()
-
-
-def test_a_recipe_that_needs_more_pixels_than_the_shards_keep_is_told_so() -> None:
-    paper = recipe("imagenet-resnet50-B").images
-    assert shortage(None, paper) is None
-    assert shortage(480, paper) is None
-    note = shortage(256, paper)
-    assert note is not None
-    assert "up to 480 pixels and the shards keep 256" in note
-    half = paper.model_copy(update={"size": 112})
-    assert shortage(240, half) is None, "lengths scale with the size"
-    common = recipe("imagenet-resnet50-B@90").images
-    assert shortage(256, common) is None
