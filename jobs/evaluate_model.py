@@ -4,6 +4,7 @@
     jobs/evaluate_model.py resnet@champion                                as in training, on the same shards
     jobs/evaluate_model.py runs/imagenet-resnet50-B.s0/step-00600000 --data.path SHARDS --protocol 10-crop
     jobs/evaluate_model.py A B C --data.path SHARDS --protocol multi-scale              an ensemble
+    jobs/evaluate_model.py resnet-cells@champion --data.split test --report REPORT      a page for the team
     jobs/evaluate_model.py resnet50-0676ba61.pth --network imagenet-resnet50-B-v1.5 --data.path SHARDS
 
 MODEL is a checkpoint's folder or URI, a model of the registry (resnet@champion, resnet/3), or a file with torchvision's

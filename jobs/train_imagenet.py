@@ -4,6 +4,7 @@
     jobs/train_imagenet.py                                          the demonstration: ResNet-20 on handwritten digits
     jobs/train_imagenet.py imagenet-resnet50-B --data.path s3://bucket/shards --storage s3://bucket/runs
     jobs/train_imagenet.py imagenet-resnet18 --data.path OUT --recipe.epochs 1 --recipe.images.size 128
+    jobs/train_imagenet.py imagenet-resnet50-B-v1.5@finetune --data.path SHARDS --init resnet50-11ad3fa6.pth
     jobs/train_imagenet.py cifar10-plain56 --data.path CIFAR --recipe.optim.lr 0.05 --name low-lr --model-name plain
 
 RECIPE is <network>[@<variant>]; `python -m resnet.paper` lists the networks. Every field below can be
@@ -15,7 +16,8 @@ import re
 import sys
 
 from pipelines import command_line
-from pipelines.run import Run, standard
+from pipelines.models import initial_weights
+from pipelines.run import Run
 from pipelines.training import fit, run_folder, run_summary
 
 
@@ -25,8 +27,9 @@ def job(argv: list[str]) -> run_folder.TrainingOutcome:
     data_is_given = any(word.startswith("--data.path") for word in argv)
     if not named and not data_is_given and not {"-h", "--help"} & set(argv):
         print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
-    start = standard(named[0] if named else "cifar10-resnet20", data_is_given=data_is_given)
-    words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in argv[len(named) :]]
+    recipe = named[0] if named else "cifar10-resnet20"
+    start, words = initial_weights.start_of(recipe, argv[len(named) :], data_is_given)
+    words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in words]
     run = command_line.parse_arguments(Run, start, words, __doc__)
     outcome = fit.fit(run)
     print(run_summary.run_table(outcome), file=sys.stderr)

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from resnet.frozen import Frozen
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.recipe_settings import Schedule
+from resnet.recipes.recipe_settings import FineTuning, Schedule
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # of a run or a registered model: a folder, a part of a URI, MLflow's
 OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older fields of Scaling
@@ -176,6 +176,17 @@ class Run(Frozen):
             "checkpoint's folder or URI: begin from it"
         ),
     ] = "auto"
+    init: Annotated[
+        str | None,
+        Field(
+            description="trained weights to begin with: a checkpoint, a registered model, or a file or folder with "
+            "weights of torchvision, timm or Hugging Face; local or remote. None: random weights"
+        ),
+    ] = None
+    init_sha256: Annotated[
+        str | None,
+        Field(pattern=r"^[0-9a-f]{64}$", description="of the file with these weights; noted when the run begins"),
+    ] = None
     promote: Annotated[
         bool,
         Field(description="register the model, and serve it (alias champion) if it is better than the present one"),
@@ -227,6 +238,15 @@ class Run(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _there_are_weights_to_tune(self) -> Self:
+        if self.init is None and (self.init_sha256 is not None or self.recipe.finetune != FineTuning()):
+            what = "init_sha256" if self.init_sha256 is not None else f"recipe {self.recipe.name}"
+            raise ValueError(f"init must be given with {what}: the trained weights to begin with")
+        if self.init is not None and self.resume not in ("auto", "never"):
+            raise ValueError(f"init has no effect with resume from a checkpoint, got {self.init} and {self.resume}")
+        return self
+
     @property
     def part(self) -> int:
         """Images of one pass through the network, over which batch norm normalises and which no two workers share."""
@@ -253,17 +273,19 @@ class Run(Frozen):
         return self.storage or str(Path(home()) / "runs")
 
 
-def standard(recipe_name: str, *, data_is_given: bool = True) -> Run:
+def standard(recipe_name: str, *, data_is_given: bool = True, init: str | None = None) -> Run:
     """The run of a recipe before any override. Without data, a cifar10 recipe is adapted to the embedded digits.
+
+    init: the weights that it begins with.
 
     ValueError: unknown recipe, or an imagenet recipe without data.
     """
     paper = recipe(recipe_name)
     if data_is_given:
-        return Run(recipe=paper)
+        return Run(recipe=paper, init=init)
     if not paper.network.startswith("cifar10-"):
         raise ValueError(f"data.path must be given for {paper.name}: the embedded digits are for cifar10 networks")
-    return Run(recipe=for_digits(paper))
+    return Run(recipe=for_digits(paper), init=init)
 
 
 def for_digits(paper: Recipe) -> Recipe:

@@ -33,6 +33,7 @@ from resnet.evaluation.final_test import FinalTest, packed
 from resnet.image_class import ImageClass
 from resnet.paper.result_rows import CurveRow
 from resnet.recipes.recipe import Recipe
+from resnet.recipes.recipe_settings import FineTuning, Selection
 from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, load_checkpoint, save_checkpoint
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
@@ -53,6 +54,12 @@ def require_trainable(recipe: Recipe) -> None:
         raise ValueError(f"images.policy must be pad-crop for CIFAR-10 in memory, got {recipe.images.policy}")
     if recipe.loss.mixup is not None or recipe.loss.cutmix is not None:
         raise ValueError("loss.mixup and loss.cutmix must be None here: the engine on Ray mixes images")
+    plain = {"finetune": FineTuning(), "selection": Selection()}
+    for field, default in plain.items():
+        if getattr(recipe, field) != default:
+            raise ValueError(f"{field} must be the default here, got {getattr(recipe, field)}")
+    if recipe.loss.class_weights or recipe.images.turns or recipe.images.mean == "given":
+        raise ValueError("loss.class_weights, images.turns and mean given are for the engine on Ray")
 
 
 class Lane:

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.cluster import connection
-from pipelines.evaluation import outcome
+from pipelines.evaluation import class_report, outcome
 from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
 from pipelines.models.by_name import label_map, open_checkpoint, open_models, output_names
 from pipelines.models.weight_files import is_weights
+from pipelines.preparation.splits.groups import GroupBy
 from pipelines.run import Run
 from pipelines.shards.row_groups import open_split
 from resnet.evaluation.error_summary import Response
@@ -62,6 +63,20 @@ class Evaluation(Frozen):
     out: Annotated[
         str | None, Field(description="folder for the whole result: evaluation.json, and figures as PNG and SVG")
     ] = None
+    report: Annotated[
+        str | None,
+        Field(
+            description="folder for report.html: figures of each class with intervals, confusions, calibration, the "
+            "worst mistakes as pictures; report.json has the figures"
+        ),
+    ] = None
+    sensitivity: Annotated[
+        float, Field(gt=0, le=1, description="report: share of a class's images that its threshold must find")
+    ] = 0.95
+    draws: Annotated[int, Field(ge=100, description="report: bootstrap samples for the intervals")] = 1000
+    group: Annotated[
+        GroupBy, Field(description="report: what is drawn whole, such as a patient. Default: as the data were split")
+    ] = GroupBy()
     results: Annotated[
         str | None,
         Field(description="folder of result rows (docs/results.md): the row of this training gains the errors"),
@@ -82,8 +97,11 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
     if split.examples == 0:
         raise ValueError(f"{uri} must have {split.name} images, got none")
     outputs = label_map(models[0], manifest.classes)
-    keys = asked.predictions is not None
-    test = ScoringJob(models, protocol, split, outputs, asked.mirror, asked.precision, asked.responses, keys)
+    report = asked.report is not None
+    if report:
+        class_report.require_few_classes(manifest)
+    keys = asked.predictions is not None or report
+    test = ScoringJob(models, protocol, split, outputs, asked.mirror, asked.precision, asked.responses, keys, report)
     began = time.monotonic()
     resources = connection.connect()
     where = placing(resources.get("CPU", 1), resources.get("GPU", 0), asked.workers, asked.gpu)
@@ -112,7 +130,12 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
         names=output_names(models[0], manifest.classes),
         responses=_responses(scored),
     )
-    return _kept(asked, details, scored)
+    details = _kept(asked, details, scored)
+    if asked.report is not None:
+        tested = class_report.Tested(models[0], manifest, split, outputs, details, scored)
+        folder = Path(asked.report).resolve()
+        class_report.write_class_report(folder, tested, asked.group, asked.sensitivity, asked.draws)
+    return details
 
 
 def _preprocessing(images: Images, protocol: ViewProtocol) -> str:
@@ -142,6 +165,8 @@ def _require_an_effect(asked: Evaluation, protocol: ViewProtocol, images: Images
         raise ValueError("responses are of one network and one view: protocol single or 1-crop, without mirror")
     if asked.results is not None and (models > 1 or asked.network is not None or asked.data.split != "val"):
         raise ValueError("results takes the validation errors of one checkpoint of ours")
+    if asked.report is None and asked.group.given:
+        raise ValueError(f"group has an effect with report only, got {asked.group.description}")
 
 
 def _responses(scored: Scored) -> tuple[Response, ...]:
@@ -165,6 +190,8 @@ def _kept(asked: Evaluation, details: Details, scored: Scored) -> Details:
         gained["result"] = str(add_evaluation(asked.results, checkpoint, details.outcome, details.responses))
     if asked.out is not None:
         gained["out"] = str(Path(asked.out).resolve())
+    if asked.report is not None:
+        gained["report"] = str(Path(asked.report).resolve() / "report.html")
     details = details.model_copy(update={"outcome": details.outcome.model_copy(update=gained)})
     if asked.out is not None:
         outcome.write_evaluation(Path(asked.out), details)

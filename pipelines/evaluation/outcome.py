@@ -42,6 +42,7 @@ class EvaluationOutcome(Frozen):
     preprocessing: str | None = None
     predictions: str | None = None
     out: str | None = None
+    report: str | None = None
     result: str | None = None
 
 

@@ -33,7 +33,8 @@ ColumnBlock = dict[str, np.ndarray]
 class ScoringJob:
     """The task of a test. outputs: the networks' output of each label; keys: also return each image's key.
 
-    responses: also record the responses of the layers of the one network (Figure 7).
+    responses: also record the responses of the layers of the one network (Figure 7). all_scores: also return the scores
+    of all labels' outputs.
     """
 
     __test__ = False  # no test of pytest's
@@ -46,6 +47,7 @@ class ScoringJob:
     precision: str = "float32"
     responses: bool = False
     keys: bool = False
+    all_scores: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,15 @@ class Placing:
 class Scored:
     """Rows of all images, in the order of the data set. precision: of the matrix products, as it was.
 
-    keys: (N,) or None; responses: layer names, their numbers an image, (N, layers, 2) sums; or None.
+    keys: (N,) or None; responses: layer names, their numbers an image, (N, layers, 2) sums; or None. all_scores: (N, K)
+    of the labels' outputs, or None.
     """
 
     ranked: Ranked
     precision: str
     keys: np.ndarray | None
     responses: tuple[tuple[str, ...], list[int], np.ndarray] | None
+    all_scores: np.ndarray | None = None
 
 
 def placing(cpus: float, gpus: float, workers: int | None, gpu: bool | None) -> Placing:
@@ -166,6 +170,8 @@ class _Worker:
         rows = {"index": block["index"], "label": ranked.labels, "top": ranked.top, "score": ranked.scores}
         keys = {"key": block["key"]} if self.test.keys else {}
         precision = np.full(len(own), self.precision)
+        if self.test.all_scores:
+            extra |= {"all_scores": scores[:, np.asarray(self.test.outputs)]}
         return rows | {"of_label": ranked.of_label, "precision": precision} | keys | extra
 
     def _with_responses(self, own: list[list[np.ndarray]]) -> tuple[np.ndarray, ColumnBlock]:
@@ -199,7 +205,7 @@ def _together(test: ScoringJob, blocks: Any, show: bool) -> Scored:
 
         names = tuple(measured_layers(test.models[0].build()))
         responses = (names, [int(n) for n in rows["values"][0]], rows["responses"])
-    return Scored(ranked, str(rows["precision"][0]), rows.get("key"), responses)
+    return Scored(ranked, str(rows["precision"][0]), rows.get("key"), responses, rows.get("all_scores"))
 
 
 def _teller(total: int) -> Callable[[int], None]:

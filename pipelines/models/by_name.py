@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.models.pretrained_weights import WEIGHTS, _model_of, open_weights
+from pipelines.models.pretrained_weights import WEIGHTS, model_of_file, open_weights
 from pipelines.models.weight_files import is_weights, read_weights
 from pipelines.run import home
 from pipelines.storage import Folder
@@ -83,7 +83,7 @@ def _as_checkpoint(path: str, network: str | None, preprocess: str | None) -> tu
     from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
 
     file = read_weights(path)
-    model, how = _model_of(path, file, network, preprocess)
+    model, how = model_of_file(path, file, network, preprocess)
     version = file.sha256[:12]
     seen = f"{how.images.eval_side}-{how.size}-{how.interpolation}"
     folder = Path(home(), "weights", f"{model.network}-{version}-{seen}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from pipelines.storage import Folder
 from resnet.training.checkpoint import Checkpoint, EpochRow, load_checkpoint, save_checkpoint
+from resnet.training.selection import figure
 
 if TYPE_CHECKING:
     from pipelines.run import Run
@@ -29,20 +30,28 @@ LAST_FILE = "progress.json"  # uploaded last: a checkpoint that has it is whole
 
 
 class CheckpointStore:
-    """The checkpoints step-00000000, ... in a run's folder. keep: best ones that stay, beside the last."""
+    """The checkpoints step-00000000, ... in a run's folder. keep: the best that stay beside the last.
 
-    def __init__(self, folder: str, keep: int) -> None:
-        self.folder, self.keep = Folder(folder), keep
+    by: what they are judged by, as Selection has it.
+    """
+
+    def __init__(self, folder: str, keep: int, by: str = "last") -> None:
+        self.folder, self.keep, self.by = Folder(folder), keep, by
 
     @classmethod
     def of(cls, run: Run) -> Self:
         """Those of a run."""
-        return cls(run.folder, run.checkpoints.keep)
+        return cls(run.folder, run.checkpoints.keep, run.recipe.selection.by)
 
     def names(self) -> list[str]:
         """Whole checkpoints, oldest first."""
         found = [e.name for e in self.folder.entries() if e.is_folder and WHOLE.fullmatch(e.name)]
         return [n for n in found if any(e.name == LAST_FILE for e in self.folder.entries(n))]
+
+    @staticmethod
+    def name_of(step: int) -> str:
+        """The name of the checkpoint of a step."""
+        return f"{PREFIX}{step:08d}"
 
     def path(self, name: str) -> str:
         """Local path or URI of a checkpoint."""
@@ -80,7 +89,7 @@ class CheckpointStore:
 
     def write(self, checkpoint: Checkpoint) -> str:
         """Write a checkpoint, whole or not at all, and remove those that need not be kept. OSError if it cannot be."""
-        name = f"{PREFIX}{checkpoint.progress.step:08d}"
+        name = self.name_of(checkpoint.progress.step)
         if name in self.names():
             return name
         self.folder.remove(name)  # what a stopped upload left
@@ -108,10 +117,12 @@ class CheckpointStore:
             self.folder.remove(name)
 
     def _error(self, name: str) -> float | None:
-        """Validation error at this checkpoint; None inside an epoch."""
+        """What this checkpoint is judged by, lower is better; None inside an epoch."""
         progress = json.loads(self.folder.read(f"{name}/{LAST_FILE}"))
         rows = progress["rows"]
-        return rows[-1]["top1_error"] if rows and rows[-1]["step"] == progress["step"] else None
+        if not rows or rows[-1]["step"] != progress["step"]:
+            return None
+        return figure(EpochRow(**rows[-1]), self.by)
 
 
 def at(uri: str) -> Checkpoint:

@@ -20,10 +20,10 @@ WEIGHTS = SUFFIXES  # of files of weights
 def open_weights(path: str, network: str | None, preprocess: str | None = None) -> Model:
     """Weights of torchvision, timm or Hugging Face, and of what trains such networks, with the preprocessing that they
     want, which is told on standard error. network, preprocess: where they do not say."""
-    return _model_of(path, read_weights(path), network, preprocess)[0]
+    return model_of_file(path, read_weights(path), network, preprocess)[0]
 
 
-def _model_of(
+def model_of_file(
     path: str, file: WeightFile, network: str | None, preprocess: str | None
 ) -> tuple[Model, ImagePreprocessing]:
     """The model of weights that were read. ValueError: they do not fit."""

@@ -66,12 +66,12 @@ def read_weights(place: str) -> WeightFile:
     if not place.partition("?")[0].endswith(SUFFIXES) or _is_folder(place):
         folder = place.rstrip("/")
         name = next((n for n in IN_A_FOLDER if (pathlib.Path(folder) / n).is_file()), IN_A_FOLDER[0])
-    data = _bytes(folder or ".", name, options)
+    data = read_bytes(folder or ".", name, options)
     if data is None:
-        raise ValueError(f"no file of weights at {_shown(place)}")
+        raise ValueError(f"no file of weights at {shown_place(place)}")
     configs = {}
     for other in CONFIGS:
-        beside = _bytes(folder or ".", other, options, required=False)
+        beside = read_bytes(folder or ".", other, options, required=False)
         try:
             found = json.loads(beside) if beside else None
         except ValueError:
@@ -81,7 +81,7 @@ def read_weights(place: str) -> WeightFile:
     return WeightFile(_load(data, name, place), hashlib.sha256(data).hexdigest(), name, configs)
 
 
-def _bytes(folder: str, name: str, options: str, required: bool = True) -> bytes | None:
+def read_bytes(folder: str, name: str, options: str, required: bool = True) -> bytes | None:
     """A file's bytes, or None where there is no such file. required: what else goes wrong is a ValueError."""
     try:
         if folder.startswith(("http://", "https://")):
@@ -93,14 +93,16 @@ def _bytes(folder: str, name: str, options: str, required: bool = True) -> bytes
     except urllib.error.HTTPError as error:
         if error.code in (403, 404, 410) or not required:
             return None
-        raise ValueError(f"weights at {_shown(folder)}/{name} cannot be read: {error.code} {error.reason}") from None
+        raise ValueError(
+            f"weights at {shown_place(folder)}/{name} cannot be read: {error.code} {error.reason}"
+        ) from None
     except OSError as error:
         if not required:
             return None
-        raise ValueError(f"weights at {_shown(folder)}/{name} cannot be read: {_first_line(error)}") from None
+        raise ValueError(f"weights at {shown_place(folder)}/{name} cannot be read: {_first_line(error)}") from None
 
 
-def _shown(place: str) -> str:
+def shown_place(place: str) -> str:
     """A place without credentials and options."""
     if "://" not in place:
         return place
@@ -120,7 +122,7 @@ def _load(data: bytes, name: str, place: str) -> Any:
         with torch.serialization.safe_globals(_harmless()):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        raise ValueError(f"{_shown(place)} holds no weights that can be read safely: {_reason(error)}") from None
+        raise ValueError(f"{shown_place(place)} holds no weights that can be read safely: {_reason(error)}") from None
 
 
 def _harmless() -> list[Any]:

@@ -125,7 +125,7 @@ def _row(
 ) -> ResultRow:
     """rows: of epochs, with the fields of CurveRow at least; recorded: conditions, norms and final of ResultRow; tags:
     MLflow's, for what an outcome does not say."""
-    parsed = Recipe(**recipe)
+    parsed, init = Recipe(**recipe), outcome.get("init")
     return ResultRow(
         recipe=parsed,
         seed=seed,
@@ -141,6 +141,8 @@ def _row(
         top1_error=outcome["top1_error"],
         top5_error=outcome["top5_error"],
         train_error=outcome["train_error"],
+        init=None if init is None else "/".join(init.rstrip("/").split("/")[-2:]),  # without the machine's folders
+        init_sha256=outcome.get("init_sha256"),
         curve=tuple(CurveRow(*(row[name] for name in CurveRow._fields)) for row in rows),
         **recorded,
     )

@@ -53,7 +53,16 @@ class Figure:
     drawing: Drawing
 
 
-PageBlock = Heading | Paragraph | Table | Figure
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side, in HTML only. pictures: each a data URI, and the lines below it."""
+
+    kind: ClassVar[str] = "gallery"
+    caption: str
+    pictures: Sequence[tuple[str, Sequence[str]]]
+
+
+PageBlock = Heading | Paragraph | Table | Figure | Gallery
 
 
 def to_markdown(parts: Sequence[PageBlock], pictures: str) -> str:
@@ -66,6 +75,8 @@ def _markdown(part: PageBlock, pictures: str) -> str:
         return f"{'#' * part.level} {part.text}"
     if isinstance(part, Paragraph):
         return part.text
+    if isinstance(part, Gallery):
+        return "\n".join(f"- {', '.join(lines)}" for _, lines in part.pictures)
     if isinstance(part, Figure):
         return f"![{part.caption}]({pictures}/{part.name}.png)\n\n*{part.caption}*"
     rule = ["--:" if letter == "r" else ":--" for letter in part.align]

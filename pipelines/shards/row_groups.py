@@ -76,9 +76,9 @@ class Split:
         table = self._again(file, partial(self._table, file, number, list(columns)))
         return table.slice(self.before if group == 0 else 0, self.rows[group])
 
-    def tables(self, groups: list[int]) -> list[pa.Table]:
+    def tables(self, groups: list[int], columns: tuple[str, ...] = ("image", "label")) -> list[pa.Table]:
         """Several row groups, side by side where they come over a network."""
-        return side_by_side(Folder(self.uri), self.table, groups)
+        return side_by_side(Folder(self.uri), partial(self.table, columns=columns), groups)
 
     def _table(self, file: int, number: int, columns: list[str]) -> pa.Table:
         from pyarrow import parquet

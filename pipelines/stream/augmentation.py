@@ -83,6 +83,9 @@ class EpochAugmentation:
         if batch.shift is not None and self.policy.color != "none":
             for i, rng in rngs.items():
                 batch.shift[i] = pca_color.pca_shift(rng, color=self.policy.color)
+        if self.policy.turns:
+            for i, rng in rngs.items():
+                batch.images[i] = np.rot90(batch.images[i], int(rng.integers(4)))
         return len(corrupt)
 
     def _replace(self, place: int, rng: np.random.Generator, out: np.ndarray) -> int:

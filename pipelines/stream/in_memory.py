@@ -93,10 +93,16 @@ def resident_batches(
     offsets, flips = draw_pad_crop(np.random.default_rng((order.seed, epoch, 1)), order.examples, policy.pad)
     if not policy.flip:
         flips = np.zeros_like(flips)
+    turns = np.zeros(order.examples, np.int64)
+    if policy.turns:
+        turns = np.random.default_rng((order.seed, epoch, 4)).integers(0, 4, order.examples)
     for window, skip in order.remaining(epoch, first_step):
         for group, row in zip(*order.share(epoch, window, rank, world_size, skip), strict=True):
             index = starts[group] + row
             crops = pad_crop_flip(resident.images[index], offsets[index], flips[index], policy.pad, border)
+            for turn in set(turns[index].tolist()) - {0}:
+                mine = turns[index] == turn
+                crops[mine] = np.rot90(crops[mine], turn, axes=(1, 2))
             yield Batch(crops, resident.labels[index], index)
 
 

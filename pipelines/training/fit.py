@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import provenance
 from pipelines.cluster import connection
+from pipelines.models import initial_weights
 from pipelines.progress import console
 from pipelines.run import Run, home
 from pipelines.stream.augmentation import shortage
@@ -18,6 +19,7 @@ from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.training.run_folder import RunFolder, TrainingOutcome
 from resnet.evaluation.final_test import FINAL_TEST
 from resnet.evaluation.views import default_protocol
+from resnet.training.selection import chosen
 
 if TYPE_CHECKING:
     from resnet.training.checkpoint import Progress
@@ -37,7 +39,7 @@ def fit(
     callbacks: Ray Train's. ValueError for a wrong setting, before the cluster is touched where that is possible;
     RuntimeError if the training fails for good.
     """
-    source = open_source(run)
+    source, run = open_source(run), initial_weights.identified(run)
     place = source.place(run)
     if feed is None and place.read("outcome.json") is None and (away := mlflow_runs.check_tracking()) is not None:
         _say(show, f"{away}; the training goes on, and what is missed is recorded later")
@@ -47,6 +49,8 @@ def fit(
         _say(show, f"{run.name} is finished already: {place.folder.uri}")
         return finished
     began = time.monotonic()
+    if (sentence := source.begin(run)) is not None:
+        _say(show, f"{run.name} begins with {run.init}; {sentence}")
     resources = connection.connect()
     scaling = run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0), run.recipe.passes)
     data = run.data.resolve(connection.spare_nodes(scaling.most, bool(scaling.gpu)))
@@ -109,17 +113,17 @@ def _record(
 def _outcome(
     run: Run, source: RunData, place: RunFolder, checkpoint: str, ended: Progress, seconds: float
 ) -> TrainingOutcome:
-    rows, last = ended.rows, ended.rows[-1]
-    assert last.top1_error is not None  # the end of a training is always evaluated
-    assert last.top5_error is not None
+    rows, last, best = ended.rows, ended.rows[-1], chosen(ended.rows, run.recipe.selection)
+    assert best.top1_error is not None  # the end of a training is always evaluated
+    assert best.top5_error is not None
     test = place.read(FINAL_TEST)
     train_seconds = sum(row.seconds for row in rows)
     return TrainingOutcome(
         run=run.name,
         recipe=run.recipe.name,
         seed=run.seed,
-        top1_error=last.top1_error,
-        top5_error=last.top5_error,
+        top1_error=best.top1_error,
+        top5_error=best.top5_error,
         train_error=ended.train_error or last.train_error,
         examples=source.val.examples,
         epochs=last.step / run.recipe.steps_per_epoch(source.train.examples),
@@ -134,6 +138,9 @@ def _outcome(
         hardware=ended.conditions[-1].hardware if ended.conditions else "unknown",
         final_train_error=test["train_error"] if test else None,
         final_top1_error=test["top1_error"] if test else None,
+        chosen_epoch=None if run.recipe.selection.by == "last" else best.epoch,
+        init=run.init,
+        init_sha256=run.init_sha256,
     )
 
 

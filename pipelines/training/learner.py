@@ -16,8 +16,10 @@ from pipelines.training.rank_data import RankData
 from resnet import build
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
+from resnet.training.finetuning import class_weights, freeze
 from resnet.training.mixing import draw_mix, mix
-from resnet.training.optimizer import begin_with_no_momentum, optimizer
+from resnet.training.optimizer import begin_with_no_momentum, optimizer, set_lr
+from resnet.training.selection import ends_early
 from resnet.training.step import accumulate, autocast, compile_blocks, native_precision, scaler, to_device, update
 from resnet.training.weight_average import Average, copy_into, decay_at
 
@@ -35,16 +37,19 @@ class Learner:
         self.precision = self._agreed_precision(found)
         torch.manual_seed(task.run.seed)  # the same initial weights on every rank, and whatever their number
         network = build(recipe.network, len(task.feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
+        freeze(network, recipe.finetune)
         self.network = to_device(network, task.device, scaling.channels_last)
         if scaling.compile:
             compile_blocks(self.network)
-        self.optimizer = optimizer(self.network, recipe.optim)
+        self.optimizer = optimizer(self.network, recipe.optim, recipe.finetune.head_lr)
         self.scaler = scaler(task.device, self.precision)
         if self.scaler.is_enabled() and recipe.optim.momentum:
             begin_with_no_momentum(self.optimizer)
         # Alone DDP would copy gradients into buckets and add nothing to them; the bits are the same.
         self.model = self._distributed() if task.world_size > 1 else self.network
         self.average = Average(self.network) if recipe.ema is not None else None
+        counts = task.feed.class_counts
+        self.class_weights = None if counts is None else class_weights(counts).to(task.device)
         self.progress = self._go_on(found)
 
     # --- Start --------------------------------------------------------------------------------------------------------
@@ -102,22 +107,35 @@ class Learner:
         if found is not None:
             sent = {f"model/{name}": tensor for name, tensor in found.model.items()}
             sent |= {f"rest/{name}": tensor for name, tensor in found.optimizer.items()}
-        listed = [(name, tuple(tensor.shape), tensor.dtype) for name, tensor in sent.items()]
-        told: list[Any] = [found.progress if found else None, listed]
+        told: list[Any] = [found.progress if found else None]
         torch.distributed.broadcast_object_list(told, src=0)
         progress: Progress | None = told[0]
         if progress is None:
             return None
         parts: dict[str, Tensors] = {"model": {}, "rest": {}}
-        for name, shape, kind in told[1]:
-            tensor = sent[name] if found else torch.empty(shape, dtype=kind)
+        for name, tensor in self._from_rank_0(sent).items():
             part, _, key = name.partition("/")
-            parts[part][key] = tensor.to(self.task.device)
-            torch.distributed.broadcast(parts[part][key], src=0)
-        if progress.step == self.task.total:  # a finished run: its average has become the network
+            parts[part][key] = tensor
+        if progress.step == 0:  # what the run begins with; all but the weights is as it is made
+            copy_into(self.network, parts["model"])
+            self.average = self.average and Average(self.network)
+            return progress
+        ended = progress.step == self.task.total or ends_early(progress.rows, self.task.run.recipe.selection)
+        if ended:  # its average has become the network
             self.average = None
         restore_state(parts["model"], parts["rest"], self.network, self.optimizer, self.average, self.scaler)
         return progress
+
+    def _from_rank_0(self, sent: Tensors) -> Tensors:
+        """Tensors of rank 0 on all ranks, on their devices."""
+        told: list[Any] = [[(name, tuple(tensor.shape), tensor.dtype) for name, tensor in sent.items()]]
+        torch.distributed.broadcast_object_list(told, src=0)
+        found: Tensors = {}
+        for name, shape, kind in told[0]:
+            tensor = sent[name] if name in sent else torch.empty(shape, dtype=kind)
+            found[name] = tensor.to(self.task.device)
+            torch.distributed.broadcast(found[name], src=0)
+        return found
 
     # --- Steps --------------------------------------------------------------------------------------------------------
 
@@ -137,8 +155,7 @@ class Learner:
         network, which has its gradients, and with the loss scale.
         """
         task, recipe = self.task, self.task.run.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_lr(self.optimizer, lr)
         drawn = draw_mix(np.random.default_rng((task.run.seed, epoch, step, 3)), recipe.loss, pixels.shape[-1])
         share = task.order.part * task.world_size / task.order.batch_size
         smoothing = recipe.loss.label_smoothing
@@ -147,7 +164,9 @@ class Learner:
         for number, (x, y) in enumerate(passes, 1):
             x, target = (x, y) if drawn is None else mix(x, y, drawn)
             with self._alone() if number < len(passes) else contextlib.nullcontext():
-                total += accumulate(self.model, x, target, share, self.precision, smoothing, self.scaler)
+                total += accumulate(
+                    self.model, x, target, share, self.precision, smoothing, self.scaler, self.class_weights
+                )
         if look is not None:
             look(self.network, self.scaler.get_scale())
         update(self.optimizer, self.scaler)
@@ -167,6 +186,11 @@ class Learner:
         if self.average is not None:
             copy_into(self.network, self.average.tensors)
             self.average = None
+
+    def take(self, weights: Tensors | None) -> None:
+        """Weights that rank 0 has become the network of all ranks, after the last step. None: on other ranks."""
+        copy_into(self.network, self._from_rank_0(weights or {}))
+        self.average = None
 
     @contextlib.contextmanager
     def evaluated(self) -> Iterator[nn.Module]:

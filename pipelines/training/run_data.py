@@ -25,7 +25,8 @@ class WorkerData:
 
     pixels: "mean" (3, S, S) or (3, 1, 1) and "std" (3, 1, 1) of the training set, in [0, 255], float32.
     resident: object references of decoded splits by name, or None if they are streamed.
-    grey_range: levels that preparation made 0 and 255, for the checkpoint.
+    grey_range: levels that preparation made 0 and 255, for the checkpoint. class_counts: training images by class,
+    where the loss weighs classes.
     """
 
     train: Split
@@ -34,6 +35,7 @@ class WorkerData:
     pixels: dict[str, np.ndarray]
     resident: dict[str, Any] | None
     grey_range: tuple[int, int] | None = None
+    class_counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,19 @@ class RunData:
         held = f", {self.holdout} held out" if self.holdout else ""
         return mlflow_runs.RunDataset(f"{name}{held}", self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
 
+    def begin(self, run: Run) -> str | None:
+        """Write the checkpoint of step 0 of a run that begins with trained weights, unless it has begun; a sentence on
+        its classifier. ValueError: they do not fit."""
+        from pipelines.models.checkpoint_store import CheckpointStore
+        from pipelines.models.initial_weights import initial_checkpoint
+
+        checkpoints = CheckpointStore.of(run)
+        if run.init is None or checkpoints.names():
+            return None
+        checkpoint, sentence = initial_checkpoint(run, self.manifest, self.train.examples, self.val.examples)
+        checkpoints.write(checkpoint)
+        return sentence
+
     def place(self, run: Run) -> RunFolder:
         """The folder of a run on these data."""
         return RunFolder(run, self.sha256, self.sha256_before)
@@ -91,7 +106,35 @@ def open_source(run: Run) -> RunData:
         if split.examples == 0:
             raise ValueError(f"{uri} must have {split.name} images, got none")
     run.recipe.total_steps(train.examples)
+    if run.init is not None or run.recipe.loss.class_weights:
+        require_classes(source)
     return source
+
+
+def require_classes(source: RunData) -> None:
+    """ValueError: the training images are of one class, or a class has validation images only. Reads all labels."""
+    classes = source.manifest.classes
+    train, val = (class_counts(split, len(classes)) for split in (source.train, source.val))
+    there = np.flatnonzero(train)
+    if len(there) < 2:
+        name = classes[int(there[0])].name
+        raise ValueError(
+            f"{source.uri} must have training images of two classes at least, all {train.sum()} are {name}"
+        )
+    unseen = np.flatnonzero((train == 0) & (val > 0))
+    if len(unseen):
+        image_class = classes[int(unseen[0])]
+        raise ValueError(
+            f"{source.uri} must have training images of each class of val, class {image_class.name} has "
+            f"{val[unseen[0]]} in val and none in train"
+        )
+
+
+def class_counts(split: Split, classes: int) -> np.ndarray:
+    """Images of a split by class, (classes,). Reads its labels, not its images."""
+    tables = split.tables(list(range(len(split.rows))), ("label",))
+    labels = [table["label"].to_numpy() for table in tables]
+    return np.bincount(np.concatenate(labels), minlength=classes) if labels else np.zeros(classes, np.int64)
 
 
 def shards(run: Run) -> str:
@@ -112,15 +155,23 @@ def load_feed(run: Run, source: RunData) -> WorkerData:
     import ray
 
     images, train, val = run.recipe.images, source.train, source.val
-    resident = None
+    resident = sample = None
     if images.policy == "pad-crop":
         limit = run.data.memory_limit * 2**20
         splits = {split.name: in_memory.load_resident(split, images.size, limit) for split in (train, val)}
         sample = splits["train"].images
         resident = {name: ray.put(tuple(split)) for name, split in splits.items()}
-    else:
+    elif images.mean != "given":
         sample = streamed.sample_crops(train, images)
-    mean, std = pixel_statistics(sample, images.mean == "per-pixel")
-    return WorkerData(
-        train, val, source.manifest.classes, {"mean": mean, "std": std}, resident, source.manifest.encoding.grey_range
-    )
+    if images.mean == "given":
+        mean, std = (
+            255 * np.asarray(values, np.float32).reshape(3, 1, 1) for values in (images.pixel_mean, images.pixel_std)
+        )
+    else:
+        assert sample is not None
+        mean, std = pixel_statistics(sample, images.mean == "per-pixel")
+    counts = None
+    if run.recipe.loss.class_weights:
+        counts = tuple(class_counts(train, len(source.manifest.classes)).tolist())
+    pixels, grey_range = {"mean": mean, "std": std}, source.manifest.encoding.grey_range
+    return WorkerData(train, val, source.manifest.classes, pixels, resident, grey_range, counts)

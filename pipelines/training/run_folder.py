@@ -21,7 +21,9 @@ class TrainingOutcome(Frozen):
     top1_error: percent of `examples` validation images after the last step, in the training's own precision;
     train_error: running error of the last whole epoch; final_train_error, final_top1_error: of the finished network on
     both splits, in float32 and without augmentation; seconds: of this start, with start and end; train_seconds,
-    cpu_seconds: of the training's steps over all starts, wall time and CPU time of all workers.
+    cpu_seconds: of the training's steps over all starts, wall time and CPU time of all workers; chosen_epoch: whose
+    network and errors these are, counted from 0, None: the last; init, init_sha256: the trained weights that it began
+    with.
     """
 
     run: str
@@ -48,6 +50,9 @@ class TrainingOutcome(Frozen):
     curves: str | None = None
     final_train_error: float | None = None
     final_top1_error: float | None = None
+    chosen_epoch: int | None = None
+    init: str | None = None
+    init_sha256: str | None = None
 
 
 class RunFolder:
@@ -60,6 +65,8 @@ class RunFolder:
         self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
         if run.resume not in ("auto", "never"):
             self.asked["resume"] = run.resume
+        if run.init is not None:
+            self.asked |= {"init_sha256": run.init_sha256}
 
     def claim(self) -> TrainingOutcome | None:
         """Write down what is asked for, or check that it is what the folder was made for. The outcome, if finished."""

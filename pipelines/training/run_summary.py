@@ -28,12 +28,14 @@ def curves(name: str, rows: Sequence[EpochRow], home: str) -> str:
 
 def run_table(outcome: TrainingOutcome) -> str:
     """A small table of one run."""
-    rows = {
+    begun = {} if outcome.init is None else {"begun with": f"{outcome.init}, sha256 {(outcome.init_sha256 or '')[:12]}"}
+    rows = begun | {
         "top-1 error": f"{outcome.top1_error:.2f} % of {outcome.examples:,} images (top-5: {outcome.top5_error:.2f} %)",
         "training error": f"{outcome.train_error:.2f} % of the augmented images of the last whole epoch",
         "finished network": _final(outcome),
         "length": f"{outcome.epochs:g} epochs, {outcome.steps:,} steps, {outcome.images_per_second:,.0f} img/s",
         "time": f"{outcome.seconds:.0f} s with start and end",
+        **({} if outcome.chosen_epoch is None else {"network": f"of epoch {outcome.chosen_epoch}, the best"}),
         "checkpoint": outcome.checkpoint,
         "MLflow run": outcome.mlflow_run or "none",
         "model": f"resnet version {outcome.model_version}; {outcome.champion}"

@@ -14,6 +14,7 @@ from pipelines.training.rank_data import RankData
 from pipelines.training.training_state import TrainingState, all_reduce
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.finite_loss import NotFinite
+from resnet.training.selection import chosen
 
 PREEMPTION_EVERY = 15.0  # seconds between two questions of whether a node is about to be taken away
 
@@ -63,8 +64,9 @@ class Saver:
             state.mark()
             self.save(state)
 
-    def save(self, state: TrainingState) -> None:
-        """Copy the state and hand it to the writer. Called by all ranks."""
+    def save(self, state: TrainingState, *, wait: bool = False) -> None:
+        """Copy the state and hand it to the writer. Called by all ranks. wait: until it is written, for a checkpoint
+        that a later one must not replace before."""
         *sums, cpu_seconds = all_reduce(torch.cat([state.sums, state.sums.new_tensor([state.cpu_seconds])]))
         self.saved_step, self.saved_at = state.step, time.monotonic()
         if self.writer is None:
@@ -92,6 +94,25 @@ class Saver:
                 ),
             )
         )
+        if wait:
+            self.writer.flush()
+
+    def take_best(self, state: TrainingState) -> None:
+        """Make the network that of the best epoch, if another than the last is chosen. Called by all ranks, at the end.
+
+        RuntimeError: its checkpoint cannot be read.
+        """
+        best = chosen(state.rows, self.task.run.recipe.selection)
+        if best.step == state.step:
+            return
+        found = None
+        if self.writer is not None:
+            self.writer.flush()
+            try:
+                found = self.checkpoints.read(self.checkpoints.name_of(best.step))
+            except (OSError, ValueError) as error:
+                raise RuntimeError(f"the checkpoint of the best epoch, step {best.step}, is gone: {error}") from None
+        self.learner.take(found.model if found else None)
 
     def require_finite(self, state: TrainingState) -> None:
         """End the training if a loss was not finite. Such weights are never saved: this comes before each save."""

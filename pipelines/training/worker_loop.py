@@ -29,6 +29,7 @@ from resnet.training.conditions import conditions
 from resnet.training.finite_loss import NotFinite
 from resnet.training.gradient_norms import LayerNorms, is_watched, layer_norms
 from resnet.training.lr_schedule import EpochErrors, lr_at
+from resnet.training.selection import chosen, class_error, ends_early
 from resnet.training.step import eval_step
 
 POST_EVERY = 1.0  # seconds between two statuses of rank 0
@@ -94,7 +95,8 @@ def train(
         _note_conditions(task, learner, state)
 
     # Epoch by epoch; the first may begin in its middle.
-    while state.step < task.total:
+    selection = run.recipe.selection
+    while state.step < task.total and not ends_early(state.rows, selection):
         epoch, first = divmod(state.step, spe)
         end = min(task.total, (epoch + 1) * spe)
         history = [EpochErrors(row.step, row.train_error, _nan(row.top1_error)) for row in state.rows]
@@ -138,8 +140,13 @@ def train(
         # The row is kept, the state saved, and Ray told.
         state.rows = (*state.rows, row)
         clock.post(state, "evaluated")
-        if last or len(state.rows) % run.checkpoints.every_epochs == 0:
+        best = selection.by != "last" and chosen(state.rows, selection) is row
+        if last or ends_early(state.rows, selection):
+            learner.finish()
+            saver.take_best(state)
             saver.save(state)
+        elif best or len(state.rows) % run.checkpoints.every_epochs == 0:
+            saver.save(state, wait=best)
         if report is not None and row.top1_error is not None:
             report(row)
 
@@ -196,6 +203,7 @@ def _row(epoch: int, state: TrainingState, ended: Epoch, val: list[float] | None
             "val_loss": val[0] / val[3],
             "top1_error": 100 * val[1] / val[3],
             "top5_error": 100 * val[2] / val[3],
+            "class_error": class_error(val[4:]),
         }
     return EpochRow(
         epoch=epoch,
@@ -240,11 +248,12 @@ def _exact_statistics(task: RankData, learner: Learner, epoch: int) -> None:
 
 @torch.no_grad()
 def _evaluate(task: RankData, learner: Learner) -> list[float]:
-    """Sums over the whole validation split: loss, top-1 errors, top-5 errors, examples. Each example counts once."""
-    sums = torch.zeros(4, dtype=torch.float64, device=task.device)
+    """Sums over the whole validation split, as eval_step has them. Each example counts once."""
+    classes = len(task.feed.classes)
+    sums = torch.zeros(4 + 2 * classes, dtype=torch.float64, device=task.device)
     with learner.evaluated() as network:
         for batch in task.evaluation():
-            sums += eval_step(network, *task.tensors(batch), learner.precision)
+            sums += eval_step(network, *task.tensors(batch), learner.precision, classes)
     total = all_reduce(sums)
     if int(total[3]) != task.feed.val.examples:
         raise RuntimeError(f"evaluation counted {int(total[3])} of {task.feed.val.examples} images")

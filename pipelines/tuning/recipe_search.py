@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import connection
+from pipelines.models.initial_weights import start_of
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board
 from pipelines.progress.text_table import text_table
-from pipelines.run import Run, home, standard
+from pipelines.run import Run, home
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.tuning.search_space import Search, Tried, attempts, run_number
@@ -46,7 +47,8 @@ class Found(Frozen):
 def base_run(network: str, overrides: Sequence[str], parse: Parse) -> Run:
     """The run that is varied. A tenth of the training images is held out unless --data.holdout says otherwise."""
     given = any(word.startswith("--data.path") for word in overrides)
-    run = parse(standard(network, data_is_given=given), list(overrides))
+    start, words = start_of(network, overrides, given)
+    run = parse(start, words)
     if not any(word.startswith("--data.holdout") for word in overrides):
         holdout = open_source(run).train.examples // 10
         run = run.model_copy(update={"data": run.data.model_copy(update={"holdout": holdout})})

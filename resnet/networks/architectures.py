@@ -142,6 +142,11 @@ class Architecture:
         return FAMILIES[self.family].layout(self.depth)
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """stem and stages, from input to output, by the names that modules and weights have: layer1 is conv2_x."""
+        return ("stem", *(f"layer{number}" for number, _ in enumerate(self.layout.counts, start=1)))
+
+    @property
     def name(self) -> str:
         """The canonical name: a residual network always says its shortcut, a plain one has none to say."""
         kind, letter = ("plain", "") if self.shortcut == "none" else ("resnet", f"-{self.shortcut}")

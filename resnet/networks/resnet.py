@@ -120,7 +120,7 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if family.stem.max_pool else nn.Identity()
-        self.stages = tuple(f"layer{number}" for number, _ in enumerate(layout.counts, start=1))
+        self.stages = network.parts[1:]
         for name, width, count in zip(self.stages, family.widths, layout.counts, strict=True):
             stride = 1 if name == self.stages[0] else 2  # each stage but the first halves the map
             self.add_module(name, stage(network, channels, width, count, stride))

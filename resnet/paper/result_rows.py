@@ -78,7 +78,8 @@ class ResultRow(Frozen):
     of all workers; protocol: of top1_error and top5_error, in percent of all validation images after the last step, in
     the training's precision; train_error: running error of the last whole epoch's augmented images; final: the finished
     network on both splits, in float32; conditions: of each start; norms: of gradients and weights at a few steps;
-    note: what a reader must know.
+    init, init_sha256: name and hash of the file with the trained weights that it began with, None: random ones; note:
+    what a reader must know.
     """
 
     recipe: Recipe
@@ -101,6 +102,8 @@ class ResultRow(Frozen):
     conditions: tuple[Conditions, ...] = ()
     final: FinalTest | None = None
     norms: tuple[LayerNorms, ...] = ()
+    init: str | None = None
+    init_sha256: str | None = None
     note: str = ""
 
     @model_validator(mode="after")
@@ -154,7 +157,8 @@ class ResultRow(Frozen):
         apart: dict[str, Any] = {"network": True, "precision": True, "bn_batch": True}
         apart |= {"images": {"border", "color"}, "schedule": set(GENTLE)}
         shared = self.recipe.model_dump(mode="json", exclude=apart, exclude_defaults=True)
-        return {
+        begun = {} if self.init_sha256 is None else {"init": self.init_sha256}
+        return begun | {
             "family": parse_network(self.recipe.network).family,
             "recipe": shared,
             "gentle_start": "the paper's" if own else gentle,

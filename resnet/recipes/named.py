@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from resnet.networks import architectures
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.recipe_settings import Images, Loss, Optim, Schedule
+from resnet.recipes.recipe_settings import FineTuning, Images, Loss, Optim, Schedule
 
 
 def imagenet_paper(network: str) -> Recipe:
@@ -111,13 +111,40 @@ def cifar10_fast(network: str) -> Recipe:
     )
 
 
+def finetune(network: str) -> Recipe:
+    """Trained weights on a set of some hundreds to some ten thousand images: lr 0.01 for a batch of 64, ten times that
+    for the classifier, cosine, 20 epochs; crops that keep a third of the image at least.
+
+    Batch norm normalises over 32 images, so that one and two workers train the same network.
+    """
+    if architectures.parse_network(network).family == "cifar10":
+        images = Images(size=32, policy="pad-crop", pad=4, flip=True, mean="per-channel")
+    else:
+        images = Images(
+            size=224, policy="random-resized-crop", area=(0.35, 1.0), eval_shorter_side=256, mean="per-channel"
+        )
+    return Recipe(
+        network=network,
+        variant="finetune",
+        images=images,
+        loss=Loss(label_smoothing=0.1),
+        optim=Optim(lr=0.01, lr_batch_size=64, batch_size=64, decay_norm_and_bias=False),
+        schedule=Schedule(kind="cosine", warmup=0.05),
+        finetune=FineTuning(head_lr=10),
+        bn_batch=32,
+        epochs=20,
+    )
+
+
 VARIANTS: dict[tuple[str, str], Callable[[str], Recipe]] = {
     ("imagenet", "paper"): imagenet_paper,
     ("imagenet", "90"): imagenet_90,
     ("imagenet", "90-step"): imagenet_90_step,
     ("imagenet", "fast"): imagenet_fast,
+    ("imagenet", "finetune"): finetune,
     ("cifar10", "paper"): cifar10_paper,
     ("cifar10", "fast"): cifar10_fast,
+    ("cifar10", "finetune"): finetune,
 }
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from resnet.frozen import Frozen
 from resnet.networks import architectures
-from resnet.recipes.recipe_settings import Images, Loss, Optim, Schedule
+from resnet.recipes.recipe_settings import FineTuning, Images, Loss, Optim, Schedule, Selection
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -27,6 +27,8 @@ class Recipe(Frozen):
     loss: Loss = Loss()
     optim: Optim = Optim()
     schedule: Schedule
+    finetune: FineTuning = FineTuning()
+    selection: Selection = Selection()
     zero_init_last_bn: Annotated[
         bool, Field(description="every block starts as its shortcut: its last batch norm scales by 0")
     ] = False
@@ -92,6 +94,21 @@ class Recipe(Frozen):
         if self.bn_examples is not None and self.bn_examples < self.optim.batch_size:
             raise ValueError(
                 f"bn_examples must be at least optim.batch_size, {self.optim.batch_size}, got {self.bn_examples}"
+            )
+        if self.bn_examples is not None and self.selection.by != "last":
+            raise ValueError(
+                f"bn_examples must be None where selection.by chooses an epoch, got {self.bn_examples} with "
+                f"{self.selection.by}: statistics are computed after the last step"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_parts_exist(self) -> Self:
+        parts = architectures.parse_network(self.network).parts
+        if self.finetune.frozen not in ("none", *parts):
+            raise ValueError(
+                f"finetune.frozen must be one of none, {', '.join(parts)} for {self.network}, "
+                f"got {self.finetune.frozen!r}"
             )
         return self
 

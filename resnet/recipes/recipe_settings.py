@@ -55,8 +55,25 @@ class Images(Frozen):
         int | None, Field(description="shorter side before the centre crop in evaluation, given for size 224")
     ] = None
     mean: Annotated[
-        Literal["per-pixel", "per-channel"], Field(description="mean that is subtracted, of the training set")
+        Literal["per-pixel", "per-channel", "given"],
+        Field(
+            description="mean that is subtracted, of the training set; given: pixel_mean and pixel_std, those of the "
+            "weights that a training begins with"
+        ),
     ] = "per-pixel"
+    pixel_mean: Annotated[
+        tuple[float, float, float] | None, Field(description="mean given: of red, green and blue, in [0, 1]")
+    ] = None
+    pixel_std: Annotated[
+        tuple[float, float, float] | None, Field(description="mean given: what pixels are divided by, in [0, 1]")
+    ] = None
+    turns: Annotated[
+        bool,
+        Field(
+            description="turn each training image by 0, 90, 180 or 270 degrees, as likely: for pictures without an up, "
+            "as a microscope's"
+        ),
+    ] = False
     resize: Annotated[
         tuple[int, float] | None,
         Field(
@@ -92,6 +109,16 @@ class Images(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _given_mean_is_there(self) -> Self:
+        for field in ("pixel_mean", "pixel_std"):
+            value = getattr(self, field)
+            if (value is not None) != (self.mean == "given"):
+                raise ValueError(f"{field} goes with mean given, got {value} with mean {self.mean}")
+        if self.pixel_std is not None and min(self.pixel_std) <= 0:
+            raise ValueError(f"pixel_std must be above 0, got {self.pixel_std}")
+        return self
+
+    @model_validator(mode="after")
     def _sizes_differ(self) -> Self:
         for field in ("resize", "eval_size"):
             if getattr(self, field) is None:
@@ -99,7 +126,7 @@ class Images(Frozen):
             if self.policy == "pad-crop":
                 raise ValueError(f"{field} has an effect with streamed policies only, got policy pad-crop")
             if self.mean == "per-pixel":
-                raise ValueError(f"{field} needs mean per-channel: a mean of each pixel has one size")
+                raise ValueError(f"{field} needs mean per-channel or given: a mean of each pixel has one size")
         if self.eval_size == self.size:
             raise ValueError(f"eval_size must differ from size, got {self.size} twice")
         if self.resize is not None and not (8 <= self.resize[0] < self.size and 0 < self.resize[1] <= 1):
@@ -159,6 +186,12 @@ class Loss(Frozen):
         float | None,
         Field(gt=0, description="alpha: a box of one image is put into another, area from Beta; arXiv 1905.04899"),
     ] = None
+    class_weights: Annotated[
+        bool,
+        Field(
+            description="all classes weigh the same, however few images one has: an image by 1 / images of its class"
+        ),
+    ] = False
 
 
 class Optim(Frozen):
@@ -223,4 +256,46 @@ class Schedule(Frozen):
             raise ValueError(f"milestones must rise between 0 and 1, got {self.milestones}")
         if (self.gentle_lr is None) != (self.gentle_error is None):
             raise ValueError("gentle_lr and gentle_error go together")
+        return self
+
+
+class FineTuning(Frozen):
+    """How a network is trained that begins with trained weights (Run.init). The defaults train all of it alike."""
+
+    head: Annotated[
+        Literal["auto", "new", "kept"],
+        Field(
+            description="the classifier at the start. auto: the weights' own for the data's classes where it knows all "
+            "of them by their ids, else new; kept: refuse data with other classes"
+        ),
+    ] = "auto"
+    head_lr: Annotated[float, Field(gt=0, description="lr of the classifier, in multiples of optim.lr")] = 1.0
+    frozen: Annotated[
+        str, Field(description="last part whose weights stay as they are: none, stem, layer1, layer2, ...")
+    ] = "none"
+    batch_norm: Annotated[
+        Literal["trained", "frozen"],
+        Field(description="frozen: statistics, scales and shifts of all batch norms stay the weights' own"),
+    ] = "trained"
+
+
+class Selection(Frozen):
+    """Which epoch's network a training gives, and when it ends before its last step. Only validation images decide:
+    figures of the network that is chosen are of images that no decision has looked at if they are of split test."""
+
+    by: Annotated[
+        Literal["last", "top1_error", "class_error", "val_loss"],
+        Field(
+            description="last: the network after the last step; else that of the epoch with the lowest top-1 error, "
+            "mean of the classes' top-1 errors, or loss on the validation images"
+        ),
+    ] = "last"
+    patience: Annotated[
+        int | None, Field(ge=1, description="evaluations without a better one after which the training ends")
+    ] = None
+
+    @model_validator(mode="after")
+    def _patience_has_a_metric(self) -> Self:
+        if self.patience is not None and self.by == "last":
+            raise ValueError(f"patience needs by, what must get better, got {self.patience} with by last")
         return self

@@ -12,14 +12,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from resnet.training.finetuning import FrozenBatchNorm
 from resnet.training.step import autocast
 
 Layers = list[nn.BatchNorm2d]
 
 
 def batch_norm_layers(network: nn.Module) -> Layers:
-    """The batch norms that keep statistics, in the order of the modules."""
-    return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None]
+    """The batch norms whose statistics are of the training, in the order of the modules."""
+    found = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None]
+    return [m for m in found if not isinstance(m, FrozenBatchNorm)]
 
 
 @torch.no_grad()

@@ -46,7 +46,8 @@ FILES = (*REQUIRED, EXAMPLES)
 class EpochRow(Frozen):
     """Global figures of one epoch, over all workers. Errors in percent, of the epoch's training steps and of val.
 
-    None: the epoch was not evaluated. seconds, cpu_seconds: of the training, wall time and CPU time of all workers.
+    None: the epoch was not evaluated. class_error: mean of the classes' top-1 errors, however many images each has, 100
+    minus the balanced accuracy. seconds, cpu_seconds: of the training, wall time and CPU time of all workers.
     """
 
     epoch: int
@@ -57,6 +58,7 @@ class EpochRow(Frozen):
     val_loss: float | None = None
     top1_error: float | None = None
     top5_error: float | None = None
+    class_error: float | None = None
     seconds: float
     cpu_seconds: float = 0.0
     data_wait_fraction: float = 0.0

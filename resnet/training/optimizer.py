@@ -8,25 +8,34 @@ from torch import nn
 from resnet.recipes.recipe_settings import Optim
 
 
-def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, object]]:
-    """Parameters with weight decay, and those without. The 2015 recipe decays all of them."""
-    if optim.decay_norm_and_bias:
-        return [{"params": list(model.parameters()), "weight_decay": optim.weight_decay}]
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]  # batch norm's gamma and beta, and biases
-    return [
-        {"params": matrices, "weight_decay": optim.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+def parameter_groups(model: nn.Module, optim: Optim, head_lr: float = 1.0) -> list[dict[str, object]]:
+    """Parameters that are trained, by weight decay and lr. The 2015 recipe decays all of them.
+
+    head_lr: lr of the classifier in multiples of the others'; a group's multiple is its lr_factor.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        factor = head_lr if name.startswith("fc.") else 1.0
+        # batch norm's gamma and beta, and biases, are vectors
+        decay = optim.weight_decay if optim.decay_norm_and_bias or parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return [{"params": own, "weight_decay": d, "lr_factor": f} for (f, d), own in groups.items()]
 
 
-def optimizer(model: nn.Module, optim: Optim) -> torch.optim.SGD:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of a step, for each group by its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
+
+
+def optimizer(model: nn.Module, optim: Optim, head_lr: float = 1.0) -> torch.optim.SGD:
     """SGD with momentum. torch keeps lr outside the velocity, the authors' v := m v + lr g kept it inside.
 
     One kernel updates all parameters, on CUDA and on CPUs: there 1 to 20 % of a step of a CIFAR network. It trusts
     without a check that a gradient lies in memory as its parameter does; a test of the engine holds that under DDP.
     """
-    groups = parameter_groups(model, optim)
+    groups = parameter_groups(model, optim, head_lr)
     return torch.optim.SGD(groups, lr=optim.peak_lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
 
 

@@ -99,16 +99,17 @@ def accumulate(
     precision: str = "float32",
     label_smoothing: float = 0.0,
     scaler: GradScaler | None = None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Forward and backward of one part of a step's batch. (3,) sums: loss, top-1 errors, examples.
 
     pixels: (N, 3, H, W); target: labels (N,), or labels in pairs after mixing; share: of the part in this process's
     examples of the step. Over all parts the gradients add up to those of the undivided batch, but for batch norm, which
-    sees each part alone. With DDP all parts but the last belong into model.no_sync().
+    sees each part alone. With DDP all parts but the last belong into model.no_sync(). class_weights: (K,), or None.
     """
     with autocast(pixels.device, precision):
         logits = model(pixels)
-    loss, wrong = loss_and_errors(logits.float(), target, label_smoothing)
+    loss, wrong = loss_and_errors(logits.float(), target, label_smoothing, class_weights)
     part = loss if share == 1 else loss * share
     (part if scaler is None else scaler.scale(part)).backward()
     with torch.no_grad():
@@ -143,25 +144,41 @@ def train_step(
     return sums
 
 
-def loss_and_errors(logits: Tensor, target: Tensor | Mixed, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def loss_and_errors(
+    logits: Tensor, target: Tensor | Mixed, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy, and the number of wrong answers. logits: (N, K). A mixed image counts by the shares of both
-    its labels, so that its error goes on meaning something.
+    its labels, so that its error goes on meaning something. class_weights: (K,), of an image's loss by its label.
     """
     best = logits.detach().argmax(1)
     if not isinstance(target, Mixed):
-        return F.cross_entropy(logits, target, label_smoothing=label_smoothing), (best != target).sum()
+        return _mean_loss(logits, target, label_smoothing, class_weights), (best != target).sum()
     weighed = ((target.labels, target.share), (target.others, 1 - target.share))
-    losses = [share * F.cross_entropy(logits, labels, label_smoothing=label_smoothing) for labels, share in weighed]
+    losses = [share * _mean_loss(logits, labels, label_smoothing, class_weights) for labels, share in weighed]
     errors = [share * (best != labels).sum() for labels, share in weighed]
     return losses[0] + losses[1], errors[0] + errors[1]
 
 
+def _mean_loss(logits: Tensor, labels: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
+    """Divided by the number of images, and not by their weights as torch does: parts of a batch then add up to it."""
+    if class_weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+    return (losses * class_weights[labels]).mean()
+
+
 @torch.no_grad()
-def eval_step(model: nn.Module, pixels: Tensor, labels: Tensor, precision: str = "float32") -> Tensor:
-    """Sums over a batch, (4,): loss, top-1 errors, top-5 errors, examples. pixels: (N, 3, H, W); labels: (N,)."""
+def eval_step(model: nn.Module, pixels: Tensor, labels: Tensor, precision: str = "float32", classes: int = 0) -> Tensor:
+    """Sums over a batch, (4 + 2 classes,): loss, top-1 errors, top-5 errors, examples; where the number of classes is
+    given, also top-1 errors of each class, and examples of each. pixels: (N, 3, H, W); labels: (N,)."""
     with autocast(pixels.device, precision):
         logits = model(pixels)
-    return error_sums(logits.float(), labels)
+    sums = error_sums(logits.float(), labels)
+    if not classes:
+        return sums
+    wrong = labels[logits.argmax(1) != labels]
+    counts = [torch.bincount(some, minlength=classes).double() for some in (wrong, labels)]
+    return torch.cat([sums, *counts])
 
 
 def error_sums(logits: Tensor, labels: Tensor) -> Tensor:

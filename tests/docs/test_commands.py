@@ -104,6 +104,39 @@ PLACES = {"DIR", "SHARDS", "PHOTOS", "predictions.parquet", "exported", "report"
 ELSEWHERE = {"deploy_best", "sweep_paper"}  # tests/serve/test_app.py and tests/pipelines/test_sweep.py run these
 
 
+def test_the_page_of_fine_tuning_runs(ray_local: Any, tmp_path: Path) -> None:
+    """Its jobs in their order on a few small pictures, with weights as torchvision writes them; the page is there."""
+    import torch
+    from torchvision.models import resnet18
+
+    for label in ("red", "white"):
+        for i in range(20):
+            rng = np.random.default_rng((i, len(label)))
+            place = tmp_path / "DIR" / label / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 128 * len(label) - 250, (40, 40, 3), dtype=np.uint8)).save(place)
+    torch.manual_seed(0)
+    torch.save(resnet18(num_classes=5).state_dict(), tmp_path / "resnet18-00000000.pth")
+    short = ["--recipe.epochs", "1", "--recipe.images.size", "32", "--recipe.optim.batch-size", "8"]
+    short += ["--recipe.bn-batch", "4", "--storage", str(tmp_path / "runs"), "--no-promote"]
+    more = {"train_imagenet": short, "probe_features": ["--strength", "0.1"], "evaluate_model": ["--draws", "100"]}
+    places = {"WEIGHTS": str(tmp_path / "resnet18-00000000.pth")}
+    ran = []
+    for words in commands("docs/finetuning.md"):
+        named = job_of(words)
+        assert named is not None
+        job, arguments = named
+        if job in ELSEWHERE:
+            continue
+        arguments = [places.get(w, str(tmp_path / w) if w.isupper() else w) for w in arguments]
+        outcome = importlib.import_module(f"jobs.{job}").job(arguments + more.get(job, []))
+        if job == "train_imagenet":
+            places["CHECKPOINT"] = outcome.checkpoint
+        ran.append(job)
+    assert ran == ["write_shards", "probe_features", "train_imagenet", "evaluate_model"]
+    assert (tmp_path / "REPORT" / "report.html").exists()
+
+
 def test_the_tutorial_runs(ray_local: Any, tmp_path: Path) -> None:
     """Its jobs in their order, in one process and one Ray, small; what they make is there at the end."""
     write_images(tmp_path / "DIR")

@@ -156,3 +156,29 @@ def test_blocks_of_one_shape_are_compiled_once_and_give_the_same_numbers() -> No
     assert len(graphs) == 5, "9 blocks: one shape in the first stage, two in each other"
     torch.testing.assert_close(model.eval()(pixels), plain.eval()(pixels))
     assert len(graphs) == 5
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_weighted_parts_of_a_batch_add_up_to_the_whole(mixed: bool) -> None:
+    """However the batch is cut, and so whatever the number of workers."""
+    torch.manual_seed(0)
+    pixels, labels, weights = torch.randn(8, 6), torch.tensor([0, 0, 0, 0, 0, 1, 1, 2]), torch.tensor([0.5, 1.5, 3.0])
+    parts = [(0, 8)], [(0, 2), (2, 8)]
+    gradients, model = [], nn.Linear(6, 3)
+    for cut in parts:
+        model.zero_grad(set_to_none=True)
+        nn.init.ones_(model.weight)
+        nn.init.zeros_(model.bias)
+        for low, high in cut:
+            y = labels[low:high]
+            target = Mixed(y, y.flip(0) if high - low == 8 else labels.flip(0)[low:high], 0.3) if mixed else y
+            accumulate(model, pixels[low:high], target, (high - low) / 8, label_smoothing=0.1, class_weights=weights)
+        assert model.weight.grad is not None
+        gradients.append(model.weight.grad)
+    torch.testing.assert_close(*gradients)
+    model.zero_grad(set_to_none=True)
+    accumulate(model, pixels, labels, class_weights=torch.ones(3), label_smoothing=0.1)
+    with_ones = model.weight.grad
+    model.zero_grad(set_to_none=True)
+    accumulate(model, pixels, labels, label_smoothing=0.1)
+    torch.testing.assert_close(with_ones, model.weight.grad)

@@ -1,0 +1,114 @@
+"""Pooled features of a split, kept on disk: the first step of fine-tuning needs each image only once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipelines.run import home
+from pipelines.shards.row_groups import Split
+from pipelines.stream.augmentation import center
+from resnet.images.checks.image_limits import CorruptImage
+
+if TYPE_CHECKING:
+    from resnet.evaluation.scorer import Model
+
+BATCH = 64
+LINE = 10.0  # seconds between two lines of progress
+
+
+class Features(NamedTuple):
+    """features: (N, C) float32, after global average pooling; labels: (N,) int64, in the order of the split."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+def pooled_features(model: Model, split: Split, data_sha256: str, *, show: bool = True) -> Features:
+    """Those of a network for all images of a split, one centre crop each, in float32: computed in this process, on its
+    GPU if it has one, or read again from $RESNET_HOME/features. data_sha256: of the shards."""
+    path = Path(home(), "features", f"{_key(model, split, data_sha256)}.npz")
+    if path.exists():
+        with np.load(path, allow_pickle=False) as kept:
+            return Features(kept["features"], kept["labels"])
+    found = _computed(model, split, show)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.part-{os.getpid()}.npz")
+    np.savez(part, features=found.features, labels=found.labels)
+    part.replace(path)
+    return found
+
+
+def _key(model: Model, split: Split, data_sha256: str) -> str:
+    """What decides the features: weights below the classifier, the images' preparation, the data."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.weights.items()):
+        if not name.startswith("fc."):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for constant in (model.mean, model.std):
+        digest.update(constant.cpu().contiguous().numpy().tobytes())
+    images = model.images.model_dump_json(include={"size", "policy", "eval_shorter_side", "eval_interpolation"})
+    rest = [model.network, images, data_sha256, split.name, split.rows, split.before]
+    digest.update(json.dumps(rest).encode())
+    return digest.hexdigest()[:32]
+
+
+def _computed(model: Model, split: Split, show: bool) -> Features:
+    import torch
+
+    from resnet.training.step import Normalize, to_device
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = model.build()
+    to_device(net, device)
+    normalize = Normalize(model.mean, model.std).to(device)
+    features: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    began = said = time.monotonic()
+    with torch.inference_mode():
+        for pixels, own in _crops(model, split):
+            features.append(net.embed(normalize(torch.from_numpy(pixels).to(device))).float().cpu().numpy())
+            labels.append(own)
+            done, now = sum(map(len, labels)), time.monotonic()
+            if show and (now - said > LINE or done == split.examples):
+                said = now
+                pace = done / (now - began)
+                print(
+                    f"features: {done:,} of {split.examples:,} {split.name} images, {pace:,.3g} img/s", file=sys.stderr
+                )
+    return Features(np.concatenate(features), np.concatenate(labels))
+
+
+def _crops(model: Model, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of centre crops, (n, S, S, 3) uint8, and their labels; the next is decoded while one is computed.
+
+    An image that cannot be decoded is a black one, as in every test.
+    """
+
+    def crop(data: bytes) -> np.ndarray:
+        try:
+            return center(data, model.images)
+        except CorruptImage:
+            return np.zeros((model.images.size, model.images.size, 3), np.uint8)
+
+    with ThreadPoolExecutor(max(1, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
+        waiting = None
+        for group in range(len(split.rows)):
+            rows = split.read(group)
+            for start in range(0, len(rows["image"]), BATCH):
+                images, own = rows["image"][start : start + BATCH], rows["label"][start : start + BATCH]
+                coming = [pool.submit(crop, data) for data in images], np.asarray(own, np.int64)
+                if waiting is not None:
+                    yield np.stack([f.result() for f in waiting[0]]), waiting[1]
+                waiting = coming
+        if waiting is not None:
+            yield np.stack([f.result() for f in waiting[0]]), waiting[1]
