@@ -106,7 +106,6 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "pipelines/training/final_scoring.py",
             "pipelines/training/rank_data.py",
             "pipelines/training/ray_trainer.py",
-            "pipelines/training/run_data.py",
             "pipelines/training/run_folder.py",
             "pipelines/training/run_summary.py",
             "pipelines/training/saving.py",

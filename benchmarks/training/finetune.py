@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -66,7 +67,7 @@ def cell_crops(bccd: Path, out: Path) -> None:
                     continue
                 folder = out / split / (found.findtext("name") or "none")
                 folder.mkdir(parents=True, exist_ok=True)
-                pixels.crop(tuple(box)).save(folder / f"{name}_{number:02d}.png")
+                pixels.crop((box[0], box[1], box[2], box[3])).save(folder / f"{name}_{number:02d}.png")
 
 
 def some_faces(faces: Path, out: Path) -> None:
@@ -193,7 +194,7 @@ def probed(places: argparse.Namespace, name: str, init: str) -> dict[str, Any]:
     return {"seconds": outcome.seconds, "strength": outcome.strength} | figures_of(found.labels, logits.argmax(1))
 
 
-# --- The peer: torchvision's transforms and network, torch's optimiser, as its fine-tuning tutorial has them -----------
+# --- The peer: torchvision's transforms and network, torch's optimiser, as its fine-tuning tutorial has them ----------
 
 
 def torchvision_loop(places: argparse.Namespace, name: str, seed: int, init: str) -> dict[str, Any]:
@@ -258,7 +259,7 @@ def torchvision_loop(places: argparse.Namespace, name: str, seed: int, init: str
     return {"seconds": seconds} | figures_of(labels, answers)
 
 
-class Transformed:
+class Transformed(Dataset[Any]):
     """Decoded images under a transform: a data set as torch's loader wants one."""
 
     def __init__(self, images: list[tuple[Any, int]], transform: Callable[[Any], Any]) -> None:

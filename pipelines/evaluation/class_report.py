@@ -96,7 +96,7 @@ def grouping_of(manifest: Manifest) -> GroupBy:
         return GroupBy(part=int(match[1]))
     if match := re.fullmatch(r"pattern (.+) of the path", told):
         return GroupBy(pattern=match[1])
-    match = re.fullmatch(r"column (.+) of (.+)", told)
+    match = re.fullmatch(r"column (.+?) of (.+)", told)
     return GroupBy(csv=match[2], column=match[1]) if match else GroupBy()
 
 
@@ -193,7 +193,7 @@ def notes_on(tested: Tested, found: ClassifierFigures) -> list[PageBlock]:
     duplicates = tested.manifest.duplicates
     if duplicates is None:
         notes.append(Paragraph("Duplicates between the splits were not counted when the shards were written."))
-    elif shared := duplicates.in_train.get(tested.split.name, 0):  # pyright: ignore[reportArgumentType]
+    elif shared := {str(split): count for split, count in duplicates.in_train.items()}.get(tested.split.name, 0):
         pairs = "; ".join(f"{a} is {b}" for a, b in duplicates.pairs[:5])
         notes.append(
             Paragraph(f"{shared} of these images are in train too, byte for byte, and flatter the figures: {pairs}.")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from pipelines.storage import Folder
 from resnet.training.checkpoint import Checkpoint, EpochRow, load_checkpoint, save_checkpoint
-from resnet.training.selection import figure
+from resnet.training.finetuning.epoch_choice import figure
 
 if TYPE_CHECKING:
     from pipelines.run import Run

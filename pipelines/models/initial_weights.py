@@ -149,7 +149,7 @@ def initial_checkpoint(run: Run, data: Manifest, train: int, val: int) -> tuple[
 
     from resnet.networks.resnet import build
     from resnet.training.checkpoint import Checkpoint, Progress
-    from resnet.training.finetuning import rows_of_head, take_weights
+    from resnet.training.finetuning.trained_parts import rows_of_head, take_weights
 
     found = _weights_of(run)
     rows = rows_of_head(found.model.classes, data.classes, run.recipe.finetune.head)

@@ -19,7 +19,7 @@ from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.training.run_folder import RunFolder, TrainingOutcome
 from resnet.evaluation.final_test import FINAL_TEST
 from resnet.evaluation.views import default_protocol
-from resnet.training.selection import chosen
+from resnet.training.finetuning.epoch_choice import chosen
 
 if TYPE_CHECKING:
     from resnet.training.checkpoint import Progress

@@ -16,10 +16,10 @@ from pipelines.training.rank_data import RankData
 from resnet import build
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
-from resnet.training.finetuning import class_weights, freeze
+from resnet.training.finetuning.epoch_choice import ends_early
+from resnet.training.finetuning.trained_parts import class_weights, freeze
 from resnet.training.mixing import draw_mix, mix
 from resnet.training.optimizer import begin_with_no_momentum, optimizer, set_lr
-from resnet.training.selection import ends_early
 from resnet.training.step import accumulate, autocast, compile_blocks, native_precision, scaler, to_device, update
 from resnet.training.weight_average import Average, copy_into, decay_at
 

@@ -13,8 +13,8 @@ from pipelines.training.learner import Learner, copied
 from pipelines.training.rank_data import RankData
 from pipelines.training.training_state import TrainingState, all_reduce
 from resnet.training.checkpoint import Checkpoint, Progress
+from resnet.training.finetuning.epoch_choice import chosen
 from resnet.training.finite_loss import NotFinite
-from resnet.training.selection import chosen
 
 PREEMPTION_EVERY = 15.0  # seconds between two questions of whether a node is about to be taken away
 

@@ -26,10 +26,10 @@ from pipelines.training.training_state import Epoch, TrainingState, all_reduce
 from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import EpochRow
 from resnet.training.conditions import conditions
+from resnet.training.finetuning.epoch_choice import chosen, class_error, ends_early
 from resnet.training.finite_loss import NotFinite
 from resnet.training.gradient_norms import LayerNorms, is_watched, layer_norms
 from resnet.training.lr_schedule import EpochErrors, lr_at
-from resnet.training.selection import chosen, class_error, ends_early
 from resnet.training.step import eval_step
 
 POST_EVERY = 1.0  # seconds between two statuses of rank 0

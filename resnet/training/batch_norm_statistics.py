@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from resnet.training.finetuning import FrozenBatchNorm
+from resnet.training.finetuning.trained_parts import FrozenBatchNorm
 from resnet.training.step import autocast
 
 Layers = list[nn.BatchNorm2d]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "MODEL must come first"),
+        (["--data.path", "SHARDS"], "MODEL must come first"),
         (["nowhere.pth"], r"data\.path must be given"),
         (["nowhere.pth", "--data.path", "/nowhere"], r"no file of weights at nowhere\.pth"),
         (["resnet@champion", "--data.path", "/nowhere", "--strength", "0"], "strength must be greater than 0, got 0"),

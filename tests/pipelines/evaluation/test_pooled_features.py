@@ -11,7 +11,7 @@ import torch
 from pipelines.evaluation.pooled_features import pooled_features
 from pipelines.models.by_name import open_checkpoint
 from pipelines.shards.row_groups import Split, open_split
-from resnet.images.crops import center_crop
+from resnet.images.crops.evaluation_crops import center_crop
 
 
 def test_features_are_those_of_the_network_for_each_centre_crop(untrained: Any, digits: str) -> None:

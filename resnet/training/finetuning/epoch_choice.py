@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from resnet.recipes.recipe_settings import Selection
-from resnet.training.checkpoint import EpochRow
+
+if TYPE_CHECKING:
+    from resnet.training.checkpoint import EpochRow
 
 
 def figure(row: EpochRow, by: str) -> float | None:

@@ -6,7 +6,7 @@ import pytest
 
 from resnet.recipes.recipe_settings import Selection
 from resnet.training.checkpoint import EpochRow
-from resnet.training.selection import chosen, class_error, ends_early, figure
+from resnet.training.finetuning.epoch_choice import chosen, class_error, ends_early, figure
 
 
 def rows(*errors: float | None, **others: list[float]) -> list[EpochRow]:

@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import ResNet, build
 from resnet.recipes.recipe_settings import FineTuning, Optim
-from resnet.training.finetuning import FrozenBatchNorm, class_weights, freeze, rows_of_head, take_weights
+from resnet.training.finetuning.trained_parts import FrozenBatchNorm, class_weights, freeze, rows_of_head, take_weights
 from resnet.training.optimizer import optimizer, set_lr
 from resnet.training.step import train_step
 
