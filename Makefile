@@ -48,9 +48,11 @@ bench-ingest: setup ## decode and crop full-size ImageNet images: every peer's l
 bench-serve: setup ## the endpoint against the bare model, FastAPI and LitServe, about 12 minutes
 	@$(PY) benchmarks/serving/serve.py $(ARGS)
 
-requirements: setup ## pin requirements.txt anew from pyproject.toml, for Linux and macOS
+requirements: setup ## pin requirements.txt and requirements-run.txt anew from pyproject.toml, for Linux and macOS
 	@.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --custom-compile-command "make requirements" --output-file requirements.txt pyproject.toml
+	@.venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra s3 \
+	  --constraint requirements.txt --custom-compile-command "make requirements" --output-file requirements-run.txt pyproject.toml
 
 clean: ## remove .venv and caches; keeps runs/
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Set up .venv from the pinned, hashed requirements.txt, on a laptop, in a container or on a cluster's node.
+# RESNET_LOCK=requirements-run.txt leaves the development packages out, as cluster.yaml and deploy/Dockerfile do.
 # Needs Python 3.11 to 3.14 and a network. A second run with unchanged requirements changes nothing.
 #   bash deploy/setup.sh            PYTHON=python3.12 bash deploy/setup.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 UV=uv==0.13.9
+RESNET_LOCK=${RESNET_LOCK:-requirements.txt}
 NEED_KIB=$((8 * 1024 * 1024)) # the CUDA builds of torch alone unpack to 6 GiB
 
 fail() {
@@ -38,7 +40,8 @@ explain() { # the log of a failed installation, in one sentence
     fail "installation failed (log: $1)"
 }
 
-stamp=$(cat requirements.txt pyproject.toml deploy/setup.sh | cksum)
+[ -f "$RESNET_LOCK" ] || fail "RESNET_LOCK must be requirements.txt or requirements-run.txt, got $RESNET_LOCK"
+stamp=$(cat "$RESNET_LOCK" pyproject.toml deploy/setup.sh | cksum)
 if [ -x .venv/bin/ray ] && [ "$(cat .venv/.ready 2>/dev/null)" = "$stamp" ]; then
     touch .venv/.ready # make compares times
     exit 0
@@ -55,7 +58,7 @@ log=$(mktemp "${TMPDIR:-/tmp}/resnet-setup.XXXXXX") || fail "no temporary file c
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$UV" >"$log" 2>&1 || explain "$log"
 export UV_LINK_MODE="${UV_LINK_MODE:-hardlink}" VIRTUAL_ENV="$PWD/.venv"
 # Ray starts many Python processes, and each would compile torch, Ray and pyarrow anew where bytecode is not written.
-.venv/bin/uv pip sync --require-hashes --compile-bytecode requirements.txt >"$log" 2>&1 || explain "$log"
+.venv/bin/uv pip sync --require-hashes --compile-bytecode "$RESNET_LOCK" >"$log" 2>&1 || explain "$log"
 .venv/bin/uv pip install --no-deps --editable . >"$log" 2>&1 || explain "$log"
 echo "$stamp" >.venv/.ready
 rm -f "$log"

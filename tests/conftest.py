@@ -5,6 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,50 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ray.shutdown()
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A pretended AWS account (moto) with what deploy/aws/stack.yaml makes; cluster.yaml filled in for it.
+
+    The file lies beside links to what it mounts, and the home folder has a token.
+    """
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto")
+    folder, home = tmp_path_factory.mktemp("cluster"), tmp_path_factory.mktemp("aws-home")
+    with pytest.MonkeyPatch.context() as patch, moto.mock_aws(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Tried to parse AWS::Budgets::Budget")  # moto knows no budgets
+        patch.setenv("HOME", str(home))
+        for name, value in (
+            ("ACCESS_KEY_ID", "test"),
+            ("SECRET_ACCESS_KEY", "test"),
+            ("EC2_METADATA_DISABLED", "true"),
+        ):
+            patch.setenv(f"AWS_{name}", value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        place: dict[str, Any] = {"LocationConstraint": "us-west-2"}
+        boto3.client("s3", "us-west-2").create_bucket(Bucket="pictures", CreateBucketConfiguration=place)
+        ec2, stacks = boto3.client("ec2", "us-west-2"), boto3.client("cloudformation", "us-west-2")
+        given = {"Bucket": "pictures", "AdminCidr": "203.0.113.7/32", "Mail": "somebody@example.org"}
+        given["VpcId"] = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        stacks.create_stack(
+            StackName="deep-residual-ray",
+            TemplateBody=(ROOT / "deploy" / "aws" / "stack.yaml").read_text(),
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        (output,) = stacks.describe_stacks()["Stacks"][0]["Outputs"]
+        image = ec2.register_image(Name="base image", RootDeviceName="/dev/sda1")["ImageId"]
+        values = {"ami-REPLACE": image, "sg-REPLACE": output["OutputValue"], "s3://REPLACE": "s3://pictures"}
+        text = (ROOT / "cluster.yaml").read_text()
+        for placeholder, value in values.items():
+            text = text.replace(placeholder, value)
+        (folder / "cluster.yaml").write_text(text)
+        for path in ROOT.iterdir():
+            if path.name != "cluster.yaml" and not path.name.startswith("."):
+                (folder / path.name).symlink_to(path)
+        (home / ".ray").mkdir()
+        (home / ".ray" / "auth_token").write_text("0" * 64)
+        yield folder / "cluster.yaml"
 
 
 @pytest.fixture(scope="session")

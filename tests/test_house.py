@@ -33,7 +33,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("reports", "models"),
         ("tracking", "preparation", "prediction"),
         ("stream", "progress"),
-        ("cluster", "shards"),
+        ("cluster", "cloud", "shards"),
         ("run", "storage", "provenance"),
         ("file_names",),
     ),

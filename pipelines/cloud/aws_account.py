@@ -36,13 +36,14 @@ def family(instance_type: str) -> str:
 
 
 def cpus_needed(kinds: list[NodeType], cpus: dict[str, int], most: int) -> dict[tuple[str, bool], int]:
-    """vCPU by quota when the cluster is as large as it may be: types of one quota share the nodes. most: workers."""
-    sums: dict[tuple[str, bool], list[int]] = {}
-    for kind in kinds:
-        sums.setdefault((family(kind.instance_type), kind.spot), []).extend(
-            [cpus[kind.instance_type]] * kind.most if kind.instance_type in cpus else []
-        )
-    return {quota: sum(sorted(sizes, reverse=True)[: most + 1]) for quota, sizes in sums.items()}
+    """vCPU by quota when the cluster is as large as it may be. most: workers, of whatever kind is largest."""
+    needed: dict[tuple[str, bool], int] = {}
+    for quota in sorted({(family(kind.instance_type), kind.spot) for kind in kinds}):
+        of_it = [kind for kind in kinds if (family(kind.instance_type), kind.spot) == quota]
+        sizes = [cpus.get(kind.instance_type, 0) for kind in of_it if not kind.leads for _ in range(kind.most)]
+        heads = [cpus.get(kind.instance_type, 0) for kind in of_it if kind.leads]
+        needed[quota] = sum(heads) + sum(sorted(sizes, reverse=True)[:most])
+    return needed
 
 
 class Account:
@@ -101,18 +102,18 @@ class Account:
 
     def profiles(self) -> Iterator[Finding]:
         """Each kind of machine has an instance profile that is there; the workers' is not the head's."""
-        iam, head = self.client("iam"), self.content.get("head_node_type")
-        named = {kind.name: kind.config.get("IamInstanceProfile", {}).get("Name") for kind in self.kinds}
-        for name in sorted({each for each in named.values() if each}):
+        iam = self.client("iam")
+        named = [(kind, kind.config.get("IamInstanceProfile", {}).get("Name")) for kind in self.kinds]
+        for name in sorted({each for _, each in named if each}):
             try:
                 roles = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]
                 yield Finding(bool(roles), f"instance profile {name}: {len(roles)} role")
             except iam.exceptions.NoSuchEntityException:
                 yield Finding(False, f"instance profile {name} is not there: deploy/aws/stack.yaml makes it")
-        without = [kind for kind, name in named.items() if not name]
+        without = [kind.name for kind, name in named if not name]
         if without:
             yield Finding(False, f"no IamInstanceProfile, hence no bucket: {', '.join(without)}")
-        if named.get(str(head)) in {name for kind, name in named.items() if kind != head}:
+        if {name for kind, name in named if kind.leads} & {n for kind, n in named if not kind.leads}:
             yield Finding(False, "workers must have another profile than the head, which may start machines")
         if any(kind.spot for kind in self.kinds):
             try:
@@ -130,7 +131,9 @@ class Account:
 
     def asked_zones(self) -> list[str]:
         """The zones that the file names."""
-        return [zone.strip() for zone in str(self.content["provider"].get("availability_zone") or "").split(",") if zone]
+        return [
+            zone.strip() for zone in str(self.content["provider"].get("availability_zone") or "").split(",") if zone
+        ]
 
     def public_subnets(self) -> list[dict[str, Any]]:
         """Subnets that Ray may choose: of the security groups' VPC, and such that a machine gets a public address."""

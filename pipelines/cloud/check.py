@@ -18,7 +18,7 @@ from pipelines.cloud.aws_account import Account, Finding
 MARKS = {True: "ok     ", False: "MISSING", None: "unknown"}
 
 
-def here(path: Path) -> Iterator[Finding]:
+def local_findings(path: Path) -> Iterator[Finding]:
     """What is found without asking a cloud."""
     for place in cluster_file.unfilled(path):
         yield Finding(False, f"{place}: {cluster_file.PLACEHOLDER} stands for a value of yours")
@@ -29,7 +29,7 @@ def here(path: Path) -> Iterator[Finding]:
             yield Finding(False, f"file_mounts: {local} is not here{hint}")
 
 
-def in_the_cloud(path: Path) -> Iterator[Finding]:
+def cloud_findings(path: Path) -> Iterator[Finding]:
     """What AWS says, where its library and credentials are here."""
     content = cluster_file.read(path)
     if content["provider"].get("type") != "aws":
@@ -56,9 +56,9 @@ def main(words: list[str]) -> int:
         return 2
     path = Path(words[0])
     try:
-        findings = list(here(path))
+        findings = list(local_findings(path))
         if not any(each.text.endswith("a value of yours") for each in findings):
-            findings += in_the_cloud(path)
+            findings += cloud_findings(path)
         else:
             findings.append(Finding(None, "the account is looked at when all is filled in"))
     except (OSError, ValueError) as error:

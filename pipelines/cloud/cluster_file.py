@@ -12,12 +12,13 @@ PLACEHOLDER = "REPLACE"
 
 
 class NodeType(NamedTuple):
-    """One kind of machine. most: of them at the same time."""
+    """One kind of machine. most: of them at the same time; leads: the head's kind."""
 
     name: str
     instance_type: str
     most: int
     spot: bool
+    leads: bool
     config: dict[str, Any]
 
 
@@ -44,11 +45,12 @@ def unfilled(path: Path) -> list[str]:
 
 def node_types(content: dict[str, Any]) -> Iterator[NodeType]:
     """The kinds of machines that may be rented, the head among them."""
+    workers = content.get("max_workers", 0)
     for name, kind in content["available_node_types"].items():
-        most = 1 if name == content.get("head_node_type") else kind.get("max_workers", content.get("max_workers", 0))
-        config = kind["node_config"]
+        leads, config = name == content.get("head_node_type"), kind["node_config"]
+        most = 1 if leads else min(workers, kind.get("max_workers", workers))
         spot = config.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
-        yield NodeType(name, config["InstanceType"], min(most, max(1, content.get("max_workers", most))), spot, config)
+        yield NodeType(name, config["InstanceType"], most, spot, leads, config)
 
 
 def bucket(content: dict[str, Any]) -> str | None:

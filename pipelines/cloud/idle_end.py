@@ -29,7 +29,7 @@ def ray_runs() -> bool:
 
 
 def head_is_needed(dashboard: str = DASHBOARD, token_file: str | None = None) -> bool:
-    """Whether a job runs or waits, or an application is deployed. False where the dashboard does not answer."""
+    """Whether a job runs or waits, or an application is deployed. Unknown counts as needed while Ray itself runs."""
     place = token_file or os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
     try:
         token = Path(place).expanduser().read_text().strip()
@@ -37,7 +37,7 @@ def head_is_needed(dashboard: str = DASHBOARD, token_file: str | None = None) ->
         applications = _answer(f"{dashboard}/api/serve/applications/", token)["applications"]
     except (OSError, ValueError, KeyError) as error:
         print(f"the dashboard does not answer: {error}", flush=True)
-        return False
+        return ray_runs()
     return bool(applications) or any(job["status"] in ("PENDING", "RUNNING") for job in jobs)
 
 
@@ -50,10 +50,10 @@ def _answer(url: str, token: str) -> Any:
 def wait_until_idle(needed: Callable[[], bool], minutes: float, every: float = EVERY) -> None:
     """Return once `needed` has been False at every look for so many minutes on end."""
     since = time.monotonic()
-    while time.monotonic() - since < 60 * minutes:
+    while (left := since + 60 * minutes - time.monotonic()) > 0:
         if needed():
             since = time.monotonic()
-        time.sleep(every)
+        time.sleep(min(every, left))
 
 
 def main(words: list[str]) -> int:

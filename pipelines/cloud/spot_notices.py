@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 EVERY = 5.0  # seconds between two looks, as AWS advises
 GOOGLE_SECONDS = 30.0
@@ -43,7 +43,7 @@ def seconds_left_on_aws(now: Callable[[], float] = time.time) -> float | None:
     notice = ask(f"{server}/latest/meta-data/spot/instance-action", headers)
     if notice is None:
         return None
-    end = datetime.strptime(json.loads(notice)["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    end = datetime.strptime(json.loads(notice)["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     return max(0.0, end.timestamp() - now())
 
 
@@ -54,7 +54,7 @@ def seconds_left_on_google() -> float | None:
     return GOOGLE_SECONDS if said == "TRUE" else None
 
 
-def seconds_left() -> float | None:
+def seconds_until_taken() -> float | None:
     """Seconds until this machine is taken away, None without a notice. OSError: on neither cloud."""
     try:
         return seconds_left_on_aws()
@@ -74,7 +74,7 @@ def main() -> int:
     known = False
     while True:
         try:
-            left = seconds_left()
+            left = seconds_until_taken()
             known = True
         except OSError as error:
             if not known:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 JOB, SERVICE, SERVE = (
     yaml.safe_load((ROOT / "deploy" / name).read_text()) for name in ("rayjob.yaml", "rayservice.yaml", "serve.yaml")
 )
