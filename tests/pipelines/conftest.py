@@ -1,5 +1,6 @@
 """Shards and checkpoints that the tests of this folder share."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,24 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Any:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with MLflow's tables and nothing in them: making them takes seconds, a copy none."""
+    from pipelines.tracking import mlflow_runs
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        mlflow_runs.client().search_experiments()
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(mlflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of a store of the test file's own."""
+    return f"sqlite:///{shutil.copy(mlflow_tables, tmp_path_factory.mktemp('store') / 'mlflow.db')}"
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,14 @@ def digit(seed: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any) -> Any:
+def finished(tmp_path_factory: pytest.TempPathFactory, untrained: Any, mlflow_tables: Path) -> Any:
     """A finished run that is recorded and registered, whose folder is gone since: (run id, outcome's gain, copy)."""
     root = tmp_path_factory.mktemp("owned")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # each test has the default store, in this home
         patch.setenv("RESNET_HOME", str(root / "it's a home"))
+        (root / "it's a home").mkdir()
+        shutil.copy(mlflow_tables, root / "it's a home" / "mlflow.db")
         folder = root / "runs" / "cifar10-resnet8-A.s0"
         shutil.copytree(untrained(), folder)
         checkpoint = next(folder.glob("step-*"))

@@ -137,55 +137,6 @@ def test_a_registry_that_refuses_is_told_as_such(answering: Any) -> None:
         model_registry.resolve("resnet@champion")
 
 
-def test_a_deleted_experiment_is_told_before_the_training_with_the_way_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(URI, f"sqlite:///{tmp_path}/mlflow.db")
-    assert mlflow_runs.check_tracking() is None, "a new file"
-    api = mlflow_runs.client()
-    made = mlflow_runs.experiment(api)
-    assert mlflow_runs.check_tracking() is None
-    assert api.get_experiment(made).tags["mlflow.experimentKind"] == "custom_model_development"
-    api.delete_experiment(made)
-    with pytest.raises(ValueError, match=f"experiments restore --experiment-id {made}`, or .*MLFLOW_EXPERIMENT_NAME"):
-        mlflow_runs.check_tracking()
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
-    assert mlflow_runs.check_tracking() is None
-    assert api.get_experiment(mlflow_runs.experiment(api)).name == "another"
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", made)
-    with pytest.raises(ValueError, match="must not be deleted, got resnet"):
-        mlflow_runs.check_tracking()
-    api.restore_experiment(made)
-    assert mlflow_runs.check_tracking() is None
-    assert mlflow_runs.experiment(api) == made
-
-
-def test_a_deleted_model_version_or_alias_is_told_and_the_next_training_registers_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(URI, f"sqlite:///{tmp_path}/mlflow.db")
-    api, by = mlflow_runs.client(), model_registry.Judged(10, 100, "d", "single")
-
-    def register(folder: str) -> str:
-        name = model_registry.model_name(api, None, by)
-        run_id = api.create_run(mlflow_runs.experiment(api)).info.run_id
-        return model_registry.register(api, run_id, folder, by, name, lambda: (folder, None))[1]
-
-    assert register("/one").startswith("champion is now version 1")
-    api.delete_registered_model_alias("resnet", "champion")
-    with pytest.raises(ValueError, match="got 'resnet@champion'; aliases of resnet: none"):
-        model_registry.resolve("resnet@champion")
-    assert register("/two").startswith("champion is now version 2")
-    api.delete_model_version("resnet", "2")
-    with pytest.raises(ValueError, match="resnet has no version 2"):
-        model_registry.resolve("resnet/2")
-    assert register("/three").startswith("champion is now version 3")
-    api.delete_registered_model("resnet")
-    with pytest.raises(ValueError, match="got 'resnet@champion'; `make train` trains and registers one"):
-        model_registry.resolve("resnet@champion")
-    assert register("/four").startswith("champion is now version 1")
-
-
 def test_a_package_that_mlflow_misses_is_named_by_our_extra() -> None:
     missing = ModuleNotFoundError("No module named 'boto3'")
     assert mlflow_store.store_error(missing).endswith("pip install 'deep-residual-ray[s3]'")
