@@ -1,7 +1,6 @@
 """jobs/predict_images.py: the endpoint's numbers, parts that are resumed, images that are none, weights, refusals."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,9 @@ import torch
 from pyarrow import parquet
 
 from jobs import predict_images
-from pipelines import storage
 from pipelines.models import by_name
-from pipelines.prediction.predict import list_parts
-from pipelines.prediction.prediction_worker import PredictionJob, PredictionPart, Worker
 from resnet.networks.resnet import build
 from serve.inference.classifier import Classifier
-from serve.inference.offline_classifier import Offline
 from tests.serve.conftest import draw, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Data itself
@@ -82,39 +77,6 @@ def test_rows_equal_the_endpoint_and_a_second_run_writes_what_is_missing(
     assert parquet.read_table(second).equals(expected)
     finished = predict_images.job(asked)
     assert (finished.parts_written, finished.failed, finished.images) == (0, 3, 8)
-
-
-def test_a_finished_folder_is_left_alone_and_never_mixed(checkpoint: Path, photos: Path, tmp_path: Path):
-    asked = PredictionJob(images=str(photos), out=str(tmp_path / "out"), precision="float32")
-    (part,), _ = list_parts(asked)
-    Worker(asked, partial(Offline, str(checkpoint), precision="float32"))._write(part)
-    with pytest.raises(ValueError, match="must be empty or hold predictions"):
-        predict_images.job(words(checkpoint, photos, tmp_path / "out"))
-    (tmp_path / "out" / "part-00000.parquet").rename(tmp_path / "kept")
-    with pytest.raises(ValueError, match="images must hold at least one image"):
-        predict_images.job(words(checkpoint, tmp_path / "nothing", tmp_path / "out"))
-    with pytest.raises(ValueError, match="split is for shards"):
-        predict_images.job(words(checkpoint, photos, tmp_path / "out", "--split", "val"))
-    with pytest.raises(ValueError, match="out must not be inside images"):
-        predict_images.job(words(checkpoint, photos, photos / "out"))
-
-
-def test_shards_are_cut_by_row_groups_and_every_image_is_in_one_part(tmp_path: Path):
-    from pipelines.preparation.prepare import write_shards
-    from pipelines.preparation.sources import Source
-
-    shards = str(tmp_path / "shards")
-    write_shards(Source(kind="digits"), shards, workers=0)
-    parts, _ = list_parts(PredictionJob(images=shards, out=str(tmp_path / "out"), part_images=300))
-    assert sum(part.images for part in parts) == 1797
-    groups = [group for part in parts for group in part.groups]
-    assert len(set(groups)) == len(groups)
-    val, _ = list_parts(PredictionJob(images=shards, out=str(tmp_path / "out"), split="val"))
-    assert sum(part.images for part in val) == 360
-    worker = Worker.__new__(Worker)
-    worker.source = storage.Folder(shards)
-    assert len({key for part in val for key, _ in worker._read(part)}) == 360
-    assert isinstance(val[0], PredictionPart)
 
 
 Save = Callable[[dict[str, torch.Tensor], Path], None]

@@ -14,7 +14,6 @@ from jobs import evaluate_model
 from pipelines import command_line
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.evaluation.outcome import evaluation_table
-from pipelines.evaluation.scoring_tasks import placing
 from pipelines.shards.manifest import read_manifest
 from resnet.evaluation.layer_responses import layer_responses
 from resnet.paper.result_rows import read_results
@@ -144,18 +143,6 @@ def test_mistakes_are_found_before_the_cluster_is_touched(untrained, digits, tmp
     (changed / "run.json").write_text(json.dumps(run))
     with pytest.raises(ValueError, match="single is for policy pad-crop, got random-resized-crop"):
         evaluate([str(changed)], asked(protocol="single", data={"path": digits}))
-
-
-def test_workers_leave_cpus_for_reading():
-    for cpus in (1.0, 2.0, 4.0, 64.0):
-        for gpus in (0.0, 1.0, 8.0):
-            where = placing(cpus, gpus, None, None)
-            assert where.gpu == (gpus >= 1)
-            assert where.workers * where.cpus + where.cpus_per_task <= cpus
-            assert where.cpus_per_task > 0.05
-            assert where.threads >= 1
-    with pytest.raises(ValueError, match="workers must be at most the cluster's 1 GPUs, got 2"):
-        placing(8, 1, 2, True)
 
 
 def test_help_shows_the_protocols(capsys):
