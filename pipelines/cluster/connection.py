@@ -33,6 +33,16 @@ def connect(dashboard: bool = False) -> dict[str, float]:
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 
+def connect_to_running() -> None:
+    """Connect this process to the Ray of RAY_ADDRESS or of `ray start` on this machine. ValueError: there is none."""
+    if not (os.environ.get("RAY_ADDRESS") or running_head()):
+        raise ValueError(
+            "RAY_ADDRESS must name a running Ray, or `ray start --head` must run on this machine: found neither. A job "
+            "on a laptop has a private Ray, which shows its progress itself and ends with it"
+        )
+    connect()
+
+
 def may_grow() -> bool:
     """True if somebody may add nodes to this cluster: not to a private one. Holds in the cluster's processes too."""
     return os.environ.get(ALONE) != "1"

@@ -29,6 +29,7 @@ PRIVATE_NAMES: dict[str, str] = {
     "ray.experimental.internal_kv._internal_kv_put": "statuses of trainings without a process for them, 1 ms a call",
     "ray.experimental.internal_kv._internal_kv_get": "the same",
     "ray.experimental.internal_kv._internal_kv_del": "the same",
+    "ray.experimental.internal_kv._internal_kv_list": "the same",
     "ray._private.utils.write_ray_address": "processes of a private Ray find it, and no other on the machine",
     "ray._private.ray_constants.ENABLE_RAY_CLUSTER": "a private Ray listens on the loopback interface only",
     "ray._raylet.Config.initialize": "the same, where Ray was imported before",
@@ -112,6 +113,9 @@ class _Store:
     def delete(self, key: str) -> None:
         self.values.pop(key, None)
 
+    def keys(self, prefix: str) -> list[str]:
+        return [key for key in self.values if key.startswith(prefix)]
+
 
 def _store() -> Any:
     import ray
@@ -149,6 +153,17 @@ def delete(key: str) -> None:
     _or_else(
         lambda: private("ray.experimental.internal_kv._internal_kv_del")(key),
         lambda: ray.get(_store().delete.remote(key)),
+        "postings go through an actor",
+    )
+
+
+def keys_of(prefix: str) -> list[str]:
+    """All keys with a prefix."""
+    import ray
+
+    return _or_else(
+        lambda: [key.decode() for key in private("ray.experimental.internal_kv._internal_kv_list")(prefix)],
+        lambda: ray.get(_store().keys.remote(prefix)),
         "postings go through an actor",
     )
 

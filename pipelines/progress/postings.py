@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipelines.cluster import ray_internals
 from pipelines.progress.status import Status
+from pipelines.progress.training_metrics import export_metrics
 
 KEY, SAVE, FAILED = "resnet/progress/", "resnet/save/", "resnet/failed/"
 
@@ -21,6 +22,12 @@ def last_status(run: str) -> Status | None:
     """The last status that was posted for a run, or None."""
     value = ray_internals.get(KEY + run)
     return None if value is None else Status(**json.loads(value))
+
+
+def posted_runs() -> list[Status]:
+    """The last status of every run on this cluster, whether it goes on or not."""
+    values = (ray_internals.get(key) for key in ray_internals.keys_of(KEY))
+    return [Status(**json.loads(value)) for value in values if value is not None]
 
 
 def forget(run: str) -> None:
@@ -62,6 +69,7 @@ class StatusPoster:
 
     def _exchange(self, status: Status) -> None:
         post(status)
+        export_metrics(status)
         if save_is_wanted(self.run):
             self._asked.set()
 

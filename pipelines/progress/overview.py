@@ -1,0 +1,115 @@
+"""The state of a cluster on one screen: its nodes, its trainings, how fast they are, how long they still take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipelines.progress.postings import failure, posted_runs
+from pipelines.progress.status import Status, clock
+from pipelines.progress.text_table import text_table
+from resnet.frozen import Frozen
+
+SILENT = 60.0  # seconds without a status after which a training is called silent; rank 0 posts about once a second
+
+State = Literal["training", "silent", "finished", "failed"]
+
+
+class OverviewOptions(Frozen):
+    """Options of jobs/show_status.py."""
+
+    every: Annotated[float | None, Field(gt=0, description="seconds: show it again and again, until Ctrl-C")] = None
+    all: Annotated[bool, Field(description="also trainings that ended more than a day ago")] = False
+
+
+class TrainingState(Frozen):
+    """A training as the cluster knows it. age: seconds since rank 0's last word; reason: why it failed."""
+
+    run: str
+    state: State
+    step: int
+    total: int
+    error: float
+    images_per_second: float
+    seconds_left: float
+    age: float
+    reason: str = ""
+
+
+class Overview(Frozen):
+    """nodes: that answer; resources and free: amounts by name, of CPU and GPU."""
+
+    nodes: int
+    lost_nodes: int
+    resources: dict[str, float]
+    free: dict[str, float]
+    trainings: tuple[TrainingState, ...]
+
+
+def state_of(status: Status, reason: str | None, now: float) -> TrainingState:
+    """A training's state from its last status, the reason of its failure, and the time in seconds since 1970."""
+    age = max(0.0, now - status.time)
+    state: State = "failed" if reason else "finished" if status.phase == "done" else "training"
+    if state == "training" and age > SILENT:
+        state = "silent"
+    running = state == "training"
+    return TrainingState(
+        run=status.run,
+        state=state,
+        step=status.step,
+        total=status.total,
+        error=status.error,
+        images_per_second=status.images_per_second if running else 0.0,
+        seconds_left=status.seconds_left if running else 0.0,
+        age=age,
+        reason=reason or "",
+    )
+
+
+def overview(asked: OverviewOptions) -> Overview:
+    """Look at the cluster that this process is connected to."""
+    import ray
+
+    now = time.time()
+    trainings = [state_of(status, failure(status.run), now) for status in posted_runs()]
+    day = 86_400.0
+    kept = [t for t in trainings if asked.all or t.state == "training" or t.age < day]
+    nodes: Sequence[dict[str, Any]] = ray.nodes()
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return Overview(
+        nodes=sum(bool(node["Alive"]) for node in nodes),
+        lost_nodes=sum(not node["Alive"] for node in nodes),
+        resources={name: total[name] for name in ("CPU", "GPU") if name in total},
+        free={name: free.get(name, 0.0) for name in ("CPU", "GPU") if name in total},
+        trainings=tuple(sorted(kept, key=lambda t: (ORDER.index(t.state), t.run))),
+    )
+
+
+ORDER: tuple[State, ...] = ("training", "silent", "failed", "finished")
+
+
+def overview_text(seen: Overview) -> str:
+    """The screen: a line for the nodes, a table of the trainings."""
+    parts = [f"{seen.free[name]:g} of {amount:g} {name}s free" for name, amount in seen.resources.items()]
+    lost = f" ({seen.lost_nodes} lost)" if seen.lost_nodes else ""
+    lines = [f"{seen.nodes} node{'s' if seen.nodes != 1 else ''}{lost}, {', '.join(parts)}"]
+    if not seen.trainings:
+        return "\n".join([*lines, "no training has posted a status on this cluster"])
+    header = ("training", "state", "step", "done", "error %", "img/s", "")
+    return "\n".join([*lines, "", *text_table("llrrrrl", header, [_cells(t) for t in seen.trainings])])
+
+
+def _cells(t: TrainingState) -> tuple[str, ...]:
+    notes = {
+        "training": f"{clock(t.seconds_left)} left",
+        "silent": f"nothing heard for {clock(t.age)}",
+        "failed": t.reason,
+        "finished": f"{clock(t.age)} ago",
+    }
+    error = "-" if t.error != t.error else f"{t.error:.2f}"
+    speed = f"{t.images_per_second:,.0f}" if t.images_per_second else "-"
+    done = f"{t.step / max(1, t.total):.0%}"
+    return t.run, t.state, f"{t.step:,} of {t.total:,}", done, error, speed, notes[t.state]
