@@ -110,11 +110,11 @@ class _Store:
     def get(self, key: str) -> bytes | None:
         return self.values.get(key)
 
-    def delete(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         self.values.pop(key, None)
 
-    def keys(self, prefix: str) -> list[str]:
-        return [key for key in self.values if key.startswith(prefix)]
+    def list(self, prefix: str) -> list[bytes]:
+        return [key.encode() for key in self.values if key.startswith(prefix)]
 
 
 def _store() -> Any:
@@ -124,48 +124,35 @@ def _store() -> Any:
     return ray.remote(_Store).options(num_cpus=0, **options).remote()
 
 
-def put(key: str, value: bytes, overwrite: bool = True) -> None:
-    """Keep a value under a key, for all processes of the cluster."""
+def _kept(action: str, *words: Any, **options: Any) -> Any:
+    """The answer of the store to put, get, del or list."""
     import ray
 
-    _or_else(
-        lambda: private("ray.experimental.internal_kv._internal_kv_put")(key, value, overwrite=overwrite),
-        lambda: ray.get(_store().put.remote(key, value, overwrite)),
+    return _or_else(
+        lambda: private(f"ray.experimental.internal_kv._internal_kv_{action}")(*words, **options),
+        lambda: ray.get(getattr(_store(), {"del": "remove"}.get(action, action)).remote(*words, *options.values())),
         "postings go through an actor",
     )
+
+
+def put(key: str, value: bytes, overwrite: bool = True) -> None:
+    """Keep a value under a key, for all processes of the cluster."""
+    _kept("put", key, value, overwrite=overwrite)
 
 
 def get(key: str) -> bytes | None:
     """The value of a key, or None."""
-    import ray
-
-    return _or_else(
-        lambda: private("ray.experimental.internal_kv._internal_kv_get")(key),
-        lambda: ray.get(_store().get.remote(key)),
-        "postings go through an actor",
-    )
+    return _kept("get", key)
 
 
 def delete(key: str) -> None:
     """Forget a key."""
-    import ray
-
-    _or_else(
-        lambda: private("ray.experimental.internal_kv._internal_kv_del")(key),
-        lambda: ray.get(_store().delete.remote(key)),
-        "postings go through an actor",
-    )
+    _kept("del", key)
 
 
 def keys_of(prefix: str) -> list[str]:
     """All keys with a prefix."""
-    import ray
-
-    return _or_else(
-        lambda: [key.decode() for key in private("ray.experimental.internal_kv._internal_kv_list")(prefix)],
-        lambda: ray.get(_store().keys.remote(prefix)),
-        "postings go through an actor",
-    )
+    return [key.decode() for key in _kept("list", prefix)]
 
 
 # --- A Ray of this process's own --------------------------------------------------------------------------------------

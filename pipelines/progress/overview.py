@@ -25,7 +25,7 @@ class OverviewOptions(Frozen):
     all: Annotated[bool, Field(description="also trainings that ended more than a day ago")] = False
 
 
-class TrainingState(Frozen):
+class TrainingProgress(Frozen):
     """A training as the cluster knows it. age: seconds since rank 0's last word; reason: why it failed."""
 
     run: str
@@ -46,17 +46,17 @@ class Overview(Frozen):
     lost_nodes: int
     resources: dict[str, float]
     free: dict[str, float]
-    trainings: tuple[TrainingState, ...]
+    trainings: tuple[TrainingProgress, ...]
 
 
-def state_of(status: Status, reason: str | None, now: float) -> TrainingState:
+def state_of(status: Status, reason: str | None, now: float) -> TrainingProgress:
     """A training's state from its last status, the reason of its failure, and the time in seconds since 1970."""
     age = max(0.0, now - status.time)
     state: State = "failed" if reason else "finished" if status.phase == "done" else "training"
     if state == "training" and age > SILENT:
         state = "silent"
     running = state == "training"
-    return TrainingState(
+    return TrainingProgress(
         run=status.run,
         state=state,
         step=status.step,
@@ -102,7 +102,7 @@ def overview_text(seen: Overview) -> str:
     return "\n".join([*lines, "", *text_table("llrrrrl", header, [_cells(t) for t in seen.trainings])])
 
 
-def _cells(t: TrainingState) -> tuple[str, ...]:
+def _cells(t: TrainingProgress) -> tuple[str, ...]:
     notes = {
         "training": f"{clock(t.seconds_left)} left",
         "silent": f"nothing heard for {clock(t.age)}",

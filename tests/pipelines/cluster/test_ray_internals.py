@@ -32,6 +32,8 @@ def test_a_name_that_is_gone_is_told_and_done_without(
     assert ray_internals.get("key") == b"1"
     ray_internals.put("key", b"3")
     assert ray_internals.get("key") == b"3"
+    assert "key" in ray_internals.keys_of("ke")
+    assert ray_internals.keys_of("kex") == []
     ray_internals.delete("key")
     assert ray_internals.get("key") is None
     assert "postings go through an actor" in caplog.text

@@ -14,7 +14,7 @@ from pipelines.progress.status import Status
 def status(run: str, **fields: Any) -> Status:
     known: dict[str, Any] = {"phase": "training", "step": 250, "total": 1000, "epoch": 2.5, "epochs": 10, "loss": 1.5}
     known |= {"error": 42.0, "images_per_second": 1234.0, "seconds_left": 75.0, "machine": {}, "time": 1000.0}
-    return Status(**(known | {"run": run} | fields))
+    return Status.model_validate(known | {"run": run} | fields)
 
 
 @pytest.mark.parametrize(
