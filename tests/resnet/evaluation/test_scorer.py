@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,14 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def model(lively):
-    """model(seed, ...) -> a Model with weights of its own."""
+    """model(seed, ...) -> a Model with weights of its own, which nobody changes."""
+
+    @functools.cache
+    def weights_of(network, outputs, seed):
+        return lively(build(network, outputs), seed).state_dict()
 
     def make(seed=0, images=SMALL, network="imagenet-resnet18-B-v1.5", outputs=7, mean=None):
-        weights = lively(build(network, outputs), seed).state_dict()
+        weights = weights_of(network, outputs, seed)
         mean = TORCHVISION["mean"].reshape(3, 1, 1) * 255 if mean is None else mean
         return Model(f"m{seed}", network, weights, mean, TORCHVISION["std"].reshape(3, 1, 1) * 255, images, None)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 import resnet
 from resnet.networks.architectures import EXPANSION, LAYERS, parse_network
+from resnet.networks.cost import on_meta
 from resnet.networks.resnet import BasicBlock, Bottleneck, PaddedIdentity
 
 EVERY_KIND = [
@@ -42,20 +43,35 @@ def logits_and_gradients(net, images):
     return logits.detach(), {name: parameter.grad for name, parameter in net.named_parameters()}
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_torchvisions_weights_give_torchvisions_logits_and_gradients(depth):
+def torchvisions(depth):
+    """torchvision's network and ours with copies of its weights, in double precision. Ours draws none of its own."""
     torch.manual_seed(depth)
     theirs = getattr(torchvision.models, f"resnet{depth}")().double()
     perturb(theirs)
-    ours = resnet.build(f"imagenet-resnet{depth}-B-v1.5").double()
-    ours.load_state_dict(theirs.state_dict())
-    images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    ours = on_meta(f"imagenet-resnet{depth}-B-v1.5")
+    ours.load_state_dict({name: tensor.clone() for name, tensor in theirs.state_dict().items()}, assign=True)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_torchvisions_weights_give_torchvisions_logits_and_gradients(depth):
+    theirs, ours = torchvisions(depth)
+    images = torch.randn(2, 3, 40, 40, dtype=torch.float64)
     for training in (True, False):
         expected, gradients = logits_and_gradients(theirs.train(training), images)
         logits, found = logits_and_gradients(ours.train(training), images)
         torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(found, gradients, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("depth", [101, 152])
+def test_torchvisions_weights_give_torchvisions_logits_at_depth_too(depth):
+    """The blocks are those of 50 layers, whose gradients are compared; what may differ is how many there are where."""
+    theirs, ours = torchvisions(depth)
+    images = torch.randn(1, 3, 40, 40, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-10, atol=1e-10)
 
 
 def reference(name, state, x):
@@ -142,7 +158,7 @@ def test_a_residual_graph_has_one_addition_a_block_and_a_plain_graph_none(name):
 def test_channels_last_is_kept_and_gives_the_same_numbers(name):
     torch.manual_seed(2)
     net = resnet.build(name, num_classes=5).double()
-    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    images = torch.randn(3, 3, 40, 40, dtype=torch.float64)
     expected, gradients = logits_and_gradients(net, images)
     net = net.to(memory_format=torch.channels_last)
     images = images.to(memory_format=torch.channels_last)
