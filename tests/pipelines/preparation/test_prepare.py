@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -247,19 +246,6 @@ def test_a_bucket_that_is_not_there_is_one_sentence(folders: Path, s3: str) -> N
         write(folders, s3.replace("images", "nowhere").format("out"))
     with pytest.raises(ValueError, match=r"source.path must exist"):
         write(s3.format("nothing/here"), "out")
-
-
-def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, folders: Path) -> None:
-    with pytest.raises(ValueError, match="s3://images/out must be given without its password") as caught:
-        write(folders, "s3://name:secret@images/out?region=us-east-1")
-    assert "secret" not in str(caught.value)
-
-
-def test_a_relative_path_means_the_same_in_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    travelled = pickle.dumps(Folder("images"))
-    monkeypatch.chdir("/")
-    assert pickle.loads(travelled).path("x") == str(tmp_path / "images" / "x")
 
 
 def test_any_file_system_of_fsspec_serves(tmp_path: Path, folders: Path) -> None:
