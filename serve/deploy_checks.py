@@ -58,8 +58,8 @@ def _count(has: float, amount: float, by_one: bool) -> int:
     return int(has) * int(1 / amount + 1e-6) if by_one and amount < 1 else int(has / amount + 1e-6)
 
 
-def require_free_port(host: str, port: int) -> None:
-    """ValueError where the address is not this machine's, or another program listens on the port."""
+def require_free_port(host: str, port: int, what: str = "port") -> None:
+    """ValueError where the address is not this machine's, or another program listens on the port. what: its option."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family) as probe:
@@ -70,5 +70,5 @@ def require_free_port(host: str, port: int) -> None:
         if isinstance(error, socket.gaierror | UnicodeError) or number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             raise ValueError(f"host must be an address of this machine, 127.0.0.1 or 0.0.0.0, got {host}") from None
         if number == errno.EACCES:
-            raise ValueError(f"port must be one that this user may open, from 1024 up, got {port}") from None
-        raise ValueError(f"port must be free on {host}, got {port}: {getattr(error, 'strerror', error)}") from None
+            raise ValueError(f"{what} must be one that this user may open, from 1024 up, got {port}") from None
+        raise ValueError(f"{what} must be free on {host}, got {port}: {getattr(error, 'strerror', error)}") from None

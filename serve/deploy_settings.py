@@ -46,6 +46,10 @@ class Deploy(Settings):
         Field(description="who takes the requests, where Ray is this job's own; auto: HAProxy where it runs"),
     ] = "auto"
 
+    grpc_port: Annotated[
+        int | None,
+        Field(ge=1, le=65535, description="port for gRPC clients of the Open Inference Protocol, while the job stays"),
+    ] = None
     trusted_proxies: Annotated[
         tuple[str, ...],
         Field(description="addresses or networks of proxies in front, whose X-Forwarded-For names the client"),
@@ -68,6 +72,8 @@ class Deploy(Settings):
             raise ValueError(f"only one of canary, promote and rollback can be done at once, got {' and '.join(asked)}")
         if self.checkpoint is not None and (asked or self.follow):
             raise ValueError(f"{(asked or ['follow'])[0]} is for a registered model, and checkpoint is none")
+        if self.grpc_port == self.port:
+            raise ValueError(f"grpc_port must be another than port, got {self.grpc_port} twice")
         return self
 
     def resolved(self, found: dict[str, Any]) -> tuple[Args, Traffic]:
@@ -91,6 +97,12 @@ class Deploy(Settings):
         if private:
             deploy_checks.require_free_port(self.host, self.port)
             deploy_checks.require_room(self, [deploy_checks.this_machine()])
+        if self.grpc_port is not None:
+            if not (private or self.follow):
+                raise ValueError(
+                    "grpc_port is for a job that stays: give follow too, or run python -m serve.grpc_gateway"
+                )
+            deploy_checks.require_free_port(self.host, self.grpc_port, "grpc_port")
         deploy_checks.require_keys(args)
         served = "checkpoint" if self.checkpoint else f"checkpoint of {self.model}, version {args.version},"
         deploy_checks.require_servable_models(args, served)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray import serve
 
 from serve.app import build
 from serve.deploy_settings import Deploy
+from serve.grpc_gateway.gateway import listening_for_grpc
 from serve.haproxy import environment
 from serve.settings import Args
 from serve.versions import rollout
@@ -92,8 +94,21 @@ def present(asked: Deploy, args: Args, traffic: Traffic, follower: Follower | No
     print(f"{args.name}, {traffic.shown}: {url}", file=sys.stderr)
     print(f"  curl --data-binary @IMAGE {url}/v1/predict", file=sys.stderr, flush=True)
     if private or asked.follow:
-        stay(follower, asked.every, end=private)
+        with _grpc(asked, args, url):
+            stay(follower, asked.every, end=private)
     return {"url": url, "model": args.name, "version": args.version, "checkpoint": args.checkpoint}
+
+
+@contextlib.contextmanager
+def _grpc(asked: Deploy, args: Args, url: str) -> Iterator[None]:
+    """gRPC beside HTTP while the block runs, where it is asked for."""
+    if asked.grpc_port is None:
+        yield
+        return
+    limits: dict[str, Any] = args.model_dump(include={"max_bytes", "timeout", "api_key_file"})
+    with listening_for_grpc(url, asked.host, asked.grpc_port, **limits) as port:
+        print(f"  gRPC on {asked.host}:{port}", file=sys.stderr, flush=True)
+        yield
 
 
 def stay(follower: Follower | None, every: float, end: bool = True) -> None:

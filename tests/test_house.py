@@ -41,7 +41,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("deployment", "pyfunc_model"),
         ("app",),
         ("deploy_settings",),
-        ("deploy_checks",),
+        ("deploy_checks", "grpc_gateway"),
         ("api",),
         ("versions",),
         ("inference",),

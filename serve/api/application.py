@@ -70,6 +70,7 @@ def create_application(
     # The last that is added is the first that a request meets.
     app.add_middleware(middleware.BodyLimit, max_bytes=args.max_bytes)
     app.add_middleware(middleware.Gate, keys=keys, rate=rate)
+    app.add_middleware(middleware.ForHttp)
     app.add_middleware(GZipMiddleware, minimum_size=PACKED, compresslevel=1)
     if args.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=args.cors_origins, **CORS)

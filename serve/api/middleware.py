@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import problems
@@ -61,6 +62,25 @@ class AsRouted:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         return await self.app(inner, receive, without_content)
+
+
+class ForHttp:
+    """A word for gRPC clients that ask this port. Behind HAProxy their calls arrive as requests of HTTP/1.1."""
+
+    WORD = "this port speaks HTTP: use tritonclient.http, or the port of --grpc-port (docs: The endpoint, gRPC)"
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        kind = Headers(scope=scope).get("content-type", "") if scope["type"] == "http" else ""
+        if not kind.startswith("application/grpc"):
+            return await self.app(scope, receive, send)
+        unimplemented = {"grpc-status": "12", "grpc-message": self.WORD}  # in a head without a body
+        return await Response(status_code=200, media_type="application/grpc", headers=unimplemented)(
+            scope, receive, send
+        )
 
 
 class AccessLog:

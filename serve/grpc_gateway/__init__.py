@@ -1,0 +1,1 @@
+"""gRPC of the Open Inference Protocol: a gateway that asks the endpoint over HTTP."""
