@@ -14,18 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision import transforms
-from torchvision.models import ResNet50_Weights, resnet18
-from torchvision.transforms import InterpolationMode
+from torchvision.models import resnet18
 
-from pipelines.models import preprocessing
 from pipelines.models.by_name import checkpoint_of, open_models, read_checkpoint
-from pipelines.models.preprocessing import parse_option, preprocessing_of, settle_network
-from pipelines.models.weight_files import WeightFile
-from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import build
 
 V15 = "imagenet-resnet18-B-v1.5"
@@ -118,26 +111,6 @@ def test_weights_in_any_wrapping_give_torchvisions_logits(
     torch.testing.assert_close(model.build()(X).detach(), logits, rtol=tolerance, atol=tolerance)
 
 
-def test_weights_that_do_not_fit_are_counted_and_a_few_named(tmp_path: Path, state: State) -> None:
-    save_file(state, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="does not fit") as found:
-        open_models([str(tmp_path / "x.safetensors")], "imagenet-resnet34-B")
-    # ResNet-34 has 8 basic blocks more, of two convolutions and two batch norms with four tensors each
-    assert "80 of 182 are missing (layer1.2.conv1.weight, layer1.2.bn1.weight, layer1.2.bn1.bias, ...)" in str(
-        found.value
-    )
-    assert len(str(found.value)) < 400
-    torch.save(state | {"conv1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "stem.pth")
-    with pytest.raises(ValueError, match=r"1 of 102 have another shape \(conv1\.weight is 64x3x3x3, not 64x3x7x7\)$"):
-        open_models([str(tmp_path / "stem.pth")], V15)
-    torch.save({"a.fc.weight": torch.zeros(2), "b.c": torch.zeros(2)}, tmp_path / "none.pth")
-    with pytest.raises(ValueError, match=r"no fc\.weight and conv1\.weight, but 2 tensors such as a\.fc\.weight, b\.c"):
-        open_models([str(tmp_path / "none.pth")], V15)
-    torch.save(prefixed(state, "student.") | prefixed(state, "teacher."), tmp_path / "two.pth")
-    with pytest.raises(ValueError, match=r"must hold one network, got 2, below student\. and teacher\."):
-        open_models([str(tmp_path / "two.pth")], V15)
-
-
 class Whoever:
     """Any class that a program may keep beside its weights."""
 
@@ -148,73 +121,8 @@ def test_an_object_that_would_run_code_is_named(tmp_path: Path, state: State) ->
         open_models([str(tmp_path / "x.ckpt")], V15)
 
 
-def named(name: str, configs: dict[str, Any] | None = None, sha256: str = "0" * 64) -> WeightFile:
-    return WeightFile({}, sha256, name, configs or {})
-
-
-TIMM = {"architecture": "resnet50", "pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0.95,
-        "interpolation": "bicubic", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}  # fmt: skip
 HF = {"do_normalize": True, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "resample": 3,
       "size": {"shortest_edge": 224}, "crop_pct": 0.875}  # fmt: skip
-V2 = ResNet50_Weights.IMAGENET1K_V2
-
-
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        (named("resnet50-0676ba61.pth"), (256, 224, "bilinear")),
-        (named("resnet50-11ad3fa6.pth"), (232, 224, "bilinear")),
-        (named("renamed.pth", sha256=f"11ad3fa6{'0' * 56}"), (232, 224, "bilinear")),
-        (named("resnet50_a1_0-14fe96d1.pth"), (235, 224, "bicubic")),
-        (named("resnet50_a3_0-59cae1ef.pth"), (168, 160, "bicubic")),
-        (named("model.safetensors", {"config.json": TIMM}), (235, 224, "bicubic")),
-        (named("model.safetensors", {"preprocessor_config.json": HF}), (256, 224, "bicubic")),
-        (named("anything.pth"), (256, 224, "bilinear")),
-    ],
-)
-def test_weights_are_evaluated_as_their_makers_do(file: WeightFile, expected: tuple[int, int, str]) -> None:
-    images = preprocessing_of(file, None).images
-    assert (images.eval_side, images.size, images.eval_interpolation) == expected
-    asked = preprocessing_of(file, "240,192,bicubic").images
-    assert (asked.eval_side, asked.size, asked.eval_interpolation) == (240, 192, "bicubic"), "the option wins"
-
-
-def test_mean_and_std_are_the_weights_own_too() -> None:
-    assert preprocessing_of(named("m.safetensors", {"config.json": TIMM}), "232").mean == (0.5, 0.5, 0.5)
-    for wrong in ("big", "232,224,lanczos", "232,"):
-        with pytest.raises(ValueError, match=r"preprocess must be RESIZE\[,CROP\[,bilinear\|bicubic\]\]"):
-            parse_option(wrong)
-    with pytest.raises(ValueError, match="preprocess must resize to at least the crop, 224, got 200"):
-        _ = parse_option("200").images
-
-
-def test_the_stride_that_no_shape_tells_is_not_taken_on_trust() -> None:
-    v2 = named("resnet50-11ad3fa6.pth")
-    assert settle_network(None, v2, "x") == "imagenet-resnet50-B-v1.5"
-    with pytest.raises(ValueError, match=r"must be imagenet-resnet50-B-v1\.5 for x, got imagenet-resnet50-B: the same"):
-        settle_network("imagenet-resnet50-B", v2, "x")
-    assert settle_network("imagenet-resnet18-B", named("resnet18-f37072fd.pth"), "x") == "imagenet-resnet18-B"
-    bottleneck = {"model_type": "resnet", "depths": [3, 4, 6, 3], "layer_type": "bottleneck"}
-    assert settle_network(None, named("m", {"config.json": bottleneck}), "x") == "imagenet-resnet50-B-v1.5"
-    early = bottleneck | {"downsample_in_bottleneck": True}
-    assert settle_network(None, named("m", {"config.json": early}), "x") == "imagenet-resnet50-B"
-    basic = {"model_type": "resnet", "depths": [3, 4, 6, 3], "layer_type": "basic"}
-    assert preprocessing.network_of(named("m", {"config.json": basic})) == "imagenet-resnet34-B-v1.5"
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("height", "width"), [(300, 451), (512, 240), (235, 235)])
-def test_the_crop_is_torchvisions_with_either_filter(interpolation: Any, height: int, width: int) -> None:
-    import io
-
-    rng = np.random.default_rng(height)
-    small = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
-    data = io.BytesIO()
-    small.resize((width, height), Image.Resampling.BICUBIC).save(data, "PNG")
-    by = InterpolationMode(interpolation)
-    theirs = transforms.Compose([transforms.Resize(235, interpolation=by), transforms.CenterCrop(224)])
-    expected = np.asarray(theirs(Image.open(data).convert("RGB")))
-    np.testing.assert_array_equal(center_crop(data.getvalue(), 224, 235, interpolation=interpolation), expected)
 
 
 def hub_folder(folder: Path, state: State) -> Path:

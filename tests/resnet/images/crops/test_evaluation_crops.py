@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
 from resnet.images.checks import image_limits
 from resnet.images.crops import evaluation_crops, training_crops
+from resnet.images.crops.evaluation_crops import center_crop
 
 Photograph = Callable[..., np.ndarray]
 Encode = Callable[..., bytes]
@@ -63,3 +65,18 @@ def test_impossible_crops_are_refused(files: list[bytes], encode: Encode):
     with pytest.raises(image_limits.TooLarge, match="narrow"):
         evaluation_crops.center_crop(hair, 224, 256)
     assert training_crops.scale_jitter_crop(hair, rng, 224).shape == (224, 224, 3)  # takes what it sees
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(300, 451), (512, 240), (235, 235)])
+def test_the_crop_is_torchvisions_with_either_filter(interpolation: Any, height: int, width: int) -> None:
+    import io
+
+    rng = np.random.default_rng(height)
+    small = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
+    data = io.BytesIO()
+    small.resize((width, height), Image.Resampling.BICUBIC).save(data, "PNG")
+    by = InterpolationMode(interpolation)
+    theirs = transforms.Compose([transforms.Resize(235, interpolation=by), transforms.CenterCrop(224)])
+    expected = np.asarray(theirs(Image.open(data).convert("RGB")))
+    np.testing.assert_array_equal(center_crop(data.getvalue(), 224, 235, interpolation=interpolation), expected)
