@@ -21,17 +21,29 @@ suits() { # a Python that Ray has wheels for
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.13 python3.14 python}; do
+    for candidate in "${PYTHON:-python3}" python3.12 python3.11 python3.13 python3.14 python; do
         if suits "$candidate"; then
             echo "$candidate"
             return
+        elif [ -n "${PYTHON:-}" ]; then
+            break # who names one means that one
         fi
     done
     fail "Python 3.11 to 3.14 is needed, found ${PYTHON:-$(python3 --version 2>/dev/null || echo none)}; install one, or name it: PYTHON=/path/to/python3.12 make train"
 }
 
+has_wheels() { # of Ray and torch: for glibc and macOS on 64-bit x86 and ARM
+    "$1" -c 'import platform, sys
+good = platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64") and sys.maxsize > 2**32
+sys.exit(not (good and (sys.platform == "darwin" or platform.libc_ver()[0] == "glibc")))'
+}
+
 explain() { # the log of a failed installation, in one sentence
-    if grep -qiE 'no space left|disk quota' "$1"; then
+    if grep -qiE 'certificate' "$1"; then
+        fail "the certificate of the package index is not trusted here; set SSL_CERT_FILE to the file of your organisation's (log: $1)"
+    elif grep -qiE 'permission denied|read-only file system' "$1"; then
+        fail "$PWD cannot be written by this user; work in a copy of your own (log: $1)"
+    elif grep -qiE 'no space left|disk quota' "$1"; then
         fail "the disk is full; about 8 GiB are needed for .venv (log: $1)"
     elif grep -qiE 'dns error|failed to resolve|name resolution|connect|timed out|unreachable|failed to fetch|no matching distribution' "$1"; then
         fail "the package index cannot be reached; check the network or proxy and run the same command again (log: $1)"
@@ -43,11 +55,14 @@ explain() { # the log of a failed installation, in one sentence
 [ -f "$RESNET_LOCK" ] || fail "RESNET_LOCK must be requirements.txt or requirements-run.txt, got $RESNET_LOCK"
 stamp=$(cat "$RESNET_LOCK" pyproject.toml deploy/setup.sh | cksum)
 if [ -x .venv/bin/ray ] && [ "$(cat .venv/.ready 2>/dev/null)" = "$stamp" ]; then
-    touch .venv/.ready # make compares times
+    touch .venv/.ready 2>/dev/null || true # make compares times; in an image the folder is another user's
     exit 0
 fi
 
+unset PIP_USER PIP_TARGET PIP_PREFIX PYTHONHOME PYTHONPATH # a person's settings for other environments
 python=$(find_python)
+has_wheels "$python" || fail "Ray has packages for Linux with glibc and for macOS, on 64-bit x86 and ARM; this is $(uname -sm)$("$python" -c 'import platform; print("" if platform.libc_ver()[0] else ", without glibc")')"
+[ -w . ] || fail "$PWD cannot be written by this user; work in a copy of your own"
 if [ ! -d .venv/lib ]; then
     free=$(df -Pk . | awk 'NR == 2 {print $4}')
     [ "$free" -ge "$NEED_KIB" ] || fail "the disk is too full: $((free / 1048576)) GiB are free here, about 8 GiB are needed for .venv"

@@ -10,10 +10,8 @@ On a running cluster (RAY_ADDRESS, `ray start`) it returns when the endpoint is 
 starts Ray for itself and serves until Ctrl-C. While it stays, it serves what the registry says.
 """
 
-import os
-
 from pipelines import command_line
-from pipelines.cluster import connection
+from pipelines.cluster import cluster_address, connection
 from pipelines.models import canary_alias
 from serve.deploy_settings import Deploy
 
@@ -23,7 +21,7 @@ def job(argv: list[str]) -> dict[str, object]:
     asked = command_line.parse_arguments(Deploy, Deploy(), argv, __doc__)
     steered = canary_alias.steer(asked.model, asked.canary, promote=asked.promote, rollback=asked.rollback)
     args, traffic = asked.resolved(canary_alias.traffic(asked.model, asked.checkpoint, asked.network, asked.preprocess))
-    private = not (os.environ.get("RAY_ADDRESS") or connection.running_head())
+    private = cluster_address.cluster_address() is None
     if private and steered:
         return steered  # whatever serves the model follows the registry
     if not steered:

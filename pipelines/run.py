@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from resnet.frozen import Frozen
+from resnet.host.home_folder import home_folder
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
 from resnet.recipes.recipe_settings import FineTuning, Schedule
@@ -19,8 +19,8 @@ OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older f
 
 
 def home() -> str:
-    """Absolute folder for everything that no option names: $RESNET_HOME, or ~/resnet."""
-    return str(Path(os.environ.get("RESNET_HOME") or "~/resnet").expanduser().resolve())
+    """Absolute folder for everything that no option names: $RESNET_HOME, runs/ of the checkout, or ~/resnet."""
+    return str(home_folder())
 
 
 def absolute(place: str | None) -> str | None:

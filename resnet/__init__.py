@@ -11,6 +11,8 @@ __all__ = ["build", "names", "parse_network"]
 
 if TYPE_CHECKING:
     from resnet.networks.resnet import build
+
+    __version__: str
 else:
 
     def __getattr__(attribute: str) -> Any:
@@ -19,4 +21,16 @@ else:
             from resnet.networks.resnet import build
 
             return build
+        if attribute == "__version__":
+            return _installed_version()
         raise AttributeError(f"module 'resnet' has no attribute {attribute!r}; it has {', '.join(__all__)}")
+
+
+def _installed_version() -> str:
+    """The version in the metadata of the installed package; of a checkout that is not installed, `unknown`."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("deep-residual-ray")
+    except metadata.PackageNotFoundError:
+        return "unknown"

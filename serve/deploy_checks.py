@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Mapping, Sequence
 
 import torch
 
+from resnet.host.cpu_quota import usable_cores
 from serve.api.clients import Keys
 from serve.inference.model_check import require_servable
 from serve.settings import Args, Settings
@@ -29,7 +29,7 @@ def require_keys(args: Settings) -> None:
 
 def this_machine() -> dict[str, float]:
     """CPUs and GPUs that a Ray of this machine's own has at most."""
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    return {"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}
 
 
 def require_room(settings: Settings, nodes: Sequence[Mapping[str, float]]) -> None:

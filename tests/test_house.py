@@ -11,20 +11,20 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("resnet", "pipelines", "serve", "jobs")
+PACKAGES = ("resnet", "resnet_ray", "pipelines", "serve", "jobs")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 # Each list: from top to bottom; a line may import what stands in the lines below it, and nothing beside or above.
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "": (("jobs",), ("serve", "pipelines"), ("resnet",)),
+    "": (("resnet_ray",), ("jobs",), ("serve", "pipelines"), ("resnet",)),
     "resnet": (
         ("paper",),
         ("evaluation",),
         ("training",),
         ("recipes",),
         ("networks",),
-        ("images", "host", "image_class"),
-        ("frozen",),
+        ("images", "image_class"),
+        ("host", "frozen"),
     ),
     "pipelines": (
         ("command_line",),

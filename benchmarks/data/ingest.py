@@ -38,6 +38,7 @@ import ingest_peers as peers
 
 from pipelines.progress.console import say
 from resnet.host import glibc_allocator
+from resnet.host.cpu_quota import usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -467,7 +468,7 @@ def main() -> int:
     """Prepare, measure, print."""
     options = arguments().parse_args()
     data = (options.data or ROOT / "runs" / "ingest").resolve()
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = usable_cores()
     options.cores = options.cores or [cores for cores in (1, 2) if cores <= available]
     if options.run:
         print(json.dumps(run_here(options.run, data, options.cores[0], options.seconds)), flush=True)

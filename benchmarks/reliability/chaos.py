@@ -115,7 +115,7 @@ class Nodes:
     """A head and one more node on this machine, each with one CPU. The driver runs on the head."""
 
     def __init__(self) -> None:
-        folder = private_ray.private_folder()
+        folder = str(private_ray.private_folder())
         os.environ["RAY_TMPDIR"] = folder  # the cluster's address is noted there, not where other programs look for it
         Path(folder, "ray").mkdir()
         import ray

@@ -13,7 +13,6 @@ to OUT, ready for results/; the last line of stdout is JSON.
 import argparse
 import hashlib
 import json
-import os
 import socket
 import sys
 import time
@@ -32,6 +31,7 @@ from benchmarks.training.single import commit, overridden
 from pipelines.progress.status import clock
 from pipelines.stream.example_order import evaluation_slice
 from resnet import build
+from resnet.host.cpu_quota import usable_cores
 from resnet.paper.result_rows import CurveRow, DataSet, ResultRow, write_results
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
@@ -142,7 +142,7 @@ class Trainer:
 
 def work(rank: int, args: argparse.Namespace, wanted: Recipe, port: int) -> None:
     """A rank's process."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.workers))
+    torch.set_num_threads(max(1, usable_cores() // args.workers))
     address = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=args.workers)
     trainer, began = Trainer(wanted, Path(args.data), args.seed, rank, args.workers), time.monotonic()

@@ -319,11 +319,12 @@ def bare(folder: str, network: str, data: str, workers: int, batch: int, streame
 
     from benchmarks.training.train_step_bare import batches, statistics_of
     from resnet import build
+    from resnet.host.cpu_quota import usable_cores
     from resnet.training.step import Normalize, native_precision
 
     os.nice(15)  # as Ray has its workers; else whatever else runs on the machine would take from our side only
     run = the_run(network, data, workers, batch, streamed, f"{folder}/runs")
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    torch.set_num_threads(max(1, usable_cores() // workers))
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     store = f"file://{folder}/store"
     backend = "nccl" if device.type == "cuda" else "gloo"

@@ -1,61 +1,41 @@
 """python -m pipelines.cluster -- python jobs/train_imagenet.py ARGS
 
-Submits a command as a Ray job and streams its output: to the cluster of RAY_ADDRESS, else to the head that
-`ray start --head` left on this machine, else to a head of its own that ends with the job.
+Submits a command as a Ray job and shows its output: to the cluster of RAY_ADDRESS, else to the head that
+`ray start --head` left on this machine, else to a head of its own that ends with the job. The exit status is the
+command's own, 130 where it was stopped.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 
-from pipelines.cluster.connection import running_head
-from pipelines.cluster.private_ray import DASHBOARD, QUICK, start_private
-from pipelines.cluster.ray_internals import await_agent
+from pipelines import provenance
+from pipelines.cluster import cluster_address
+from pipelines.cluster.job_submission import run_as_job
 from pipelines.tracking.job_environment import passed_on
 
 
-@contextlib.contextmanager
-def head() -> Iterator[dict[str, str]]:
-    """Environment in which `ray job submit` reaches a cluster; a private head is ended on the way out."""
-    address = os.environ.get("RAY_ADDRESS") or running_head()
-    if address:
-        yield {**os.environ, "RAY_ADDRESS": address}
-        return
-    print("Starting a Ray head on this machine for this job (loopback only).", file=sys.stderr, flush=True)
-    context = start_private(**DASHBOARD, log_to_driver=False)
-    try:
-        await_agent(context.address_info["node_id"])
-        yield {**os.environ, "RAY_ADDRESS": f"http://{context.address_info['webui_url']}"}
-    finally:
-        import ray
-
-        ray.shutdown()
-
-
-def submit(command: list[str]) -> int:
-    """Run a command as a Ray job from this folder, stream its output; its exit status (1 for any failure)."""
-    private = not (os.environ.get("RAY_ADDRESS") or running_head())
-    variables = passed_on(private)
-    # In a file of this user's own: the words of a command can be read by every user of the machine.
-    with head() as environment, tempfile.NamedTemporaryFile("w", prefix="resnet-job-", suffix=".yaml") as file:
-        json.dump({"env_vars": QUICK | variables}, file)
-        file.flush()
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."]
-        return subprocess.call([*ray, "--runtime-env", file.name, "--", *command], env=environment)
-
-
-if __name__ == "__main__":
+def main() -> None:
+    """Submit the command behind `--`."""
     words = sys.argv[1:]
     if not words or words[0] != "--" or len(words) == 1:
         sys.exit(__doc__)
+    prog = "pipelines.cluster" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
     try:
-        sys.exit(submit(words[1:]))
-    except ValueError as error:
-        print(f"pipelines.cluster: {error}", file=sys.stderr)
-        sys.exit(2)
+        address = cluster_address.submission_address()
+        here = address is None or cluster_address.is_here(address)
+        if not here and "RESNET_HOME" in os.environ:
+            print("RESNET_HOME is a place of this machine, and not passed on to the cluster", file=sys.stderr)
+        # A checkout goes with its job; what is installed is on the cluster already.
+        folder = "." if (provenance.ROOT / "pyproject.toml").exists() else None
+        sys.exit(run_as_job(words[1:], passed_on(address is None, here), folder))
+    except (ValueError, ConnectionError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import socket
 import sys
+from pathlib import Path
+from typing import Any
 
-from pipelines.cluster import ray_internals
+from pipelines import provenance
+from pipelines.cluster.cluster_address import cluster_address, is_here
 from pipelines.cluster.private_ray import ALONE, DASHBOARD, LOGS, QUICK, QUIET, start_private
+from pipelines.run import home
+from resnet.host.home_folder import give_home
+from resnet.host.temporary_folder import end_with
+
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in a submitted job, whose environment has been said at its submission
 
 
 def connect(dashboard: bool = False) -> dict[str, float]:
@@ -17,15 +23,15 @@ def connect(dashboard: bool = False) -> dict[str, float]:
 
     Uses the cluster of RAY_ADDRESS (set in every Ray job) or of `ray start` on this machine, else starts a private one
     that listens on the loopback interface only and ends with this process. dashboard: a private one has a dashboard.
+    ValueError: RAY_ADDRESS names no cluster that lets this process in.
     """
     if not ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         for name, value in (QUICK | QUIET).items():
             os.environ.setdefault(name, value)
-        address = os.environ.get("RAY_ADDRESS") or running_head()
-        if address:
-            import ray
-
-            ray.init(address=address, log_to_driver=LOGS, logging_level=logging.WARNING)
+        give_home()
+        address = cluster_address()
+        if address is not None:
+            _join(address)
         else:
             start_private(**(DASHBOARD if dashboard else {}))
     import ray  # not before it is known which: its import settles whether this process has a token
@@ -35,12 +41,33 @@ def connect(dashboard: bool = False) -> dict[str, float]:
 
 def connect_to_running() -> None:
     """Connect this process to the Ray of RAY_ADDRESS or of `ray start` on this machine. ValueError: there is none."""
-    if not (os.environ.get("RAY_ADDRESS") or running_head()):
+    if cluster_address() is None:
         raise ValueError(
             "RAY_ADDRESS must name a running Ray, or `ray start --head` must run on this machine: found neither. A job "
             "on a laptop has a private Ray, which shows its progress itself and ends with it"
         )
     connect()
+
+
+def _join(address: str) -> None:
+    """Connect to a cluster that runs. Its processes know nothing of this one's environment, nor of installed code."""
+    import ray
+
+    environment: dict[str, Any] = {}
+    if IN_A_JOB in os.environ:
+        if os.environ.get(ALONE) == "1":  # a private head: Ray itself would look for it for a minute
+            end_with(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent)
+    else:
+        if "RESNET_HOME" in os.environ and is_here(address):
+            environment["env_vars"] = {"RESNET_HOME": home()}
+        if provenance.ROOT.name == "parts":  # installed: where, the cluster's processes do not know
+            environment["py_modules"] = [str(provenance.ROOT / name) for name in ("pipelines", "serve")]
+    try:
+        ray.init(address=address, log_to_driver=LOGS, logging_level=logging.WARNING, runtime_env=environment or None)
+    except RuntimeError as error:
+        if "ersion mismatch" in str(error):
+            raise ValueError(f"the cluster at {address} has other versions: {' '.join(str(error).split())}") from None
+        raise
 
 
 def may_grow() -> bool:
@@ -54,14 +81,3 @@ def spare_nodes(workers: int, gpu: bool) -> int:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     return len(nodes) - min(workers, sum(not gpu or node.get("GPU", 0) >= 1 for node in nodes))
-
-
-def running_head() -> str | None:
-    """Address of the head that `ray start --head` left running on this machine, or None."""
-    address = ray_internals.noted_address()
-    if not address:
-        return None
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError, ValueError), socket.create_connection((host, int(port)), timeout=1):
-        return address
-    return None

@@ -6,13 +6,15 @@ import atexit
 import logging
 import os
 import secrets
-import shutil
+import signal
 import sys
-import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 from pipelines.cluster import ray_internals
+from resnet.host.cpu_quota import usable_cores
+from resnet.host.temporary_folder import own_folder
 
 # Ray's own default is two seconds between two looks of the controller at its workers, the end of a training included.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -34,53 +36,76 @@ SPARING = {
 ALONE = "RESNET_RAY_ALONE"  # set where Ray is one machine, and stays one
 DASHBOARD: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
 # Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
+SESSIONS = "r"  # below the private folder: Ray opens its own to every user
+LONGEST = f"/{SESSIONS}/session_2026-11-27_20-19-00_123456_1234567/sockets/plasma_store"  # of a session's sockets
 LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
 
 
 def start_private(**options: Any) -> Any:
     """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process."""
-    folder = private_folder()
+    folder = f"{private_folder()}/{SESSIONS}"
     # One machine is not taken away from itself; the actor that watches for that is one more process to start.
     os.environ.update({"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", ALONE: "1"})
     import ray
 
     settings = {
+        "num_cpus": usable_cores(),  # Ray knows of no affinity, and takes half a core for none
         "include_dashboard": False,
         "logging_level": logging.WARNING,
         "log_to_driver": LOGS,
         "_temp_dir": folder,
     } | options
     context: Any = ray.init(address="local", **settings)
+    end_in_order()  # Ray has set a handler of its own, which prints a trace and ends at once
     # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
     ray_internals.note_address(context.address_info["gcs_address"], folder)
     return context
 
 
-def private_folder() -> str:
+def private_folder() -> Path:
     """A folder for a Ray of this process's own; from here on this process starts Ray on the loopback interface only.
 
-    The folder holds the token that guards it. At exit Ray is ended and the folder removed.
+    The folder holds the token that guards it. At exit Ray is ended and the folder removed; where the process is killed,
+    the next one removes it.
     """
-    folder = tempfile.mkdtemp(prefix="resnet-", dir=_short_temp())
-    token = Path(folder) / "token"
+    folder = own_folder("resnet-", inside=len(LONGEST))
+    token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     os.environ.update(QUICK | QUIET | SPARING | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
     # A job's `python` is the one on the head's PATH.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     ray_internals.stay_on_loopback(LOGS)
-    atexit.register(_end_private, folder)
+    end_in_order()  # while Ray starts, too
+    atexit.register(_end_private)
     return folder
 
 
-def _end_private(folder: str) -> None:
-    """End Ray, then remove its folder; the other way round its processes would write it anew."""
+def end_in_order() -> None:
+    """Let a signal that would end this process at once end it like Ctrl-C, so that Ray and its folder go too.
+
+    SIGHUP comes from a terminal that is closed, SIGTERM from a scheduler; what is set otherwise (nohup) stays.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for name in (signal.SIGHUP, signal.SIGTERM):
+            if signal.getsignal(name) == signal.SIG_DFL:
+                _default.add(name)
+            if name in _default:
+                signal.signal(name, _stop)
+
+
+_default: set[signal.Signals] = set()  # what nobody had set before this module did
+
+
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _end_private() -> None:
+    """End Ray before its folder is removed, or its processes would write it anew. Another Ctrl-C does not stop this."""
     import ray
 
+    if threading.current_thread() is threading.main_thread():
+        for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
     ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _short_temp() -> str:
-    """A temporary folder with a short name: the path of a Unix socket holds 107 bytes at most."""
-    return "/tmp" if len(tempfile.gettempdir()) > 20 else tempfile.gettempdir()

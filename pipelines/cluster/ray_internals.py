@@ -7,7 +7,6 @@ are missing. RESNET_WITHOUT_INTERNALS=1 forces all fallbacks.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
@@ -15,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache, partialmethod
-from pathlib import Path
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
@@ -158,19 +156,6 @@ def keys_of(prefix: str) -> list[str]:
 # --- A Ray of this process's own --------------------------------------------------------------------------------------
 
 
-def noted_address() -> str | None:
-    """The address that `ray start --head` wrote down on this machine, or None; it may have ended since.
-
-    Read from Ray's file, not by Ray's own function: its import settles whether this process uses a token, and that is
-    known only where no such Ray is found.
-    """
-    folder = os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"
-    file = Path(folder) / "ray" / "ray_current_cluster"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return file.read_text().strip() or None
-    return None
-
-
 def note_address(address: str, folder: str) -> None:
     """Write down the address of a private Ray, where its jobs look first."""
     _or_else(
@@ -178,6 +163,13 @@ def note_address(address: str, folder: str) -> None:
         lambda: os.environ.update(RAY_ADDRESS=address),
         "jobs find this Ray by RAY_ADDRESS",
     )
+
+
+def use_token() -> None:
+    """Let this process and those that it starts speak to Ray by a token, if it has imported Ray before too."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules:
+        _or_else(lambda: private("ray._raylet.Config.initialize")(""), lambda: None, "Ray uses no token")
 
 
 def stay_on_loopback(show_logs: bool) -> None:

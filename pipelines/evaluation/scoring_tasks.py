@@ -18,6 +18,7 @@ import numpy as np
 from pipelines.shards.row_groups import Split
 from resnet.evaluation.error_summary import Ranked
 from resnet.evaluation.views import ViewProtocol, views
+from resnet.host.cpu_quota import usable_cores
 from resnet.recipes.recipe_settings import Images
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class _Worker:
         from resnet.evaluation.scorer import Scorer
         from resnet.training.step import native_precision
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(threads, usable_cores()))  # the cluster's CPUs may be those of several nodes
         device = torch.device("cuda" if gpu else "cpu")
         self.test: ScoringJob = ray.get(test)
         self.precision = native_precision(device) if self.test.precision == "auto" else self.test.precision

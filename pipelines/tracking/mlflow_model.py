@@ -1,7 +1,7 @@
 """The files that a registered version owns: a checkpoint without momentum, and MLmodel, by which MLflow loads it.
 
-`mlflow.pyfunc.load_model("models:/resnet@champion")` and `mlflow models serve` read them by serve/pyfunc_model.py, a
-part of this program and not of the artifact: nothing in the files is executed.
+`mlflow.pyfunc.load_model("models:/resnet@champion")` and `mlflow models serve` read them by
+resnet_ray/mlflow_loader.py, a part of this program and not of the artifact: nothing in the files is executed.
 
 The files go to MLflow's artifacts, as a logged model of the run; where the run itself is in a bucket, into
 STORAGE/registry/NAME/RUN there, which every node can read.
@@ -24,7 +24,7 @@ from pipelines.tracking.mlflow_store import store_uri
 if TYPE_CHECKING:
     from resnet.training.checkpoint import Checkpoint
 
-LOADER = "serve.pyfunc_model"
+LOADER = "resnet_ray.mlflow_loader"
 NEEDS = ("torch", "torchvision", "numpy", "pillow", "safetensors", "simplejpeg", "pydantic", "prometheus-client")
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pipelines.run import home
 from pipelines.tracking.mlflow_runs import client
 from pipelines.tracking.mlflow_store import store_error
+from resnet.host.home_folder import other_homes
 
 MODEL = "resnet"
 CHAMPION = "champion"
@@ -189,6 +191,13 @@ def resolve(model: str) -> tuple[str, str]:
         raise ValueError(f"model {model} cannot be looked up: {store_error(error)}") from None
 
 
+def _where_else(uri: str) -> str:
+    """What to do where a store knows no such model: train one, or look where results lie already."""
+    if uri == f"sqlite:///{home()}/mlflow.db" and (others := other_homes()):
+        return f"nothing is in {home()}, but {others[0]} holds results: set RESNET_HOME={others[0]}"
+    return "`make train` trains and registers one"
+
+
 def _found(api: Any, model: str) -> Any:
     """The version that a name means."""
     from mlflow.exceptions import MlflowException
@@ -197,7 +206,7 @@ def _found(api: Any, model: str) -> Any:
     name, _, version = name.partition("/")
     known = _model(api, name)
     if known is None:
-        raise ValueError(f"model must be registered, got {model!r}; `make train` trains and registers one")
+        raise ValueError(f"model must be registered, got {model!r}; {_where_else(api.tracking_uri)}")
     if not version:
         found = by_alias(api, name, alias or CHAMPION)
         if found is None:

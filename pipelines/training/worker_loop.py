@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from pipelines.training.rank_data import RankData
 from pipelines.training.run_data import WorkerData
 from pipelines.training.saving import Saver
 from pipelines.training.training_state import Epoch, TrainingState, all_reduce
+from resnet.host.cpu_quota import usable_cores
 from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import EpochRow
 from resnet.training.conditions import conditions
@@ -63,8 +63,8 @@ def _task(run: Run, feed: WorkerData) -> RankData:
 
     context = ray.train.get_context()
     # Ray may be told of more CPUs than there are; threads beyond the cores spin, and cost a factor of five.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(min(run.scaling.threads or 1, max(1, cores // context.get_local_world_size())))
+    share = max(1, usable_cores() // context.get_local_world_size())
+    torch.set_num_threads(min(run.scaling.threads or 1, share))
     place = (context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
     # A resident set has no data tasks, and its workers need not ask the nodes.
     beside = free_cpus.here(run.scaling.data_cpus or 1.0) if feed.resident is None else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from resnet.host.cpu_quota import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +23,7 @@ def describe_hardware() -> str:
 
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{cores()} cores of {cpu()}"
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{usable_cores()} cores of {cpu()}"
 
 
 def cpu() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from resnet.host.home_folder import home_folder
 
 SOURCE = Path(__file__).with_name("jpeg_region.c")
 # What each engine's library is compiled with: before the source, and after it.
@@ -66,11 +69,15 @@ def _compile(command: list[str], libraries: list[str], path: Path) -> bool:
 
 
 def _private_folder() -> Path | None:
-    """$RESNET_HOME/cache or ~/resnet/cache, else one in the temporary folder; only where no other user can write."""
-    home = Path(os.environ.get("RESNET_HOME") or "~/resnet").expanduser()
+    """cache/ of the home folder, else one in the temporary folder; only where no other user can write."""
     if not hasattr(os, "getuid"):
         return None
-    for folder in (home / "cache", Path(tempfile.gettempdir()) / f"resnet-cache-{os.getuid()}"):
+    places = []
+    with contextlib.suppress(ValueError):  # no home that can be written
+        places.append(home_folder() / "cache")
+    with contextlib.suppress(FileNotFoundError):  # no temporary folder either
+        places.append(Path(tempfile.gettempdir(), f"resnet-cache-{os.getuid()}"))
+    for folder in places:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = folder.stat()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resnet.frozen import Frozen
 from resnet.host import hardware
+from resnet.host.cpu_quota import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ def conditions(
     on_gpu = device.type == "cuda"
     return Conditions(
         step=step,
-        hardware=torch.cuda.get_device_name(device) if on_gpu else f"{hardware.cores()} cores of {hardware.cpu()}",
+        hardware=torch.cuda.get_device_name(device) if on_gpu else f"{usable_cores()} cores of {hardware.cpu()}",
         gflops=hardware.gflops(device),
         world_size=world_size,
         threads=torch.get_num_threads(),

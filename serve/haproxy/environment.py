@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet.host.cpu_quota import usable_cores
+
 # What HAProxy itself answers when no replica does, as problem details.
 UNAVAILABLE = (
     "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
@@ -140,7 +142,7 @@ def environment(
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, usable_cores() // 4)),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": given,
     }
 

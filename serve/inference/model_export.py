@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet.frozen import Frozen
+from resnet.host.cpu_quota import usable_cores
 from resnet.images.checks.image_limits import CorruptImage
 from resnet.images.crops.evaluation_crops import center_crop
 from resnet.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -68,6 +69,7 @@ def export(checkpoint: Checkpoint, out: Path, formats: Sequence[Format], images:
     """
     if out.exists():
         raise ValueError(f"out must not exist yet, got {out}")
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     pixels = _pixels(checkpoint, images)
     network = ExportedNetwork(checkpoint)
     expected = _over(pixels, lambda batch: _torch(network, batch))

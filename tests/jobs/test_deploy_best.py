@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from jobs import deploy_best
 from pipelines.tracking import mlflow_runs, model_registry
+from resnet.host.cpu_quota import usable_cores
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
 from resnet.recipes.named import recipe
@@ -72,7 +73,7 @@ def damaged(folder: Path, checkpoint: Path, kind: str) -> Path:
     return copy
 
 
-CPUS, NODES = os.cpu_count() or 1, "what this machine has"
+CPUS, NODES = usable_cores(), "what this machine has"
 
 
 @pytest.mark.parametrize(

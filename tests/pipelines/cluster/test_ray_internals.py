@@ -39,20 +39,6 @@ def test_a_name_that_is_gone_is_told_and_done_without(
     assert "postings go through an actor" in caplog.text
 
 
-def test_the_address_that_a_head_wrote_down_is_read_as_ray_reads_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from ray._private.utils import read_ray_address, write_ray_address
-
-    for variable in ("RAY_TMPDIR", "TMPDIR"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-        assert ray_internals.noted_address() is None
-        (tmp_path / variable / "ray").mkdir(parents=True)
-        write_ray_address("127.0.0.1:6379")
-        assert ray_internals.noted_address() == read_ray_address() == "127.0.0.1:6379"
-        monkeypatch.delenv(variable)
-
-
 def test_all_trains_and_sweeps_without_a_private_name(tmp_path: Path) -> None:
     """A training and a sweep of two networks with every fallback forced, each on a Ray of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

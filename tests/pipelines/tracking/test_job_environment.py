@@ -60,8 +60,10 @@ def test_what_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     monkeypatch.setenv("UNRELATED_TOKEN", SECRET)
     monkeypatch.chdir(tmp_path)
-    private, shared = job_environment.passed_on(private=True), job_environment.passed_on(private=False)
+    monkeypatch.setenv("RESNET_HOME", str(tmp_path))
+    private, shared = job_environment.passed_on(True, here=True), job_environment.passed_on(False, here=False)
     assert SECRET not in private.values(), "the head inherits them"
     assert {name for name, value in shared.items() if value == SECRET} == set(CREDENTIALS)
+    assert (private["RESNET_HOME"], shared.get("RESNET_HOME")) == (str(tmp_path), None), "a place of this machine"
     assert private["MLFLOW_EXPERIMENT_NAME"] == "mine"
     assert private["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"

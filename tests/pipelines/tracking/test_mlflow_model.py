@@ -86,7 +86,7 @@ def test_mlflow_loads_it_and_gives_the_endpoints_numbers(finished: Any) -> None:
 def test_nothing_in_the_artifact_is_code(finished: Any) -> None:
     place = Path(model_registry.resolve("resnet@champion")[0])
     assert {file.suffix for file in place.iterdir()} <= {".safetensors", ".json", ".txt", ".yaml", ""}
-    assert "loader_module: serve.pyfunc_model" in (place / "MLmodel").read_text()
+    assert "loader_module: resnet_ray.mlflow_loader" in (place / "MLmodel").read_text()
     assert "code:" not in (place / "MLmodel").read_text()
 
 

@@ -1,0 +1,80 @@
+"""resnet-ray COMMAND [OPTIONS]: the scripts of jobs/ as one command, wherever it is called.
+
+    resnet-ray train                  a network of the paper; without arguments the demonstration
+    resnet-ray sweep                  a comparison of the paper: several networks and seeds
+    resnet-ray search                 lr and weight decay of a network
+    resnet-ray prepare                images as Parquet shards
+    resnet-ray evaluate               a trained network by a protocol of the paper
+    resnet-ray predict                many images offline
+    resnet-ray export                 safetensors, ONNX, torch.export, int8
+    resnet-ray deploy                 a model as an HTTP endpoint
+    resnet-ray report                 the paper's tables beside ours
+    resnet-ray cluster -- COMMAND     any command as a Ray job
+
+`resnet-ray COMMAND --help` has the options and examples of each, `resnet-ray --version` the version.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from types import ModuleType
+
+from resnet_ray import __version__, add_to_path, code_folder
+
+SCRIPTS = {
+    "train": "train_imagenet",
+    "sweep": "sweep_paper",
+    "search": "search_recipe",
+    "prepare": "write_shards",
+    "evaluate": "evaluate_model",
+    "predict": "predict_images",
+    "export": "export_model",
+    "deploy": "deploy_best",
+    "report": "write_report",
+}
+
+
+def main() -> None:
+    """Run the script that the first word names with the words behind it, as `python jobs/SCRIPT.py` does."""
+    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if word in ("-h", "--help", "help"):
+        print(__doc__)
+    elif word in ("--version", "-V"):
+        print(f"resnet-ray {__version__}")
+    elif word in SCRIPTS or word == "cluster":
+        add_to_path()
+        sys.argv = [f"resnet-ray {word}", *sys.argv[2:]]
+        _run(word)
+    else:
+        known = ", ".join([*SCRIPTS, "cluster"])
+        print(f"resnet-ray: COMMAND must be one of {known}, got {word}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(word: str) -> None:
+    if word == "cluster":
+        from pipelines.cluster.__main__ import main as submit
+
+        submit()
+    else:
+        from pipelines import command_line
+
+        command_line.run_job(_script(SCRIPTS[word]).job)
+
+
+def _script(name: str) -> ModuleType:
+    """A script of jobs/ as a module, by its file: `jobs` may be another program's. Its help names our command."""
+    spec = importlib.util.spec_from_file_location(f"resnet_ray.jobs.{name}", code_folder() / "jobs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for command, other in SCRIPTS.items():
+        script.__doc__ = re.sub(rf"(python )?jobs/{other}\.py", f"resnet-ray {command}", script.__doc__ or "")
+    return script
+
+
+if __name__ == "__main__":
+    main()

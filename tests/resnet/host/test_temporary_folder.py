@@ -1,0 +1,109 @@
+"""A process's own temporary folder: short, closed, gone with it; leftovers of killed processes go at the next start."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resnet.host import temporary_folder
+from resnet.host.temporary_folder import own_folder, remove_leftovers
+
+HOLD = """
+import sys, time
+from resnet.host.temporary_folder import own_folder
+folder = own_folder("held-")
+(folder / "token").write_text("secret")
+print(folder, flush=True)
+sys.stdin.readline()
+"""
+
+
+def holder(place: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process that holds a folder until a line comes in."""
+    pipe = subprocess.PIPE
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(place)}
+    process = subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdin=pipe, stdout=pipe, text=True)
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Short, as pytest's own folders are not."""
+    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_it_is_closed_to_others_and_gone_with_its_process(place: Path) -> None:
+    process, folder = holder(place)
+    assert folder.parent == place
+    assert folder.stat().st_mode & 0o777 == 0o700
+    process.communicate("\n", timeout=30)
+    assert list(place.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(place: Path) -> None:
+    living, kept = holder(place)
+    killed, left = holder(place)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    assert (left / "token").exists()
+    (place / "held-by-a-user").mkdir()  # the same prefix, and no lock of ours
+    (place / "held-link").symlink_to(left)
+    assert remove_leftovers(place, "held-") == [left]
+    assert (kept / "token").exists()
+    living.communicate("\n", timeout=30)
+    assert sorted(path.name for path in place.iterdir()) == ["held-by-a-user", "held-link"]
+
+
+@pytest.mark.parametrize("name", ["with space", "größe", "a" * 90, "missing"])
+def test_an_unfit_folder_is_passed_over(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name != "missing":
+        (place / name).mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(place / name))
+    assert own_folder("passed-", inside=60).parent == Path("/tmp")
+
+
+def test_no_fit_folder_is_one_sentence(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "größe").mkdir()
+    (place / "long").mkdir()
+    monkeypatch.setattr(temporary_folder, "_places", lambda: iter([place / "größe", place / "long", place / "none"]))
+    with pytest.raises(ValueError, match=r"^TMPDIR must name a folder") as caught:
+        own_folder("no-", inside=80)
+    sentence = str(caught.value)
+    assert f"{place}/none is no folder" in sentence
+    assert "\n" not in sentence
+
+
+UNFIT = """
+import sys
+from pathlib import Path
+from resnet.host.temporary_folder import _unfit
+print([_unfit(Path(sys.argv[1]), 90, executable) for executable in (False, True)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("noexec", "[None, 'cannot be used (Permission denied)']"),
+        ("ro", "['cannot be used (Read-only file system)', 'cannot be used (Read-only file system)']"),
+    ],
+)
+def test_a_mount_without_execution_or_for_reading_is_told(place: Path, options: str, expected: str) -> None:
+    """HAProxy's wrapper is a program in the folder. The mount is seen by the test's own process only."""
+    mounted = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
+    command = f"{shlex.join(mounted)} && {shlex.join([sys.executable, '-c', UNFIT, str(place)])}"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True)
+    if "denied" in done.stderr or "not permitted" in done.stderr:
+        pytest.skip("only root may mount")
+    assert done.stdout.strip() == expected
