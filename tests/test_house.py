@@ -83,7 +83,6 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "jobs/write_report.py",
             "pipelines/cluster/connection.py",
             "pipelines/cluster/data_execution.py",
-            "pipelines/cluster/private_ray.py",
             "pipelines/training/final_scoring.py",
             "pipelines/training/rank_data.py",
             "pipelines/training/ray_trainer.py",

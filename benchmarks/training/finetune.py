@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from pipelines import provenance  # noqa: E402
 from pipelines.models.initial_weights import begin_from  # noqa: E402
 from pipelines.run import Data, Run, Scaling, standard  # noqa: E402
+from resnet.host.cpu_quota import usable_cores  # noqa: E402
 from resnet.recipes.named import recipe  # noqa: E402
 from resnet.recipes.recipe_settings import FineTuning, Loss, Optim, Schedule  # noqa: E402
 
@@ -356,7 +357,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True, help="folder of the data set")
     parser.add_argument("--work", required=True, help="folder for shards, runs and rows")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which nothing new is begun")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--out", help="JSON file to write")
     places = parser.parse_args()
     places.work = str(Path(places.work).resolve())

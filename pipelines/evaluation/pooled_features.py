@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.run import home
 from pipelines.shards.row_groups import Split
 from pipelines.stream.augmentation import center
+from resnet.host.cpu_quota import usable_cores
 from resnet.images.checks.image_limits import CorruptImage
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _crops(model: Model, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]
         except CorruptImage:
             return np.zeros((model.images.size, model.images.size, 3), np.uint8)
 
-    with ThreadPoolExecutor(max(1, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
         waiting = None
         for group in range(len(split.rows)):
             rows = split.read(group)

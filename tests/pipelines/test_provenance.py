@@ -37,7 +37,23 @@ def test_without_git_or_outside_a_checkout_it_is_unknown(tmp_path: Path, monkeyp
     assert provenance.git_commit() == "unknown"
 
 
+def test_an_environment_inside_another_working_copy_is_not_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pip install` into the .venv of a project of the user's own, which is a git checkout."""
+    monkeypatch.delenv(provenance.COMMIT, raising=False)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert len(provenance.git_commit()) == 40
+    parts = tmp_path / ".venv" / "lib" / "python3.12" / "site-packages" / "resnet_ray" / "parts"
+    parts.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "ROOT", parts)
+    assert provenance.git_commit() == "unknown"
+
+
 def test_versions_are_those_that_are_installed() -> None:
     found = provenance.versions()
-    assert set(found) == {"torch", "ray"}
+    assert set(found) == {"deep-residual-ray", "torch", "ray"}
     assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0]

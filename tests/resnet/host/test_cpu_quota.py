@@ -1,6 +1,7 @@
 """Cores by the container's quota: the kernel's files of both versions, and a real control group where there is one."""
 
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -118,3 +119,14 @@ def test_a_real_control_group(real_group: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1.5", "1"]
+
+
+def test_nothing_else_counts_the_machine_s_cores() -> None:
+    root = Path(__file__).resolve().parents[3]
+    sources = [
+        path
+        for package in ("resnet", "pipelines", "serve", "jobs", "benchmarks")
+        for path in (root / package).rglob("*.py")
+    ]
+    counting = [path.name for path in sources if re.search(r"cpu_count\(|sched_getaffinity\(0\)\) ", path.read_text())]
+    assert counting == ["cpu_quota.py"]
