@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+LONGEST = 200  # characters of a value in an error
+
 
 class Frozen(BaseModel):
     """An immutable model that refuses unknown fields, and says in one sentence what is wrong."""
@@ -32,4 +34,6 @@ def sentence(error: ValidationError) -> str:
         return f"{field} is no field of {error.title}"
     if first["type"] == "missing":
         return f"{field} of {error.title} is missing"
-    return f"{field} {message.replace('Input should', 'must')}, got {first['input']!r}"
+    if first["type"] == "json_invalid":
+        return message
+    return f"{field} {message.replace('Input should', 'must')}, got {repr(first['input'])[:LONGEST]}".strip()

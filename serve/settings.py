@@ -6,12 +6,19 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from resnet.frozen import Frozen
 from resnet.images.checks.image_limits import LIMITS
 
-NAME = r"^[A-Za-z0-9][\w.-]*$"
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise ValueError(f"must be a name of letters, digits and . _ -, got {name!r}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
 
 
 def from_root(place: str) -> str:
@@ -64,7 +71,7 @@ class Settings(Frozen):
     upscale_delay: Annotated[float, Field(ge=0, description="seconds of load before a replica is added")] = 5.0
     downscale_delay: Annotated[float, Field(ge=0, description="seconds without it before one is ended")] = 60.0
     models: Annotated[
-        dict[Annotated[str, Field(pattern=NAME)], str],
+        dict[Name, str],
         Field(description="more models beside, in each replica: name, and folder or URI of the checkpoint"),
     ] = {}  # noqa: RUF012  pydantic copies it
 
@@ -106,7 +113,7 @@ class Args(Settings):
     """Arguments of the Ray Serve application: `args` of a config file."""
 
     checkpoint: Annotated[str, Field(description="folder or URI (s3://, gs://) of a checkpoint")]
-    name: Annotated[str, Field(pattern=NAME, description="the model's name in answers and /v2")] = "resnet"
+    name: Annotated[Name, Field(description="the model's name in answers and /v2")] = "resnet"
     version: Annotated[str, Field(description="the model's version in answers")] = "unregistered"
 
     @field_validator("checkpoint")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
 
 from resnet.image_class import ImageClass
+from resnet.images.checks import image_kinds
 from serve.api.http_schema import GATED, IMAGE_BODY, IMAGES, UNKNOWN, server_timing
 from serve.api.request_body import images_of
 from serve.inference.classifier import Prediction
@@ -143,6 +144,16 @@ def known_parameters(request: Request) -> None:
             raise Problem(422, f"{name} must be given once, got it {given.count(name)} times")
 
 
+def with_hint(problem: Problem, content_type: str, image: bytes) -> Problem:
+    """The problem of an image that began well and is damaged, with a word on what damages it: curl's -d drops its line
+    ends, and says the same Content-Type as --data-binary, which does not."""
+    if problem.status == 400 and content_type.startswith("application/x-www-form-urlencoded"):
+        kind = image_kinds.find_kind(image)
+        if kind is not None and kind.reader is not None:
+            return Problem(400, f"{problem.detail}; if curl sent it: -d changes the bytes, --data-binary keeps them")
+    return problem
+
+
 def rows(outcomes: list[Outcome], empty: str, row: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
     """The entries of an answer, one an image. empty: the list that is empty where an image has an error."""
     return [
@@ -159,7 +170,11 @@ def v1(models: Models, args: Args) -> APIRouter:
 
     async def answered(request: Request) -> tuple[list[Outcome], Loaded]:
         with models.stable.inference.admit():
-            outcomes, request.scope["loaded"] = await models.answer(await images_of(request, args))
+            images = await images_of(request, args)
+            try:
+                outcomes, request.scope["loaded"] = await models.answer(images)
+            except Problem as problem:
+                raise with_hint(problem, request.headers.get("content-type", ""), images[0]) from None
         return outcomes, request.scope["loaded"]
 
     @routes.post("/predict", response_model=Predictions, responses=GATED | IMAGES, openapi_extra=IMAGE_BODY)

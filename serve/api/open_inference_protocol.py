@@ -113,7 +113,8 @@ def parse_request(body: bytes, header_length: str | None, size: int) -> InferReq
     try:
         header = RequestHeader.model_validate_json(body[:length])
     except ValidationError as error:
-        raise Problem(400, f"the request's JSON: {sentence(error)[:300]}") from None
+        hint = f"; tensors behind it need the header {HEADER_LENGTH}" if header_length is None and b"\0" in body else ""
+        raise Problem(400, f"the request's JSON: {sentence(error)[:300]}{hint}") from None
     contents = _split(header.inputs, memoryview(body)[length:])
     chosen = [(t, c) for t, c in zip(header.inputs, contents, strict=True) if t.name in ("image", "pixels")]
     if len(chosen) != 1 or len(header.inputs) != 1:
@@ -147,7 +148,7 @@ def _split(inputs: list[Tensor], tail: memoryview) -> list[memoryview | None]:
         parts.append(None if size is None else tail[:size])
         tail = tail if size is None else tail[size:]
     if len(tail):
-        raise Problem(400, f"{len(tail)} bytes behind the JSON belong to no input")
+        raise Problem(400, f"each byte behind the JSON must be of an input's binary_data_size, got {len(tail)} more")
     return parts
 
 
@@ -159,7 +160,10 @@ def _encoded(tensor: Tensor, content: memoryview | None) -> list[bytes]:
         raise Problem(400, f"input image must be BYTES or UINT8, got {tensor.datatype[:40]}")
     elements = _base64(tensor.data) if content is None else _prefixed(content)
     if len(elements) != math.prod(tensor.shape) or not elements:
-        raise Problem(400, f"input image has shape {tensor.shape} and {len(elements)} elements")
+        count = math.prod(tensor.shape)
+        raise Problem(
+            400, f"input image must have {max(1, count)} elements for shape {tensor.shape}, got {len(elements)}"
+        )
     return elements
 
 

@@ -82,7 +82,7 @@ async def images_of(request: Request, args: Args) -> list[bytes]:
 class ImagesInJson(BaseModel):
     """Images as base64 in JSON, or as data URLs: one, or several."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", title="the body")
 
     image: str | None = None
     images: list[str] | None = None

@@ -64,7 +64,7 @@ class Endpoint:
 
     def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
-    ) -> tuple[Mapping[str, str], bytes]:
+    ) -> tuple[http.client.HTTPMessage, bytes]:
         """Headers and content of an answer. Refusal for any other than a 200."""
         for fresh in (False, True):  # a connection that was kept may have been closed meanwhile
             kept = None if fresh else getattr(self._local, "connection", None)
@@ -263,7 +263,8 @@ def listening_for_grpc(
 def _handler(service: Service, method: str) -> grpc.RpcMethodHandler:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
         try:
-            return service.handle(method, request, dict(context.invocation_metadata()))
+            metadata = {name: text for name, text in context.invocation_metadata() if isinstance(text, str)}
+            return service.handle(method, request, metadata)
         except Refusal as refusal:
             context.abort(refusal.code, refusal.detail)
 

@@ -221,7 +221,10 @@ def pixels(**changes: Any) -> dict[str, Any]:
         ([pixels(data=None, parameters={"binary_data_size": 48})], "48 bytes behind the JSON"),
         ([pixels(data=None, parameters={"binary_data_size": -1})], "binary_data_size"),
         ([{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["not base64!"]}], "base64"),
-        ([{"name": "image", "shape": [2], "datatype": "BYTES", "data": ["aGk="]}], r"shape \[2\] and 1 elements"),
+        (
+            [{"name": "image", "shape": [2], "datatype": "BYTES", "data": ["aGk="]}],
+            r"must have 2 elements for shape \[2\], got 1",
+        ),
     ],
 )
 def test_wrong_requests_are_named(inputs: list[dict[str, Any]], words: str):
