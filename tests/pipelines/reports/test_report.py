@@ -1,6 +1,5 @@
 import re
 from html.parser import HTMLParser
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,13 +9,11 @@ from scipy import stats
 
 from pipelines.reports import report
 from pipelines.reports.html_page import Figure, Heading, Paragraph, Table
-from pipelines.training import run_summary
 from resnet.evaluation.error_summary import Response
 from resnet.paper import published
 from resnet.paper.claims import CLAIMS
 from resnet.paper.result_rows import CurveRow
 from resnet.recipes.named import recipe
-from resnet.training.checkpoint import EpochRow
 
 LINKS = ("src", "xlink:href", "href")
 
@@ -195,19 +192,3 @@ def test_a_report_leaves_no_figure_of_an_earlier_one(rows, tmp_path):
     assert "own.png" in now
     shown = (tmp_path / "report.md").read_text()
     assert all(name in shown for name in now - {"own.png"} if name.endswith(".png"))
-
-
-def test_curves_of_one_run_are_a_picture(tmp_path):
-    fields: dict[str, Any] = {
-        "train_loss": 1.0,
-        "val_loss": 1.0,
-        "top5_error": 1.0,
-        "seconds": 1.0,
-        "images_per_second": 1.0,
-    }
-    rows = [
-        EpochRow(epoch=i, step=10 * i + 10, lr=0.1, train_error=90 - i, top1_error=80 - i, **fields) for i in range(3)
-    ]
-    path = run_summary.curves("imagenet-resnet50-B-v1.5@90.s0", rows, str(tmp_path))
-    with Image.open(path) as image:
-        assert image.format == "PNG"

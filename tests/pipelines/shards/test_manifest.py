@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.run import standard
 from pipelines.shards.manifest import Encoding, Manifest, Origin, Shard, parse_manifest, read_manifest
-from pipelines.training.run_folder import RunFolder
 from resnet.image_class import ImageClass
 
 
@@ -130,12 +128,3 @@ def test_data_are_told_apart_by_content_not_by_place(manifest: Manifest) -> None
 def test_a_copy_of_the_shards_is_the_same_data(digits: str, tmp_path: Path) -> None:
     copy = shutil.copytree(digits, tmp_path / "copy")
     assert read_manifest(str(copy)).fingerprint() == read_manifest(digits).fingerprint()
-
-
-def test_a_run_that_noted_the_fingerprint_of_before_goes_on(digits: str, tmp_path: Path) -> None:
-    manifest = read_manifest(digits)
-    run = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
-    assert RunFolder(run, manifest.fingerprint_before()).claim() is None
-    assert RunFolder(run, manifest.fingerprint(), manifest.fingerprint_before()).claim() is None
-    with pytest.raises(ValueError, match="data_sha256 must be"):
-        RunFolder(run, manifest.fingerprint(100), manifest.fingerprint_before(100)).claim()

@@ -12,7 +12,8 @@ from pipelines.preparation.sources import Source
 from pipelines.preparation.splits.drawn_splits import Drawing
 from pipelines.run import Run, standard
 from pipelines.shards.row_groups import open_split
-from pipelines.training.run_data import RunData, class_counts, load_feed, open_source, require_classes
+from pipelines.training.run_data import RunData, WorkerData, class_counts, load_feed, open_source, require_classes
+from tests.pipelines.training.digits_run import small
 
 
 def shards(folder: Path, **counts: dict[str, int]) -> str:
@@ -69,3 +70,16 @@ def test_data_that_teach_nothing_are_refused(tmp_path: Path) -> None:
     turned = RunData(path, manifest, train=open_split(path, "val")[1], val=train)
     with pytest.raises(ValueError, match="of each class of val, class cow has 3 in val and none in train"):
         require_classes(turned)
+
+
+def test_a_holdout_cuts_the_training_images_in_two(data: tuple[RunData, WorkerData], tmp_path: Path) -> None:
+    """The same images as the whole split has, none in both; the cut may lie inside a row group."""
+    whole = data[0].train
+    source = open_source(small(tmp_path, data={"holdout": 300}))
+    assert (source.train.examples, source.val.examples) == (1137, 300)
+    assert source.sha256 != data[0].sha256
+    keys = [
+        [k for g in range(len(s.rows)) for k in s.read(g, ("key",))["key"]] for s in (whole, source.train, source.val)
+    ]
+    assert keys[1] + keys[2] == keys[0]
+    assert whole.parted(128)[1].examples == 128
