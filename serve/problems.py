@@ -104,11 +104,25 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
+# Where clients of other servers ask: the start of a path, and what takes its place here
+ELSEWHERE = (
+    ("/v1/models", "KServe's and TensorFlow's V1 protocol is not spoken: ask /v2/models/NAME/infer, or /v1/predict"),
+    ("/predictions", "TorchServe's path is /v1/predict here, and takes the same bytes or form"),
+    ("/predict", "it is /v1/predict here"),
+    ("/infer", "it is /v2/models/NAME/infer here"),
+    ("/ping", "it is /healthz here"),
+    ("/health", "it is /healthz here, and /readyz"),
+)
+
+
 def _routing_detail(request: Request, error: HTTPException) -> str:
     """A sentence instead of Starlette's bare title."""
+    path = request.url.path
     if error.status_code == 404:
-        return f"there is no {request.url.path}; /docs lists what there is"
+        known = next((told for start, told in ELSEWHERE if path.startswith(start)), "/docs lists what there is")
+        return f"there is no {path}; {known}"
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        return f"{request.url.path} takes {allowed}, not {request.method}"
+        upload = "; curl -T sends PUT: add -X POST, or use --data-binary" if request.method == "PUT" else ""
+        return f"{path} takes {allowed}, not {request.method}{upload}"
     return str(error.detail)
