@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +18,7 @@ from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import open_source
 from pipelines.training.run_folder import RunFolder
 from pipelines.tuning import paper_sweep
-from pipelines.tuning.trial_slots import fit_in
-from resnet.training.checkpoint import EpochRow, load_checkpoint
+from resnet.training.checkpoint import load_checkpoint
 from tests.pipelines.training.test_fit import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,20 +77,6 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_trials_share_the_cpus_and_gpus_that_there_are(tmp_path: Path) -> None:
-    asked = plan("table6", tmp_path)[0].run.scaling
-    scaling, concurrent = fit_in(asked, 2, 8, None, 2, 0)
-    assert (concurrent, scaling.workers, scaling.threads, scaling.gpu) == (2, 1, 1, False)
-    assert 2 * ((scaling.cpus_per_worker or 0) + (scaling.data_cpus or 0)) <= 2
-    scaling, concurrent = fit_in(asked, 2, 8, 3, 2, 0)
-    assert concurrent == 3, "parts of CPUs"
-    assert 3 * ((scaling.cpus_per_worker or 0) + (scaling.data_cpus or 0)) <= 2
-    scaling, concurrent = fit_in(asked, 2, 8, None, 16, 4)
-    assert (concurrent, scaling.gpu, scaling.gpus_per_worker) == (4, True, None)
-    scaling, concurrent = fit_in(asked, 2, 8, 6, 16, 2)
-    assert (concurrent, scaling.gpu, scaling.gpus_per_worker) == (6, True, 0.33)
-
-
 def test_a_killed_sweep_goes_on_and_gives_the_weights_of_each_trial_alone(ray_local: Any, tmp_path: Path) -> None:
     """SIGKILL inside an epoch, then the same call; one trial fails; one is run alone by its command, without a kill."""
     words = ["--networks", "cifar10-resnet8", "cifar10-plain8", "--seeds", "0", "--recipe.epochs", "2"]
@@ -135,34 +119,6 @@ def test_a_killed_sweep_goes_on_and_gives_the_weights_of_each_trial_alone(ray_lo
     outcome = train_imagenet.job([*alone[2:], "--storage", str(tmp_path / "alone"), "--no-promote"])
     swept, single = load_checkpoint(done[0].outcome.checkpoint), load_checkpoint(outcome.checkpoint)
     assert all(torch.equal(tensor, swept.model[name]) for name, tensor in single.model.items())
-
-
-def test_asha_goes_by_rungs_remembers_them_and_never_stops_what_is_done(tmp_path: Path) -> None:
-    from pipelines.tuning.successive_halving import Halving
-
-    def rows(*errors: float) -> list[EpochRow]:
-        return [
-            EpochRow(epoch=i, step=10 * (i + 1), lr=0.1, train_loss=1, train_error=1, val_loss=1, top1_error=e,
-                     top5_error=1, seconds=1, images_per_second=1) for i, e in enumerate(errors)
-        ]  # fmt: skip
-
-    planned = plan("table6", tmp_path, "--seeds", "0")
-    tried = [SimpleNamespace(config={"run": t.run.model_dump_json()}) for t in planned]
-    stops: list[str] = []
-    known = {"earlier": rows(20, 15, 9), "another": rows(60, 50)}
-    halving = Halving(90, 10, 3, known, lambda run, _: stops.append(run))
-
-    def report(place: int, step: int, error: float) -> str:
-        return halving.on_trial_result(None, tried[place], {"step": step, "top1_error": error})
-
-    assert report(0, 10, 55) == "STOP", "better than 60, but not among the best third of 20 and 60"
-    assert report(1, 10, 10) == "CONTINUE"
-    assert report(1, 20, 99) == "CONTINUE", "no rung here"
-    assert report(1, 30, 8) == "CONTINUE"
-    assert report(2, 10, 11) == "CONTINUE"
-    assert report(2, 30, 50) == "STOP"
-    assert report(3, 90, 90) == "CONTINUE", "its training has ended"
-    assert stops == [planned[0].run.name, planned[2].run.name]
 
 
 def test_what_asha_has_stopped_stays_stopped_for_asha(tmp_path: Path) -> None:
