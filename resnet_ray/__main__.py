@@ -5,10 +5,12 @@
     resnet-ray search                 lr and weight decay of a network
     resnet-ray prepare                images as Parquet shards
     resnet-ray evaluate               a trained network by a protocol of the paper
+    resnet-ray probe                  a trained network's features on other images
     resnet-ray predict                many images offline
     resnet-ray export                 safetensors, ONNX, torch.export, int8
     resnet-ray deploy                 a model as an HTTP endpoint
     resnet-ray report                 the paper's tables beside ours
+    resnet-ray status                 what trains on a running cluster
     resnet-ray cluster -- COMMAND     any command as a Ray job
 
 `resnet-ray COMMAND --help` has the options and examples of each, `resnet-ray --version` the version.
@@ -29,10 +31,12 @@ SCRIPTS = {
     "search": "search_recipe",
     "prepare": "write_shards",
     "evaluate": "evaluate_model",
+    "probe": "probe_features",
     "predict": "predict_images",
     "export": "export_model",
     "deploy": "deploy_best",
     "report": "write_report",
+    "status": "show_status",
 }
 
 

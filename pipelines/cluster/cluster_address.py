@@ -191,7 +191,7 @@ def is_here(address: str) -> bool:
         return False
     with contextlib.suppress(psutil.Error):
         for found in psutil.net_connections("tcp"):
-            if found.status == psutil.CONN_LISTEN and found.laddr[1] == parts.port and found.pid:
+            if found.status == psutil.CONN_LISTEN and tuple(found.laddr)[1:] == (parts.port,) and found.pid:
                 command = " ".join(psutil.Process(found.pid).cmdline())
                 return "/ray/dashboard/" in command or "gcs_server" in command
     return False
