@@ -74,6 +74,8 @@ log=$(mktemp "${TMPDIR:-/tmp}/resnet-setup.XXXXXX") || fail "no temporary file c
 export UV_LINK_MODE="${UV_LINK_MODE:-hardlink}" VIRTUAL_ENV="$PWD/.venv"
 # Ray starts many Python processes, and each would compile torch, Ray and pyarrow anew where bytecode is not written.
 .venv/bin/uv pip sync --require-hashes --compile-bytecode "$RESNET_LOCK" >"$log" 2>&1 || explain "$log"
-.venv/bin/uv pip install --no-deps --no-build-isolation --editable . >"$log" 2>&1 || explain "$log"
+isolation=() # the lock without development packages has no build backend: uv fetches one
+.venv/bin/python -c 'import hatchling' 2>/dev/null && isolation=(--no-build-isolation)
+.venv/bin/uv pip install --no-deps ${isolation[@]+"${isolation[@]}"} --editable . >"$log" 2>&1 || explain "$log"
 echo "$stamp" >.venv/.ready
 rm -f "$log"
