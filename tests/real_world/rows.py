@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""What real users' inputs, clients and hosts broke once, row by row, with the tests that hold the right outcome.
+
+    python tests/real_world/rows.py               run all rows and print a table; the exit status is 1 if one fails
+    python tests/real_world/rows.py 28 29         some rows only
+
+The tests lie beside the modules that they hold; this file is their index. A row's number is that of the list of faults.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[2]
+PREPARATION, IMAGES, MODELS, TRACKING = (
+    "tests/pipelines/preparation",
+    "tests/resnet/images",
+    "tests/pipelines/models",
+    "tests/pipelines/tracking",
+)
+CLIENTS = "tests/serve/test_endpoint_clients_rows.py"
+
+# row: (what it is about, its tests)
+ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
+    1: (
+        "progressive JPEGs with repeated scans",
+        (
+            f"{IMAGES}/checks/test_jpeg_scans.py",
+            "tests/serve/inference/test_upload_checks.py::test_repeated_scans_are_answered_413_at_once",
+            f"{PREPARATION}/test_image_encoding.py::test_repeated_scans_are_refused_by_name",
+        ),
+    ),
+    2: (
+        "12 and 16 bits of grey",
+        (
+            f"{IMAGES}/test_grey_range.py",
+            f"{PREPARATION}/test_image_encoding.py::test_a_range_is_kept_in_the_manifest_and_applied_once",
+            "tests/serve/inference/test_classifier.py::test_deep_grey_is_served_by_the_range_of_the_training",
+        ),
+    ),
+    3: ("links, loops, special files", (f"{PREPARATION}/discovery/test_folder_walk.py",)),
+    4: ("system and hidden folders", (f"{PREPARATION}/discovery/test_passing_over.py",)),
+    5: (
+        "WebDataset members with two dots",
+        (f"{PREPARATION}/formats/test_webdataset_labels.py::test_members_with_two_dots_are_read",),
+    ),
+    6: (
+        "Parquet of the hub",
+        (f"{PREPARATION}/formats/test_parquet_files.py", f"{PREPARATION}/formats/test_parquet_columns.py"),
+    ),
+    7: (
+        "names that are not UTF-8",
+        (f"{PREPARATION}/formats/test_class_folders.py::test_names_that_are_not_utf8_are_prepared_and_shown",),
+    ),
+    8: (
+        "Kaggle, tiny-imagenet, capitals, no split, empty classes",
+        (
+            f"{PREPARATION}/formats/test_flat_validation.py",
+            f"{PREPARATION}/discovery/test_split_folders.py",
+            f"{PREPARATION}/splits/test_drawn_splits.py",
+            f"{PREPARATION}/test_listing.py::test_an_empty_class_is_refused_and_kept_by_an_option",
+        ),
+    ),
+    9: ("EXIF orientation", (f"{IMAGES}/test_image_orientation.py",)),
+    10: (
+        "compiled, Lightning's and DDP's weights",
+        (f"{MODELS}/test_weight_files.py::test_weights_in_any_wrapping_give_torchvisions_logits",),
+    ),
+    11: (
+        "training checkpoints of torchvision, without running code",
+        (
+            f"{MODELS}/test_weight_files.py::test_an_object_that_would_run_code_is_named",
+            f"{MODELS}/test_by_name.py::test_weights_that_could_run_code_are_refused",
+        ),
+    ),
+    12: ("the weights' own preprocessing", (f"{MODELS}/test_preprocessing.py",)),
+    13: ("a checkpoint in a bucket is served", ("tests/jobs/test_bucket_to_endpoint.py",)),
+    14: (
+        "MLflow answers with an error",
+        (f"{TRACKING}/test_model_registry.py::test_no_alias_moves_and_no_canary_ends_on_an_error_of_the_store",),
+    ),
+    15: (
+        "an apostrophe in a path",
+        (f"{TRACKING}/test_mlflow_runs.py::test_an_apostrophe_in_the_storage_is_recorded_and_found_again",),
+    ),
+    16: (
+        "deleted experiments, models, versions, aliases",
+        (
+            f"{TRACKING}/test_mlflow_runs.py::test_a_deleted_experiment_is_told_before_the_training_with_the_way_back",
+            f"{TRACKING}/test_model_registry.py::"
+            "test_a_deleted_model_version_or_alias_is_told_and_the_next_training_registers_anew",
+        ),
+    ),
+    17: (
+        "the true reason of a registry that does not answer",
+        (
+            f"{TRACKING}/test_mlflow_store.py::test_a_registry_that_refuses_is_told_as_such",
+            f"{MODELS}/test_canary_alias.py::test_an_error_of_the_store_is_one_sentence",
+        ),
+    ),
+    18: (
+        "addresses, credentials, hosts of MLflow",
+        (
+            f"{TRACKING}/test_mlflow_store.py",
+            f"{TRACKING}/test_job_environment.py",
+            f"{TRACKING}/test_mlflow_runs.py::test_params_and_tags_have_no_credentials",
+        ),
+    ),
+    19: (
+        "MLflow's own variables and pyfunc",
+        (
+            f"{TRACKING}/test_mlflow_runs.py::test_mlflows_own_variables_say_experiment_run_and_parent",
+            f"{TRACKING}/test_mlflow_model.py::test_mlflow_loads_it_and_gives_the_endpoints_numbers",
+            f"{TRACKING}/test_mlflow_model.py::test_nothing_in_the_artifact_is_code",
+        ),
+    ),
+    20: ("clients of /v2, HEAD, forms, gzip (rows 20 to 23)", (CLIENTS,)),
+    27: (
+        "--help | head",
+        ("tests/pipelines/test_command_line.py::test_help_that_is_cut_off_by_head_ends_quietly",),
+    ),
+    28: ("missing parts of a numbered set", (f"{PREPARATION}/discovery/test_numbered_parts.py",)),
+    29: (
+        "duplicates within and across splits",
+        (f"{PREPARATION}/splits/test_duplicates.py::test_duplicates_are_counted_and_told_by_kind",),
+    ),
+    30: (
+        "edited manifests",
+        (
+            "tests/pipelines/shards/test_manifest.py::test_an_edited_manifest_is_refused_with_its_own_sentence",
+            "tests/pipelines/shards/test_manifest.py::test_a_shard_that_is_a_link_out_of_the_folder_is_refused",
+            f"{PREPARATION}/test_prepare.py::test_counts_that_were_edited_together_are_found_by_verification",
+        ),
+    ),
+    31: (
+        "images that are encoded again stay upright",
+        (f"{PREPARATION}/test_image_encoding.py::test_an_image_is_encoded_again_upright",),
+    ),
+    32: (
+        "damaged development kits and lists",
+        (
+            f"{PREPARATION}/formats/test_tar_archives.py::test_a_damaged_development_kit_is_one_sentence",
+            f"{PREPARATION}/formats/test_tar_archives.py::test_a_damaged_file_of_the_kit_is_named",
+            f"{PREPARATION}/test_listing.py::test_lists_of_classes_as_windows_writes_them",
+            f"{PREPARATION}/discovery/test_passing_over.py::test_tables_beside_images_are_passed_over_at_the_listing",
+        ),
+    ),
+    33: (
+        "labels in JSON, timm's tars",
+        (
+            f"{PREPARATION}/formats/test_webdataset_labels.py::test_labels_in_json_are_read",
+            f"{PREPARATION}/formats/test_webdataset_labels.py::test_timms_tars_of_class_folders_and_a_tar_a_class",
+        ),
+    ),
+    34: ("one table of kinds", (f"{IMAGES}/checks/test_image_kinds.py",)),
+    35: (
+        "damaged shards, full disks",
+        (f"{PREPARATION}/test_repair.py", f"{PREPARATION}/test_free_space.py"),
+    ),
+    36: (
+        "what is given wins over the recipe's own",
+        (
+            "tests/pipelines/test_command_line.py::test_the_length_that_is_given_wins_over_the_recipes_own",
+            "tests/pipelines/test_command_line.py::test_two_lengths_are_one_too_many",
+        ),
+    ),
+    44: (
+        "a version outlives the run's folder",
+        (f"{TRACKING}/test_mlflow_model.py::test_a_version_outlives_the_runs_folder",),
+    ),
+    45: (
+        "champion by exact figures and by data set",
+        (
+            f"{TRACKING}/test_model_registry.py::test_the_champion_moves_only_if_strictly_better_on_the_same_data",
+            f"{TRACKING}/test_model_registry.py::test_another_data_set_gets_a_model_and_a_champion_of_its_own",
+            "tests/pipelines/test_run.py::test_a_run_of_its_own_name_has_a_folder_of_its_own",
+        ),
+    ),
+    46: (
+        "MLflow is asked first, secrets are never printed",
+        (
+            f"{TRACKING}/test_mlflow_store.py::"
+            "test_an_address_that_mlflow_does_not_take_is_one_sentence_before_the_training",
+            f"{TRACKING}/test_mlflow_store.py::test_a_password_in_the_address_is_refused_and_not_repeated",
+        ),
+    ),
+    47: ("MLflow's pages", (f"{TRACKING}/test_mlflow_model.py::test_mlflows_pages_show_the_run",)),
+    54: ("mistakes that only a replica would see", ("tests/serve/test_deploy_checks.py",)),
+    60: ("OpenAPI, texts, errors by image, paths of others (rows 60, 63, 65 to 67)", (CLIENTS,)),
+}
+
+
+def outcomes(numbers: list[int]) -> dict[int, tuple[int, int, int]]:
+    """Passed, failed and skipped tests of each row, from one run of pytest."""
+    report = ROOT / "runs" / "real-world.xml"
+    nodes = sorted({node for number in numbers for node in ROWS[number][1]})
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "junit_family=xunit1", *nodes],
+        cwd=ROOT,
+        check=False,
+    )
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    found = [(f"{case.get('file')}::{(case.get('name') or '').partition('[')[0]}", case) for case in cases]
+    rows: dict[int, tuple[int, int, int]] = {}
+    for number in numbers:
+        wanted = ROWS[number][1]
+        mine = [case for name, case in found if any(name == node or name.startswith(f"{node}::") for node in wanted)]
+        failed = sum(case.find("failure") is not None or case.find("error") is not None for case in mine)
+        skipped = sum(case.find("skipped") is not None for case in mine)
+        rows[number] = (len(mine) - failed - skipped, failed, skipped)
+    return rows
+
+
+def main(words: list[str]) -> int:
+    """Run rows and print their table."""
+    unknown = [word for word in words if not word.isdigit() or int(word) not in ROWS]
+    if unknown:
+        print(f"rows.py: a row must be one of {', '.join(map(str, ROWS))}, got {unknown[0]}", file=sys.stderr)
+        return 2
+    numbers = [int(word) for word in words] or list(ROWS)
+    rows = outcomes(numbers)
+    for number, (passed, failed, skipped) in rows.items():
+        word = "fails" if failed or not passed else "holds"
+        print(f"{number:>3}  {word}  {passed:>3} passed {failed:>2} failed {skipped:>2} skipped  {ROWS[number][0]}")
+    return 1 if any(failed or not passed for passed, failed, _ in rows.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
