@@ -1,7 +1,6 @@
-"""The files for Kubernetes and `serve deploy` name what is there: Ray's pinned version, jobs, settings, one image."""
+"""Configurations of the endpoint are what Ray Serve, our settings and HAProxy accept, and the image has what they need."""
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +8,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-JOB, SERVICE, SERVE = (
-    yaml.safe_load((ROOT / "deploy" / name).read_text()) for name in ("rayjob.yaml", "rayservice.yaml", "serve.yaml")
-)
-CLUSTERS = {"rayjob": JOB["spec"]["rayClusterSpec"], "rayservice": SERVICE["spec"]["rayClusterConfig"]}
-
-
-def containers(cluster: dict[str, Any]) -> list[dict[str, Any]]:
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    return [container for group in groups for container in group["template"]["spec"]["containers"]]
-
-
-@pytest.mark.parametrize("name", CLUSTERS)
-def test_clusters_run_the_ray_that_is_pinned_in_one_image_with_bounds(name: str) -> None:
-    pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert pinned
-    assert CLUSTERS[name]["rayVersion"] == pinned[1]
-    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert version
-    for container in containers(CLUSTERS[name]):
-        assert container["image"] == f"REGISTRY/deep-residual-ray:{version[1]}"
-        assert container["resources"]["limits"] == container["resources"]["requests"]
-
-
-def test_entrypoint_of_the_rayjob_is_a_job_with_a_valid_command_line() -> None:
-    from jobs import train_imagenet
-    from pipelines import command_line
-    from pipelines.run import Run, standard
-
-    python, script, recipe, *options = shlex.split(JOB["spec"]["entrypoint"])
-    assert python == "python"
-    assert Path(script).name == Path(str(train_imagenet.__file__)).name
-    run = command_line.parse_arguments(Run, standard(recipe), options, "")
-    assert run.storage_path.startswith("s3://")
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+SERVE = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())
+SERVICE = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "endpoint" / "rayservice.yaml").read_text())
 
 
 @pytest.mark.parametrize(
@@ -52,25 +21,41 @@ def test_serve_configs_are_what_ray_serve_and_our_settings_accept(config: dict[s
 
     from serve.settings import Args
 
-    (application,) = ServeDeploySchema.model_validate(config).applications
+    schema = ServeDeploySchema.model_validate(config)
+    (application,) = schema.applications
     assert application.import_path == "serve.app:build"
-    assert Args(**application.args).min_replicas >= 2  # one can die, and the other answers
+    args = Args(**application.args)
+    assert args.min_replicas >= 2  # one can die, and the other answers
+    assert schema.http_options.host == "0.0.0.0"  # HAProxy of one node asks replicas of another
+    assert args.api_key_file
 
 
 def test_every_node_of_the_rayservice_has_what_haproxy_needs() -> None:
     from serve.haproxy import environment
 
-    written = re.search(r"python -m serve\.haproxy (\S+)", (ROOT / "deploy" / "Dockerfile").read_text())
+    written = re.search(r"python -m serve\.haproxy (\S+)", DOCKERFILE)
     assert written
-    for container in containers(CLUSTERS["rayservice"]):
+    cluster = SERVICE["spec"]["rayClusterConfig"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        (container,) = group["template"]["spec"]["containers"]
         variables = {each["name"]: each["value"] for each in container["env"]}
         assert variables.pop("RAY_SERVE_HAPROXY_BINARY_PATH") == f"{written[1]}/haproxy"
         assert variables.pop("RAY_SERVE_HAPROXY_NBTHREAD") == "1"
         assert variables == environment.SETTINGS
 
 
-def test_image_is_made_by_the_script_that_makes_every_environment() -> None:
-    text = (ROOT / "deploy" / "Dockerfile").read_text()
-    assert "bash deploy/setup.sh" in text
+def test_image_is_made_by_the_script_that_makes_every_environment_without_what_is_private() -> None:
+    assert "bash deploy/setup.sh" in DOCKERFILE
     ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().split()
-    assert {".git", ".venv*", "runs"} <= set(ignored)
+    assert {".git", ".venv*", "runs", "deploy/kubernetes/platform/secrets"} <= set(ignored)
+
+
+def test_image_has_the_lock_and_the_commit_that_the_build_names() -> None:
+    from pipelines import provenance
+
+    assert "ARG RESNET_LOCK=requirements-run.txt" in DOCKERFILE
+    assert f"ARG {provenance.COMMIT}=unknown" in DOCKERFILE
+    assert f"{provenance.COMMIT}=${provenance.COMMIT}" in DOCKERFILE.rpartition("ENV ")[2]
+    for line in re.findall(r"^COPY --chown=1000:1000 (.+) \S+$", DOCKERFILE, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in line.split())
+    assert "linux/amd64,linux/arm64" in DOCKERFILE
