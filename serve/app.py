@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from prometheus_client.metrics_core import Metric
 from ray import serve
@@ -102,7 +103,9 @@ class Replica:
 
 
 def build(args: Args) -> serve.Application:
-    """The application for a checkpoint, limits and replicas; see Args."""
+    """The application for a checkpoint, limits and replicas; see Args. ValueError where nodes could not reach it."""
+    if ray.is_initialized() and (there := rollout.serve_address()):
+        rollout.require_reachable(there[0])
     scaling = AutoscalingConfig(
         min_replicas=args.min_replicas,
         max_replicas=args.max_replicas,

@@ -34,6 +34,7 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     the model is refused and the old one goes on.
     """
     wanted = traffic or Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
+    rollout.require_reachable(host)
     serve.start(http_options={"host": host, "port": port})
     there = rollout.serve_address()
     if there is not None and there != (host, port):  # Serve keeps the address that it was started with

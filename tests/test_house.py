@@ -94,7 +94,6 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "serve/pyfunc_model.py",
             "serve/versions/canary.py",
             "serve/versions/loaded_model.py",
-            "serve/versions/rollout.py",
             "serve/versions/traffic.py",
         }
     ),

@@ -51,7 +51,7 @@ HOT = 2**26  # of free buffers that HAProxy keeps: without them it maps the memo
 NOBODY = "255.255.255.255"
 DROP_ID, SENDER = "http-request del-header x-request-id", "http-request set-header X-Forwarded-For"
 PORTS = 8404, 9101  # of statistics and metrics, where Ray is not told others
-# What holds for every instance; deploy/rayservice.yaml sets the same on each node of a cluster
+# What holds for every instance; deploy/kubernetes/endpoint/rayservice.yaml sets the same on each node of a cluster
 SETTINGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     # A line of every request to the manager, in Python: our own /metrics has these figures

@@ -28,6 +28,7 @@ from serve.versions.traffic import CanaryComparison, Traffic, Verdict, judge, to
 APPLICATION = "resnet"
 DEPLOYMENT = "classifier"
 KEY = b"resnet/serve/deployed"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOOK = 1.0  # seconds between two looks of a replica
 WITHOUT = "RESNET_WITHOUT_INTERNALS"  # environment variable: 1 does without Ray's private names, as pipelines does
 
@@ -108,7 +109,7 @@ def serve_address() -> tuple[str, int] | None:
     try:
         from ray.serve.context import _get_global_client
 
-        there = _get_global_client().http_config  # pyright: ignore[reportOptionalMemberAccess]
+        there = _get_global_client(False).http_config  # pyright: ignore[reportOptionalMemberAccess]
         return there.host or "127.0.0.1", there.port
     except (ImportError, AttributeError):
         return None
@@ -118,6 +119,20 @@ def behind_haproxy() -> bool:
     """True if the cluster's Serve has HAProxy take the requests: it keeps Serve's own proxy as a second choice then."""
     actors: list[Any] = list_named_actors(all_namespaces=True)
     return any("fallback" in actor["name"] for actor in actors)
+
+
+def require_reachable(host: str) -> None:
+    """ValueError where each node's HAProxy would ask replicas of other nodes that listen on their loopback interface.
+
+    Serve itself says so in its controller's log only (ray-project/ray#62522).
+    """
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" or behind_haproxy()
+    if host in LOOPBACK and nodes > 1 and haproxy:
+        raise ValueError(
+            f"host must be one that other nodes reach, 0.0.0.0 with an api_key_file, where HAProxy takes the requests "
+            f"on {nodes} nodes, got {host}"
+        )
 
 
 class Deployed(Frozen):

@@ -1,4 +1,4 @@
-"""Configurations of the endpoint are what Ray Serve, our settings and HAProxy accept, and the image has what they need."""
+"""The endpoint's configurations are what Ray Serve, our settings and HAProxy accept; the image has what they need."""
 
 import re
 from pathlib import Path

@@ -201,7 +201,8 @@ def test_the_config_file_builds_the_application():
     (application,) = config.applications
     assert application.import_path == "serve.app:build"
     assert app.build(Args(**application.args)) is not None
-    assert config.http_options.host == "127.0.0.1"
+    assert config.http_options.host == "0.0.0.0"  # a node's HAProxy asks replicas of other nodes
+    assert application.args["api_key_file"]
 
 
 def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture: Picture, tmp_path: Path):
@@ -213,13 +214,19 @@ def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture:
     serve.shutdown()  # another test's Serve listens elsewhere
     config = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())
     config["http_options"]["port"] = port = free_port()
-    config["applications"][0]["args"] |= {"checkpoint": str(cifar), "min_replicas": 1, "cpus": 0.1}
+    config["http_options"]["host"] = "127.0.0.1"
+    (tmp_path / "keys").write_text(f"tester {'k' * 32}\n")
+    settings = {"checkpoint": str(cifar), "min_replicas": 1, "cpus": 0.1, "api_key_file": str(tmp_path / "keys")}
+    config["applications"][0]["args"] |= settings
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "ray.serve.scripts", "deploy", "--address"]
     dashboard = f"http://{ray_local.address_info['webui_url']}"
     subprocess.run([*command, dashboard, str(tmp_path / "serve.yaml")], check=True, cwd=ROOT, capture_output=True)
     deployment.wait_until_ready(f"http://127.0.0.1:{port}", "1")
-    assert httpx.post(f"http://127.0.0.1:{port}/v1/predict", content=picture(0)).status_code == 200
+    predict = f"http://127.0.0.1:{port}/v1/predict"
+    assert httpx.post(predict, content=picture(0)).status_code == 401
+    key = {"Authorization": f"Bearer {'k' * 32}"}
+    assert httpx.post(predict, content=picture(0), headers=key).status_code == 200
     assert rollout.switch(Traffic(stable=Version(version="2", checkpoint=str(cifar)))) is None
     assert httpx.get(f"http://127.0.0.1:{port}/readyz").json()["version"] == "2"
     serve.shutdown()
