@@ -195,11 +195,8 @@ def test_every_package_travels_and_nothing_that_is_large() -> None:
     mounts = CONFIG["file_mounts"]
     prefix = "/home/ubuntu/deep-residual-ray/"
     assert all(remote == prefix + local for remote, local in mounts.items() if not local.startswith("~"))
-    include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
-    for pattern in include:
-        for package in ROOT.glob(pattern):
-            if (package / "__init__.py").exists():
-                assert package.name in mounts.values(), f"file_mounts of cluster.yaml lacks {package.name}"
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(packages["only-include"]) <= set(mounts.values())
     assert {"deploy", "pyproject.toml", "README.md", "LICENSE", "requirements-run.txt"} <= set(mounts.values())
     tracked = subprocess.run(["git", "ls-files", "-z", *(m for m in mounts.values() if not m.startswith("~"))],
                              cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")  # fmt: skip
