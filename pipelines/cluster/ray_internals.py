@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import cache, partialmethod
 from typing import Any, TypeVar
 
+from pipelines.cluster.store_actor import store_actor
+
 log = logging.getLogger(__name__)
 WITHOUT = "RESNET_WITHOUT_INTERNALS"
 PACE = 0.05  # seconds from one look of Ray Data's executor at its tasks to the next
@@ -33,6 +35,7 @@ PRIVATE_NAMES: dict[str, str] = {
     "ray._raylet.Config.initialize": "the same, where Ray was imported before",
     "ray._private.parameter.RayParams": "two processes less, 2 s of a job's start; no fixed port for the agent",
     "ray.dashboard.consts.DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX": "a job waits for a late agent on a busy machine",
+    "ray._private.state.state.get_cluster_config": "nodes that a hosted cluster may add are planned with",
     "ray._raylet.PlacementGroupID": "a training goes on at once where Ray Train's controller was killed",
     "ray.data._internal.execution.execution_callback.ExecutionCallback": "0.79 instead of 0.60 of the bare decode loop",
     "ray.train.v2._internal.callbacks.datasets.DatasetsCallback": "an actor less to start, 0.4 s",
@@ -95,40 +98,13 @@ def _or_else(wanted: Callable[[], Answer], fallback: Callable[[], Answer], lost:
 # --- A key-value store of the cluster ---------------------------------------------------------------------------------
 
 
-class _Store:
-    """The store's fallback: a named actor, a process that holds a dictionary."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    def put(self, key: str, value: bytes, overwrite: bool) -> None:
-        if overwrite or key not in self.values:
-            self.values[key] = value
-
-    def get(self, key: str) -> bytes | None:
-        return self.values.get(key)
-
-    def remove(self, key: str) -> None:
-        self.values.pop(key, None)
-
-    def list(self, prefix: str) -> list[bytes]:
-        return [key.encode() for key in self.values if key.startswith(prefix)]
-
-
-def _store() -> Any:
-    import ray
-
-    options: Any = {"name": "resnet-postings", "namespace": "resnet", "get_if_exists": True, "lifetime": "detached"}
-    return ray.remote(_Store).options(num_cpus=0, **options).remote()
-
-
 def _kept(action: str, *words: Any, **options: Any) -> Any:
     """The answer of the store to put, get, del or list."""
     import ray
 
     return _or_else(
         lambda: private(f"ray.experimental.internal_kv._internal_kv_{action}")(*words, **options),
-        lambda: ray.get(getattr(_store(), {"del": "remove"}.get(action, action)).remote(*words, *options.values())),
+        lambda: ray.get(getattr(store_actor(), {"del": "remove"}.get(action, action)).remote(*words, *options.values())),
         "postings go through an actor",
     )
 
@@ -206,6 +182,23 @@ def await_agent(node: str, patience: float = 120.0) -> None:
             time.sleep(0.1)
 
     _or_else(wanted, lambda: time.sleep(10), "the agent that takes jobs is given ten seconds")
+
+
+# --- Nodes that may come ----------------------------------------------------------------------------------------------
+
+
+def autoscaled_types() -> list[tuple[int, dict[str, int]]]:
+    """Nodes that the autoscaler may have, as Ray Train looks them up: how many (-1: any number) with which resources.
+
+    Empty where nobody has told Ray: `ray up` and KubeRay do not (Ray 2.60).
+    """
+
+    def wanted() -> list[tuple[int, dict[str, int]]]:
+        config = private("ray._private.state.state.get_cluster_config")()
+        groups = config.node_group_configs if config is not None else ()
+        return [(group.max_count, dict(group.resources)) for group in groups if group.resources]
+
+    return _or_else(wanted, list, "nodes that may be added are known by RESNET_ADDABLE_NODES alone")
 
 
 # --- Ray Data ---------------------------------------------------------------------------------------------------------

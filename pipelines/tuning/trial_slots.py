@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from pipelines.cluster.resource_plan import EXACT, Node, Wishes, largest_share, number, plan_training
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Row
 from pipelines.run import Run, Scaling
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData
 from resnet.frozen import Frozen
+
+OWN = 0.5  # CPUs of a node for the processes of trials
 
 
 class EarlyStopping(Frozen):
@@ -31,24 +35,68 @@ class EarlyStopping(Frozen):
         return max(1, round(self.grace * per_epoch))
 
 
-def fit_in(
-    scaling: Scaling, passes: int, count: int, wanted: int | None, cpus: float, gpus: float
-) -> tuple[Scaling, int]:
-    """The part of the cluster that each of `count` trainings has, and how many run at a time: `wanted`, or what fits.
+class Slots(NamedTuple):
+    """How the trainings of a sweep share a cluster. scaling: of each, nothing left open; at_once: how many run."""
 
-    passes: Recipe.passes.
+    scaling: Scaling
+    at_once: int
+    decode: Literal["tasks", "worker"]
+    nodes: tuple[Node, ...]
 
-    CPUs are always shared out; a GPU is shared only where more are wanted at a time than there are GPUs.
+    @property
+    def shown(self) -> str:
+        """One line for a person."""
+        scaling, gpu = self.scaling, self.scaling.gpus_per_worker or 1
+        device = f"{gpu:g} GPU, " if scaling.gpu else ""
+        each = f"{scaling.workers} worker(s) with {device}" if scaling.most > 1 else device
+        threads = number(scaling.threads or 1, "thread")
+        return f"{self.at_once} at a time, each with {each}{scaling.cpus_per_worker:g} CPUs and {threads}"
+
+    def fitting(self, up: Sequence[Node]) -> int:
+        """Trainings that nodes have room for, at least those that were planned: nodes may have joined."""
+        scaling = self.scaling
+        cpus = (scaling.cpus_per_worker or 1) + (scaling.data_cpus or 0)
+        gpus = (scaling.gpus_per_worker or 1) if scaling.gpu else 0.0
+        room = sum(node._replace(cpus=node.cpus - OWN).room(cpus, gpus) for node in up if node.cpus > OWN)
+        return max(self.at_once, room // scaling.most)
+
+
+def share_out(nodes: Sequence[Node], wishes: Wishes, count: int, wanted: int | None) -> Slots:
+    """How each of `count` trainings is run, and how many at a time: `wanted`, or what fits.
+
+    CPUs are always shared out; a GPU is shared only where more are wanted at a time than there are GPUs, by as many on
+    each. ValueError: so many at a time can never fit.
     """
-    on_gpu = gpus >= 1 if scaling.gpu is None else scaling.gpu
-    room = max(1, int((gpus if on_gpu else cpus) // scaling.most))
-    concurrent = min(count, wanted or room)
-    each = gpus / concurrent if on_gpu else 0.0
-    if on_gpu and each < scaling.most:
-        part = int(100 * each / scaling.most) / 100
-        scaling = scaling.model_copy(update={"gpu": True, "gpus_per_worker": part})
-    # Half a CPU stays for the trials' own processes, which mostly wait.
-    return scaling.resolve(max(1.0, cpus - 0.5) / concurrent, each, passes), concurrent
+    scaling, working = wishes.scaling, [node for node in nodes if node.cpus > 0]
+    on_gpu = any(node.gpus >= 1 for node in working) if scaling.gpu is None else scaling.gpu
+    holding = [node for node in working if node.gpus >= 1] if on_gpu else working
+    if not holding:  # its sentence is the training's own
+        plan_training(nodes, wishes)
+    room = sum(int(node.gpus if on_gpu else node.cpus) for node in holding)
+    whole = max(1, room // scaling.most)
+    part = scaling.gpus_per_worker if on_gpu else None
+    at_once = min(count, wanted or whole * (int(1 / part + EXACT) if part else 1))
+    if on_gpu and part is None and at_once > whole:
+        if scaling.most > 1:
+            raise ValueError(
+                f"concurrent must be at most {whole} with {scaling.workers} workers on the cluster's {room} GPUs: no "
+                f"two workers of a training share one, got {at_once}"
+            )
+        part = int(100 / -(-at_once // room)) / 100
+    # Half a CPU of a node stays for the trials' own processes, which mostly wait.
+    free = [max(1.0, node.cpus - OWN) if len(holding) == 1 else node.cpus - OWN for node in holding]
+    workers = at_once * scaling.most
+    if on_gpu:  # whichever of the nodes Ray takes
+        crowds = [min(workers, node.gpu_slots(part or 1.0)) for node in holding]
+        each = min(cpus / crowd for cpus, crowd in zip(free, crowds, strict=True))
+    else:
+        each = largest_share(free, workers)
+    given = {"gpu": on_gpu} | ({"gpus_per_worker": part} if part else {})
+    one = Node(each * scaling.most, float(scaling.most) if on_gpu else 0.0)
+    asked = wishes._replace(scaling=scaling.model_copy(update=given), needs_gpu=False)
+    plan = plan_training([one], asked)
+    spare = len(holding) < len(working) and plan_training(nodes, asked).decode == "tasks"
+    return Slots(plan.scaling, at_once, "tasks" if spare else "worker", tuple(nodes))
 
 
 def require_errors(run: Run, scheduler: str) -> None:
