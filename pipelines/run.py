@@ -61,11 +61,6 @@ class Data(Frozen):
     def _folder_is_absolute(cls, value: str | None) -> str | None:
         return absolute(value)
 
-    def resolve(self, spare_nodes: int) -> Data:
-        """Choose where images are decoded, for a cluster with so many nodes that hold no worker."""
-        where = self.decode if self.decode != "auto" else "tasks" if spare_nodes else "worker"
-        return self.model_copy(update={"decode": where})
-
 
 class Scaling(Frozen):
     """The workers and the resources of each. None and auto: from what the machine or cluster has."""
@@ -119,30 +114,6 @@ class Scaling(Frozen):
     def is_elastic(self) -> bool:
         """True if the number of workers may change."""
         return self.least < self.most
-
-    def resolve(self, cpus: float, gpus: float, passes: int) -> Scaling:
-        """Fill what is left open, for a run that has so many CPUs and GPUs to itself. ValueError if it cannot fit.
-
-        passes: Recipe.passes; the number of workers that is chosen here divides them.
-        """
-        gpu = gpus >= 1 if self.gpu is None else self.gpu
-        room = max(1, int(gpus) if gpu else min(2, int(cpus)))
-        asked = self.workers or max(n for n in range(1, room + 1) if passes % n == 0)
-        scaling = self.model_copy(update={"workers": asked})
-        workers = scaling.most
-        if gpu and scaling.least * (self.gpus_per_worker or 1) > gpus + 1e-6:
-            raise ValueError(f"scaling.workers must be at most the cluster's {gpus:g} GPUs, got {asked}")
-        # Half of the CPUs stay free for data tasks: workers that hold all of them wait for ever for their data.
-        share = self.cpus_per_worker or max(0.05, round(cpus / 2 / workers, 2))
-        if share * scaling.least > cpus - 0.25:
-            raise ValueError(
-                f"scaling.workers x scaling.cpus_per_worker must leave 0.25 of the cluster's {cpus:g} CPUs for data "
-                f"tasks, got {scaling.least} x {share:g}"
-            )
-        threads = self.threads or max(1, int(cpus // workers))
-        data = self.data_cpus or max(0.05, int((cpus / workers - share) * 100) / 100)
-        known = {"workers": asked, "gpu": gpu, "cpus_per_worker": share, "data_cpus": data, "threads": threads}
-        return self.model_copy(update=known)
 
 
 class CheckpointSchedule(Frozen):

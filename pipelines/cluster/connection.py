@@ -73,11 +73,3 @@ def _join(address: str) -> None:
 def may_grow() -> bool:
     """True if somebody may add nodes to this cluster: not to a private one. Holds in the cluster's processes too."""
     return os.environ.get(ALONE) != "1"
-
-
-def spare_nodes(workers: int, gpu: bool) -> int:
-    """Nodes with CPUs that hold no worker, however the workers are spread."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    return len(nodes) - min(workers, sum(not gpu or node.get("GPU", 0) >= 1 for node in nodes))

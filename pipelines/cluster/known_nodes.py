@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from pipelines.cluster.connection import may_grow
 from pipelines.cluster.ray_internals import autoscaled_types
-from pipelines.cluster.resource_plan import Node, NodeType, resources_of, with_added
+from pipelines.cluster.resource_plan import Node, NodeType, Wishes, resources_of, with_added
+from pipelines.run import Run
 
 ADDABLE = "RESNET_ADDABLE_NODES"
 CLUSTER_FILE = "~/ray_bootstrap_config.yaml"  # `ray up` leaves it on the head
@@ -37,6 +38,12 @@ def known_nodes() -> tuple[Node, ...]:
         return up
     found = addable_nodes()
     return with_added(up, found.types, None if found.limit is None else found.limit - len(_beside_the_head()))
+
+
+def wishes(run: Run) -> Wishes:
+    """What a run asks of the connected cluster. ImageNet on CPUs takes years: on a cluster it must be said."""
+    needs_gpu = may_grow() and run.recipe.network.startswith("imagenet-")
+    return Wishes(run.scaling, run.recipe.passes, run.data.decode, needs_gpu)
 
 
 def nodes_up() -> tuple[Node, ...]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import provenance
 from pipelines.cluster import connection
+from pipelines.cluster.known_nodes import known_nodes, wishes
+from pipelines.cluster.resource_plan import plan_training
 from pipelines.models import initial_weights
 from pipelines.progress import console
 from pipelines.run import Run, home
@@ -51,12 +53,12 @@ def fit(
     began = time.monotonic()
     if (sentence := source.begin(run)) is not None:
         _say(show, f"{run.name} begins with {run.init}; {sentence}")
-    resources = connection.connect()
-    scaling = run.scaling.resolve(resources.get("CPU", 1), resources.get("GPU", 0), run.recipe.passes)
-    data = run.data.resolve(connection.spare_nodes(scaling.most, bool(scaling.gpu)))
-    run = run.model_copy(update={"scaling": scaling, "data": data})
+    connection.connect()
+    plan = plan_training(known_nodes(), wishes(run))
+    data = run.data.model_copy(update={"decode": plan.decode})
+    run = run.model_copy(update={"scaling": plan.scaling, "data": data})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
-    _say(show, _plan(run, source))
+    _say(show, f"{_work(run, source)}\n{plan.shown}")
     if note := shortage(source.manifest.encoding.shorter_side, run.recipe.images):
         _say(show, note)
     recorder = Recorder(run, source.tags, parent, source.dataset)
@@ -149,11 +151,10 @@ def _say(show: bool, text: str) -> None:
         console.say(text)
 
 
-def _plan(run: Run, source: RunData) -> str:
-    scaling, train = run.scaling, source.train.examples
+def _work(run: Run, source: RunData) -> str:
+    train = source.train.examples
     return (
         f"{run.name}: {train:,} training and {source.val.examples:,} validation images of "
         f"{len(source.manifest.classes)} classes, {run.recipe.total_steps(train):,} steps of "
-        f"{run.recipe.optim.batch_size} images, {scaling.workers} worker{'s' if scaling.most != 1 else ''} on "
-        f"{'GPU' if scaling.gpu else f'CPU with {scaling.threads} thread(s) each'}"
+        f"{run.recipe.optim.batch_size} images"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from optuna import Study
@@ -97,13 +98,14 @@ def run(
     left: int,
     board: Board,
     parent: str | None,
+    room: Callable[[], int] | None,
 ) -> None:
     """Train what is left of a search."""
     searcher = Suggestions(study, asked, base, source, left, board)
     scheduler = None
     if asked.scheduler == "asha":
         scheduler = Halving.of(asked, base.recipe, source.train.examples, _known(study, base), searcher.stop)
-    run_trials(board.name, base.storage_path, searcher, left, feed, parent, board, scheduler)
+    run_trials(board.name, base.storage_path, searcher, left, feed, parent, board, scheduler, room)
 
 
 def _known(study: Study, base: Run) -> dict[str, Any]:

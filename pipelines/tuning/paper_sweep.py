@@ -11,21 +11,24 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.cluster import connection
+from pipelines.cluster.known_nodes import known_nodes, wishes
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board, Row
 from pipelines.progress.text_table import text_table
-from pipelines.run import Run, Scaling, standard
+from pipelines.run import Run, standard
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.training.run_folder import TrainingOutcome
 from pipelines.tuning.trial_slots import (
     EarlyStopping,
-    fit_in,
+    Slots,
+    growing_room,
     judges,
     progress_row,
     require_errors,
     require_no_name,
     say_if_away,
+    share_out,
 )
 from resnet.frozen import Frozen
 from resnet.paper.published import RESULTS, TABLE2, TABLE3, Result
@@ -126,16 +129,13 @@ def run_sweep(name: str, sweep: Sweep, planned: list[SweepRun]) -> list[SweepRun
     if not waiting:
         return known
     say_if_away()
-    resources = connection.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
-    cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
+    connection.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
     # For all trials, not for those that wait: the number of threads decides the last bit.
-    scaling, concurrent = fit_in(
-        waiting[0].run.scaling, waiting[0].run.recipe.passes, len(known), sweep.concurrent, cpus, gpus
-    )
-    waiting = [_placed(t, scaling) for t in longest_first(waiting, source.train.examples)]
-    say(f"{concurrent} at a time; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
-    board = Board(name, {t.run.name: _row(t, source) for t in known}, concurrent)
-    _tune(name, sweep, known, waiting, source, board)
+    slots = share_out(known_nodes(), wishes(waiting[0].run), len(known), sweep.concurrent)
+    waiting = [_placed(t, slots) for t in longest_first(waiting, source.train.examples)]
+    say(f"{slots.shown}; each alone:\n" + "\n".join(f"  {t.command}" for t in waiting))
+    board = Board(name, {t.run.name: _row(t, source) for t in known}, slots.at_once)
+    _tune(name, sweep, known, waiting, source, board, growing_room(slots, sweep.concurrent))
     ended = [_known(t, sweep, source) for t in known]
     return [
         t if t.outcome or t.stop else t.model_copy(update={"failure": board.rows[t.run.name].note or "no outcome"})
@@ -144,7 +144,13 @@ def run_sweep(name: str, sweep: Sweep, planned: list[SweepRun]) -> list[SweepRun
 
 
 def _tune(
-    name: str, sweep: Sweep, known: list[SweepRun], waiting: list[SweepRun], source: RunData, board: Board
+    name: str,
+    sweep: Sweep,
+    known: list[SweepRun],
+    waiting: list[SweepRun],
+    source: RunData,
+    board: Board,
+    room: Callable[[], int] | None,
 ) -> None:
     """Run the trials that wait, below one MLflow run."""
     from pipelines.tuning import tune_runner
@@ -156,7 +162,8 @@ def _tune(
         scheduler = _halving(sweep, known, source, board)
     try:
         runs = [t.run for t in waiting]
-        tune_runner.run_trials(name, place, runs, len(runs), load_feed(runs[0], source), parent, board, scheduler)
+        feed = load_feed(runs[0], source)
+        tune_runner.run_trials(name, place, runs, len(runs), feed, parent, board, scheduler, room)
     except BaseException:
         mlflow_runs.close(f"{place}/{name}", "KILLED")
         raise
@@ -205,10 +212,10 @@ def _row(trial: SweepRun, source: RunData) -> Row:
     return row
 
 
-def _placed(trial: SweepRun, scaling: Scaling) -> SweepRun:
+def _placed(trial: SweepRun, slots: Slots) -> SweepRun:
     """The trial with its part of the cluster. The command gains the threads: sums in another order differ in bits."""
-    command = f"{trial.command} --scaling.threads {scaling.threads}"
-    return trial.model_copy(update={"run": trial.run.model_copy(update={"scaling": scaling}), "command": command})
+    command = f"{trial.command} --scaling.threads {slots.scaling.threads}"
+    return trial.model_copy(update={"run": slots.placed(trial.run), "command": command})
 
 
 def longest_first(trials: list[SweepRun], examples: int) -> list[SweepRun]:

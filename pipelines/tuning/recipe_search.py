@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import connection
+from pipelines.cluster.known_nodes import known_nodes, wishes
 from pipelines.models.initial_weights import start_of
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board
@@ -21,7 +22,7 @@ from pipelines.run import Run, home
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.tuning.search_space import Search, Tried, attempts, run_number
-from pipelines.tuning.trial_slots import fit_in, judges, require_errors, require_no_name, say_if_away
+from pipelines.tuning.trial_slots import Slots, growing_room, judges, require_errors, require_no_name, say_if_away, share_out
 from resnet.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -69,11 +70,10 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     tried: tuple[Tried, ...] = ()
     if left > 0:
         say_if_away()
-        resources = connection.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
-        cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
-        scaling, slots = fit_in(base.scaling, base.recipe.passes, asked.count, asked.concurrent, cpus, gpus)
-        base = base.model_copy(update={"scaling": scaling})
-        say(f"{slots} at a time")
+        connection.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
+        slots = share_out(known_nodes(), wishes(base), asked.count, asked.concurrent)
+        base = slots.placed(base)
+        say(slots.shown)
         tried = _tune(asked, base, source, study, left, slots)
     if asked.scheduler != "pbt":
         per_epoch = base.recipe.steps_per_epoch(source.train.examples)
@@ -114,11 +114,11 @@ def open_study(asked: Search, base: Run, source: RunData) -> Study:
     return study
 
 
-def _tune(asked: Search, base: Run, source: RunData, study: Study, left: int, slots: int) -> tuple[Tried, ...]:
+def _tune(asked: Search, base: Run, source: RunData, study: Study, left: int, slots: Slots) -> tuple[Tried, ...]:
     """Train what is left, below one MLflow run. The members of a population; of a study nothing, it knows itself."""
     name = f"search-{base.recipe.name}"
     parent = mlflow_runs.start_sweep(name, base.storage_path, asked.model_dump(mode="json"))
-    board, feed, status = Board(name, {}, slots), load_feed(base, source), "KILLED"
+    board, feed, status = Board(name, {}, slots.at_once), load_feed(base, source), "KILLED"
     try:
         if asked.scheduler == "pbt":
             from pipelines.tuning.population import train_population
@@ -127,7 +127,8 @@ def _tune(asked: Search, base: Run, source: RunData, study: Study, left: int, sl
         else:
             from pipelines.tuning import optuna_searcher
 
-            optuna_searcher.run(asked, base, source, feed, study, left, board, parent)
+            room = growing_room(slots, asked.concurrent)
+            optuna_searcher.run(asked, base, source, feed, study, left, board, parent, room)
             tried = ()
         status = "FINISHED"
         return tried

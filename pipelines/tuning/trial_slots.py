@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from pipelines.cluster.connection import may_grow
+from pipelines.cluster.known_nodes import nodes_up
 from pipelines.cluster.resource_plan import EXACT, Node, Wishes, largest_share, number, plan_training
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Row
@@ -41,7 +43,6 @@ class Slots(NamedTuple):
     scaling: Scaling
     at_once: int
     decode: Literal["tasks", "worker"]
-    nodes: tuple[Node, ...]
 
     @property
     def shown(self) -> str:
@@ -52,8 +53,13 @@ class Slots(NamedTuple):
         threads = number(scaling.threads or 1, "thread")
         return f"{self.at_once} at a time, each with {each}{scaling.cpus_per_worker:g} CPUs and {threads}"
 
+    def placed(self, run: Run) -> Run:
+        """A run with its part of the cluster."""
+        data = run.data.model_copy(update={"decode": self.decode})
+        return run.model_copy(update={"scaling": self.scaling, "data": data})
+
     def fitting(self, up: Sequence[Node]) -> int:
-        """Trainings that nodes have room for, at least those that were planned: nodes may have joined."""
+        """Trainings that nodes which are up have room for, at least those that were planned."""
         scaling = self.scaling
         cpus = (scaling.cpus_per_worker or 1) + (scaling.data_cpus or 0)
         gpus = (scaling.gpus_per_worker or 1) if scaling.gpu else 0.0
@@ -95,8 +101,16 @@ def share_out(nodes: Sequence[Node], wishes: Wishes, count: int, wanted: int | N
     one = Node(each * scaling.most, float(scaling.most) if on_gpu else 0.0)
     asked = wishes._replace(scaling=scaling.model_copy(update=given), needs_gpu=False)
     plan = plan_training([one], asked)
-    spare = len(holding) < len(working) and plan_training(nodes, asked).decode == "tasks"
-    return Slots(plan.scaling, at_once, "tasks" if spare else "worker", tuple(nodes))
+    spare = sum(node.cpus for node in working if node.up and node not in holding)
+    beside = spare >= sum(node.cpus for node in holding)  # nodes without a GPU that have most of the CPUs
+    return Slots(plan.scaling, at_once, "tasks" if beside and wishes.decode == "auto" else plan.decode)
+
+
+def growing_room(slots: Slots, wanted: int | None) -> Callable[[], int] | None:
+    """How many trainings there is room for, asked again and again; None where the number is fixed."""
+    if wanted is not None or not may_grow():
+        return None
+    return lambda: slots.fitting(nodes_up())
 
 
 def require_errors(run: Run, scheduler: str) -> None:

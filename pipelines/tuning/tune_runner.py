@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
-from ray.tune.search import Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 
 from pipelines.progress import postings
 from pipelines.progress.sweep_table import Board
@@ -17,6 +17,7 @@ from pipelines.run import Run
 from pipelines.training.fit import fit
 from pipelines.training.ray_trainer import saving_first
 from pipelines.training.run_data import WorkerData
+from pipelines.tuning.growing_slots import GrowingSlots
 
 
 def run_trials(
@@ -28,13 +29,20 @@ def run_trials(
     parent: str | None,
     board: Board,
     scheduler: Any = None,
+    room: Callable[[], int] | None = None,
 ) -> None:
     """Train `count` runs, board.slots at a time; how each ended is on the board. One that fails stops no other.
 
-    asked: the runs, or who proposes them; place: folder of the sweep; parent: its MLflow run.
+    asked: the runs, or who proposes them; place: folder of the sweep; parent: its MLflow run; room: trials that there
+    is room for at present, where nodes may join.
     """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the job here, and not Tune's loop with success
-    searcher = asked if isinstance(asked, Searcher) else None
+    proposed = isinstance(asked, Searcher)
+    limited = (
+        ConcurrencyLimiter(asked, board.slots)
+        if isinstance(asked, Searcher)
+        else BasicVariantGenerator(max_concurrent=board.slots)
+    )
     space = {} if isinstance(asked, Searcher) else {"run": tune.grid_search([r.model_dump_json() for r in asked])}
     trainable: Any = tune.with_resources(tune.with_parameters(trial, feed=feed, parent=parent), {"CPU": 0.01})
     tuner = tune.Tuner(
@@ -43,16 +51,15 @@ def run_trials(
         tune_config=tune.TuneConfig(
             metric="top1_error",
             mode="min",
-            max_concurrent_trials=board.slots,
             scheduler=scheduler,
-            search_alg=searcher,
-            num_samples=1 if searcher is None else count,
+            search_alg=limited,
+            num_samples=count if proposed else 1,
         ),
         run_config=tune.RunConfig(
             name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}",
             storage_path=f"{place}/tune",
             verbose=0,
-            callbacks=[BoardCallback(board)],
+            callbacks=[BoardCallback(board), *([GrowingSlots(board, limited, room)] if room else [])],
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is on the board
