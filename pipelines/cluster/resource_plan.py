@@ -125,27 +125,30 @@ def with_added(up: Sequence[Node], types: Sequence[NodeType], limit: int | None 
 
 def plan_training(nodes: Sequence[Node], wishes: Wishes) -> ResourcePlan:
     """How a training uses a cluster that it has to itself. ValueError: what can never fit, in one sentence."""
-    scaling = wishes.scaling
     working = [node for node in nodes if node.cpus > 0]
     if not working:
-        raise ValueError(
-            "the cluster must have a node with CPUs for the training, or be known to add one, got none "
-            "(RESNET_ADDABLE_NODES in docs/cluster.md)"
-        )
-    gpu = any(node.gpus >= 1 for node in working) if scaling.gpu is None else scaling.gpu
-    if wishes.needs_gpu and not gpu and scaling.gpu is None:
-        raise ValueError(
-            "scaling.gpu must be said on a cluster that has no GPU and is not known to add one "
-            "(RESNET_ADDABLE_NODES in docs/cluster.md): --no-scaling.gpu trains ImageNet on its CPUs"
-        )
-    found = _on_gpus(working, wishes) if gpu else _on_cpus(working, wishes)
-    count = found.scaling.least if scaling.is_elastic else found.scaling.most
+        raise ValueError(_none_works())
+    found = _on_gpus(working, wishes) if is_on_gpus(working, wishes) else _on_cpus(working, wishes)
+    count = found.scaling.least
     total, share = sum(node.cpus for node in working), found.scaling.cpus_per_worker or 0.0
     fits = sum(node.room(share, found.per_worker.get("GPU", 0.0)) for node in working)
     if share * count > total - LEFT + EXACT or fits < count:
         raise ValueError(
             f"scaling.workers x scaling.cpus_per_worker must leave {LEFT} of the cluster's {total:g} CPUs for data "
             f"tasks, and each worker must fit on a node ({_listed(working)}), got {count} x {share:g}"
+        )
+    return found
+
+
+def is_on_gpus(nodes: Sequence[Node], wishes: Wishes) -> bool:
+    """Whether workers have GPUs: as it was said, else if there is one. ValueError: it must be said."""
+    if wishes.scaling.gpu is not None:
+        return wishes.scaling.gpu
+    found = any(node.gpus >= 1 for node in nodes)
+    if wishes.needs_gpu and not found:
+        raise ValueError(
+            "scaling.gpu must be said on a cluster that has no GPU and is not known to add one "
+            "(RESNET_ADDABLE_NODES in docs/cluster.md): --no-scaling.gpu trains ImageNet on its CPUs"
         )
     return found
 
@@ -210,6 +213,31 @@ def _plan(
     return ResourcePlan(scaling.model_copy(update=known), where, tuple(nodes), tuple(held), spread)
 
 
+def holders(nodes: Sequence[Node], gpu: bool | None) -> list[Node]:
+    """The nodes that hold the networks of a test or a prediction. ValueError: there is none."""
+    working = [node for node in nodes if node.cpus > 0]
+    with_gpus = [node for node in working if node.gpus >= 1]
+    found = with_gpus if gpu or (gpu is None and with_gpus) else working
+    if not found:
+        raise ValueError(f"gpu must be off where no node has one, got {described(nodes)}" if gpu else _none_works())
+    return found
+
+
+def actor_shares(nodes: Sequence[Node], count: int, on_gpu: bool, part: float) -> tuple[float, list[int]]:
+    """CPUs of each of `count` actors, which take `part` of a node's, and the most that each node may hold.
+
+    ValueError: more than there are GPUs.
+    """
+    if not on_gpu:
+        share = largest_share([part * node.cpus for node in nodes], count)
+        return share, [min(count, node.room(share)) for node in nodes]
+    gpus = sum(int(node.gpus) for node in nodes)
+    if count > gpus:
+        raise ValueError(f"workers must be at most the cluster's {gpus:g} GPUs, got {count}")
+    crowds = [min(count, int(node.gpus)) for node in nodes]
+    return min(part * node.cpus / crowd for node, crowd in zip(nodes, crowds, strict=True)), crowds
+
+
 def most_that_share(passes: int, room: int) -> int:
     """The largest number of workers, at most `room`, that divides the passes of a batch."""
     return max(n for n in range(1, max(1, room) + 1) if passes % n == 0)
@@ -228,6 +256,10 @@ def largest_share(free: Sequence[float], count: int) -> float:
     sizes = {amount / n for amount in free for n in range(1, count + 1) if amount > 0}
     fitting = [size for size in sizes if sum(int(amount / size + EXACT) for amount in free) >= count]
     return max(fitting, default=0.0)
+
+
+def _none_works() -> str:
+    return "the cluster must have a node with CPUs, or be known to add one, got none (docs/cluster.md)"
 
 
 def _rounded(cpus: float) -> float:

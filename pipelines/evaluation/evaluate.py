@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.cluster import connection
+from pipelines.cluster.known_nodes import known_nodes
 from pipelines.evaluation import class_report, outcome
 from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
@@ -103,8 +104,8 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
     keys = asked.predictions is not None or report
     test = ScoringJob(models, protocol, split, outputs, asked.mirror, asked.precision, asked.responses, keys, report)
     began = time.monotonic()
-    resources = connection.connect()
-    where = placing(resources.get("CPU", 1), resources.get("GPU", 0), asked.workers, asked.gpu)
+    connection.connect()
+    where = placing(known_nodes(), asked.workers, asked.gpu)
     scored = score_split(test, where, show)
     seconds, summary = time.monotonic() - began, scored.ranked.summary()
     outcome = EvaluationOutcome(

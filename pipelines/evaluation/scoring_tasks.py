@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.cluster.resource_plan import Node, actor_shares, holders
 from pipelines.shards.row_groups import Split
 from resnet.evaluation.error_summary import Ranked
 from resnet.evaluation.views import ViewProtocol, views
@@ -77,16 +78,18 @@ class Scored:
     all_scores: np.ndarray | None = None
 
 
-def placing(cpus: float, gpus: float, workers: int | None, gpu: bool | None) -> Placing:
-    """A test's share of a cluster. ValueError: more workers than fit."""
-    on_gpu = gpus >= 1 if gpu is None else gpu
-    count = workers or (max(1, int(gpus)) if on_gpu else max(1, int(cpus) // 4))
-    if on_gpu and count > gpus:
-        raise ValueError(f"workers must be at most the cluster's {gpus:g} GPUs, got {count}")
+def placing(nodes: Sequence[Node], workers: int | None, gpu: bool | None) -> Placing:
+    """How a test uses the nodes of a cluster. ValueError: more workers than fit."""
+    holding = holders(nodes, gpu)
+    on_gpu = holding[0].gpus >= 1 if gpu is None else gpu
+    count = workers or sum(int(node.gpus) if on_gpu else max(1, int(node.cpus) // 4) for node in holding)
     # The rest is for reading and decoding, or the networks wait for ever for their images.
-    share = min(0.5, cpus / 2 / count) if on_gpu else 0.75 * cpus / count
-    left = min(1.0, (cpus - share * count) / 2)
-    return Placing(count, on_gpu, share, max(1, int(cpus // count)), left)
+    share, crowds = actor_shares(holding, count, on_gpu, 0.5 if on_gpu else 0.75)
+    share = min(0.5, share) if on_gpu else share
+    left = [node.cpus - share * crowd for node, crowd in zip(holding, crowds, strict=True)]
+    left += [node.cpus for node in nodes if node not in holding]
+    threads = min(int(node.cpus // max(1, crowd)) for node, crowd in zip(holding, crowds, strict=True))
+    return Placing(count, on_gpu, share, max(1, threads), min(1.0, max(left) / 2))
 
 
 def score_split(test: ScoringJob, where: Placing, show: bool = True) -> Scored:

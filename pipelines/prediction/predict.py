@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipelines.cluster import connection
+from pipelines.cluster.known_nodes import known_nodes
+from pipelines.cluster.resource_plan import actor_shares, holders
 from pipelines.prediction.prediction_worker import PredictionJob, PredictionPart, Predictor, Worker, part_name
 from pipelines.progress.status import LINE, clock
 from pipelines.shards.manifest import MANIFEST, read_manifest
@@ -134,22 +136,24 @@ def _write_all(
     missing: list[PredictionPart], asked: PredictionJob, open_predictor: Callable[[], Predictor], show: bool
 ) -> None:
     """Ray Data: an actor for each worker holds the model; a part is one item."""
-    resources = connection.connect()  # before ray.data is imported: it sets how Ray behaves
+    connection.connect()  # before ray.data is imported: it sets how Ray behaves
     import ray
 
     from pipelines.cluster.data_execution import settle
 
     settle(3600)  # a part on one slow core
-    cpus, gpus = resources.get("CPU", 1), resources.get("GPU", 0)
-    on_gpu = gpus >= 1 if asked.gpu is None else asked.gpu
-    workers = min(asked.workers or max(1, int(gpus if on_gpu else cpus)), len(missing))
+    holding = holders(known_nodes(), asked.gpu)
+    on_gpu = holding[0].gpus >= 1 if asked.gpu is None else asked.gpu
+    room = sum(int(node.gpus if on_gpu else node.cpus) for node in holding)
+    workers = min(asked.workers or max(1, room), len(missing))
+    share, _ = actor_shares(holding, workers, on_gpu, 0.9)
     dataset = ray.data.from_items([{"part": p.model_dump_json()} for p in missing], override_num_blocks=len(missing))
     dataset = dataset.map_batches(
         Worker,
         batch_size=1,
         fn_constructor_args=(asked, open_predictor),
         compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=min(1.0, 0.9 * cpus / workers),
+        num_cpus=min(1.0, share),
         num_gpus=1 if on_gpu else 0,
     )
     began, shown, done, total = time.monotonic(), 0.0, 0, sum(part.images for part in missing)

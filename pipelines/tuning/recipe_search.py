@@ -22,7 +22,15 @@ from pipelines.run import Run, home
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.tuning.search_space import Search, Tried, attempts, run_number
-from pipelines.tuning.trial_slots import Slots, growing_room, judges, require_errors, require_no_name, say_if_away, share_out
+from pipelines.tuning.trial_slots import (
+    Slots,
+    growing_room,
+    judges,
+    require_errors,
+    require_no_name,
+    say_if_away,
+    share_out,
+)
 from resnet.frozen import Frozen
 
 if TYPE_CHECKING:

@@ -9,7 +9,17 @@ from pydantic import Field
 
 from pipelines.cluster.connection import may_grow
 from pipelines.cluster.known_nodes import nodes_up
-from pipelines.cluster.resource_plan import EXACT, Node, Wishes, largest_share, number, plan_training
+from pipelines.cluster.resource_plan import (
+    EXACT,
+    LEFT,
+    Node,
+    Wishes,
+    described,
+    is_on_gpus,
+    largest_share,
+    number,
+    plan_training,
+)
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Row
 from pipelines.run import Run, Scaling
@@ -71,39 +81,54 @@ def share_out(nodes: Sequence[Node], wishes: Wishes, count: int, wanted: int | N
     """How each of `count` trainings is run, and how many at a time: `wanted`, or what fits.
 
     CPUs are always shared out; a GPU is shared only where more are wanted at a time than there are GPUs, by as many on
-    each. ValueError: so many at a time can never fit.
+    each. ValueError: so many at a time, or one alone, can never fit.
     """
-    scaling, working = wishes.scaling, [node for node in nodes if node.cpus > 0]
-    on_gpu = any(node.gpus >= 1 for node in working) if scaling.gpu is None else scaling.gpu
+    working = [node for node in nodes if node.cpus > 0]
+    on_gpu = is_on_gpus(working, wishes)
     holding = [node for node in working if node.gpus >= 1] if on_gpu else working
-    if not holding:  # its sentence is the training's own
-        plan_training(nodes, wishes)
-    room = sum(int(node.gpus if on_gpu else node.cpus) for node in holding)
-    whole = max(1, room // scaling.most)
-    part = scaling.gpus_per_worker if on_gpu else None
-    at_once = min(count, wanted or whole * (int(1 / part + EXACT) if part else 1))
-    if on_gpu and part is None and at_once > whole:
-        if scaling.most > 1:
-            raise ValueError(
-                f"concurrent must be at most {whole} with {scaling.workers} workers on the cluster's {room} GPUs: no "
-                f"two workers of a training share one, got {at_once}"
-            )
-        part = int(100 / -(-at_once // room)) / 100
-    # Half a CPU of a node stays for the trials' own processes, which mostly wait.
-    free = [max(1.0, node.cpus - OWN) if len(holding) == 1 else node.cpus - OWN for node in holding]
-    workers = at_once * scaling.most
-    if on_gpu:  # whichever of the nodes Ray takes
-        crowds = [min(workers, node.gpu_slots(part or 1.0)) for node in holding]
-        each = min(cpus / crowd for cpus, crowd in zip(free, crowds, strict=True))
-    else:
-        each = largest_share(free, workers)
+    at_once, part = _at_once(holding, wishes.scaling, on_gpu, count, wanted)
     given = {"gpu": on_gpu} | ({"gpus_per_worker": part} if part else {})
-    one = Node(each * scaling.most, float(scaling.most) if on_gpu else 0.0)
-    asked = wishes._replace(scaling=scaling.model_copy(update=given), needs_gpu=False)
-    plan = plan_training([one], asked)
+    asked = wishes._replace(scaling=wishes.scaling.model_copy(update=given))
+    plan_training(working, asked)  # refuses what does not even fit alone
+    most = wishes.scaling.most
+    each = most * _cpus_each(holding, at_once * most, part or 1.0, on_gpu)
+    if wishes.scaling.cpus_per_worker is None and each < 2 * LEFT - EXACT:
+        raise ValueError(
+            f"concurrent must leave {2 * LEFT} CPUs to each training, got {at_once} at a time on {described(holding)}"
+        )
+    plan = plan_training([Node(each, float(most) if on_gpu else 0.0)], asked)
     spare = sum(node.cpus for node in working if node.up and node not in holding)
     beside = spare >= sum(node.cpus for node in holding)  # nodes without a GPU that have most of the CPUs
     return Slots(plan.scaling, at_once, "tasks" if beside and wishes.decode == "auto" else plan.decode)
+
+
+def _at_once(
+    holding: Sequence[Node], scaling: Scaling, on_gpu: bool, count: int, wanted: int | None
+) -> tuple[int, float | None]:
+    """How many trainings run at a time, and the part of a GPU that each has; None: whole ones, or none."""
+    devices = sum(int(node.gpus if on_gpu else node.cpus) for node in holding)
+    part = scaling.gpus_per_worker if on_gpu else None
+    room = max(1, devices // scaling.most * (int(1 / part + EXACT) if part else 1))
+    at_once = min(count, wanted or room)
+    if not on_gpu or at_once <= room:
+        return at_once, part
+    if scaling.most > 1 or part is not None:
+        raise ValueError(
+            f"concurrent must be at most {room} with {number(scaling.most, 'worker')} of {part or 1:g} GPU each on the "
+            f"cluster's {devices} GPUs, got {at_once}"
+        )
+    return at_once, int(100 / -(-at_once // max(1, devices))) / 100
+
+
+def _cpus_each(holding: Sequence[Node], workers: int, gpus: float, on_gpu: bool) -> float:
+    """CPUs of each of so many workers. Half a CPU of a node stays for the trials' own processes, which mostly wait."""
+    least = 1.0 if len(holding) == 1 else 0.0
+    free = [max(least, node.cpus - OWN) for node in holding]
+    if not on_gpu:
+        return largest_share(free, workers)
+    # Whichever of the nodes Ray takes.
+    crowds = [min(workers, node.gpu_slots(gpus)) for node in holding]
+    return min(cpus / crowd for cpus, crowd in zip(free, crowds, strict=True))
 
 
 def growing_room(slots: Slots, wanted: int | None) -> Callable[[], int] | None:

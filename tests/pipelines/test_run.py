@@ -27,14 +27,6 @@ def test_workers_are_a_number_or_a_range(workers: int | str | None, least: int, 
     assert Scaling(**scaling.model_dump()) == scaling
 
 
-def test_a_range_needs_room_for_its_least() -> None:
-    resolved = Scaling(workers="1:4").resolve(2, 0, 64)
-    assert (resolved.workers, resolved.cpus_per_worker, resolved.threads) == ("1:4", 0.25, 1)
-    assert Scaling(workers="1:4", gpu=True).resolve(8, 1, 64).most == 4
-    with pytest.raises(ValueError, match=r"scaling.workers must be at most the cluster's 1 GPUs, got 2:4"):
-        Scaling(workers="2:4", gpu=True).resolve(8, 1, 64)
-
-
 def test_batch_norms_group_is_the_recipes_whatever_the_number_of_workers() -> None:
     """The paper's 64 for CIFAR and 32 for ImageNet; without one it is a worker's part of the batch."""
     assert [standard(name).part for name in ("cifar10-resnet20", "imagenet-resnet50")] == [64, 32]
@@ -49,14 +41,6 @@ def test_batch_norms_group_is_the_recipes_whatever_the_number_of_workers() -> No
     assert parts == [64, 32, 16]
     with pytest.raises(ValueError, match=r"bn_batch must divide optim.batch_size, 64, got 24"):
         Run(recipe=base.model_dump() | {"bn_batch": 24})  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "passes", "workers"),
-    [(2, 0, 2, 2), (16, 0, 1, 1), (48, 6, 8, 4), (48, 7, 8, 4), (96, 12, 256, 8), (48, 3, 128, 2), (48, 5, 100, 5)],
-)
-def test_workers_that_nobody_named_share_the_batch_evenly(cpus: int, gpus: int, passes: int, workers: int) -> None:
-    assert Scaling().resolve(cpus, gpus, passes).workers == workers
 
 
 def test_a_run_of_before_is_read_with_its_precision_and_group() -> None:
