@@ -1,0 +1,75 @@
+"""What a training waits for before its workers have room, and the end of its patience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipelines.cluster.known_nodes import nodes_up
+from pipelines.cluster.resource_plan import Node
+
+EVERY = 4.0  # seconds between two looks
+SOON = 4.0  # seconds of waiting that are not worth a word: Ray needs some itself to place workers
+
+
+class RoomWatch:
+    """Looks now and then whether the workers have room, says once what they wait for, and gives up in the end.
+
+    short: what nodes lack, or None; minutes: how long it waits; taken: whether Ray holds workers back though the nodes
+    have room, because others are on them.
+    """
+
+    def __init__(
+        self,
+        short: Callable[[Sequence[Node]], str | None],
+        minutes: float,
+        say: Callable[[str], None],
+        nodes: Callable[[], Sequence[Node]] = nodes_up,
+        taken: Callable[[], bool] | None = None,
+    ) -> None:
+        self.short, self.minutes, self.say, self.nodes = short, minutes, say, nodes
+        self.taken = taken or has_waiting_workers
+        self.looked = float("-inf")
+        self.since: float | None = None
+        self.said = False
+
+    def look(self, now: float | None = None) -> str | None:
+        """Why the training must end, or None. Cheap: it looks no more often than every EVERY seconds."""
+        now = time.monotonic() if now is None else now
+        if now - self.looked < EVERY:
+            return None
+        self.looked, lacking = now, self._lacking()
+        if lacking is None:
+            self._go_on()
+            return None
+        self.since = now if self.since is None else self.since
+        if now - self.since >= 60 * self.minutes:
+            return (
+                f"it waited {self.minutes:g} minutes (scaling.wait_minutes) for {lacking}; the same command goes on, "
+                "where fewer workers or smaller ones fit with --scaling.workers or --scaling.cpus-per-worker"
+            )
+        if not self.said and now - self.since >= SOON:
+            self.said = True
+            self.say(f"Waiting for {lacking}; it ends after {self.minutes:g} minutes (--scaling.wait-minutes)")
+        return None
+
+    def _lacking(self) -> str | None:
+        if (lacking := self.short(self.nodes())) is not None:
+            return lacking
+        return "room on the nodes that are up: others hold it" if self.taken() else None
+
+    def _go_on(self) -> None:
+        if self.said:
+            self.say("The workers have room")
+        self.since, self.said = None, False
+
+
+def has_waiting_workers() -> bool:
+    """Whether a group of workers of this job waits for a place."""
+    import ray
+    from ray.util.placement_group import placement_group_table
+
+    here = ray.get_runtime_context().get_job_id()  # an id ends with that of its job
+    table: Any = placement_group_table()
+    return any(name.endswith(here) and found["state"] == "PENDING" for name, found in table.items())

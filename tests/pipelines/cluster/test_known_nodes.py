@@ -1,0 +1,60 @@
+"""Nodes that an autoscaler may add: as words, in the file that `ray up` leaves on the head, in Ray's own record."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.cluster import known_nodes
+from pipelines.cluster.known_nodes import Addable, addable_nodes, of_cluster_file, parsed_types
+from pipelines.cluster.resource_plan import Node, NodeType
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("words", "types"),
+    [
+        ("8 x 48 CPUs 4 GPUs", [NodeType(8, 48, 4)]),
+        ("8x48 CPUs and 4 GPUs, 1 x 64 CPU", [NodeType(8, 48, 4), NodeType(1, 64)]),
+        ("2 x 3.5 CPUs 1 GPU,", [NodeType(2, 3.5, 1)]),
+        ("", []),
+    ],
+)
+def test_words_name_node_types(words: str, types: list[NodeType]) -> None:
+    assert parsed_types(words) == tuple(types)
+
+
+@pytest.mark.parametrize("words", ["many", "8 nodes", "8 x 4 GPUs", "48 CPUs", "8 x 48 CPUs; 1 x 2 CPUs"])
+def test_other_words_are_refused(words: str) -> None:
+    with pytest.raises(ValueError, match="RESNET_ADDABLE_NODES must be like `8 x 48 CPUs 4 GPUs, 4 x 64 CPUs`, got"):
+        parsed_types(words)
+
+
+def test_the_file_of_a_cluster_names_what_may_be_added() -> None:
+    """cluster.yaml as `ray up` writes it to the head: resources filled in."""
+    config: Any = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    assert of_cluster_file(yaml.safe_dump(config)) == Addable((), 8), "resources are not known before ray up"
+    kinds = config["available_node_types"]
+    kinds["head"]["resources"] = {"CPU": 8, "memory": 2**34}
+    kinds["gpu-worker"]["resources"] = {"CPU": 48, "GPU": 4, "accelerator_type:A10G": 1}
+    assert of_cluster_file(yaml.safe_dump(config)) == Addable((NodeType(8, 48, 4),), 8)
+    del kinds["gpu-worker"]["max_workers"]
+    config["max_workers"] = 3
+    assert of_cluster_file(yaml.safe_dump(config)) == Addable((NodeType(3, 48, 4),), 3)
+
+
+def test_words_come_before_all_else(ray_local: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(known_nodes.ADDABLE, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert addable_nodes() == Addable(), "nobody says"
+    types = {"w": {"resources": {"CPU": 16, "GPU": 2}, "max_workers": 2}}
+    file = tmp_path / "ray_bootstrap_config.yaml"
+    file.write_text(yaml.safe_dump({"max_workers": 5, "available_node_types": types}))
+    assert addable_nodes() == Addable((NodeType(2, 16, 2),), 5), "this process is on the head"
+    monkeypatch.setenv(known_nodes.ADDABLE, "1 x 8 CPUs")
+    assert addable_nodes() == Addable((NodeType(1, 8),))
+    assert known_nodes.known_nodes() == (Node(4),), "a private Ray does not grow"
+    monkeypatch.setenv("RESNET_RAY_ALONE", "0")
+    assert known_nodes.known_nodes() == (Node(4), Node(8, up=False))
