@@ -88,6 +88,13 @@ class Scaling(Frozen):
     compile: Annotated[
         bool, Field(description="compile the residual blocks; takes a minute at the start, and a C++ compiler on CPUs")
     ] = False
+    deterministic: Annotated[
+        bool,
+        Field(
+            description="the same bits in each run on the same GPUs, at some loss of speed: cuDNN, cuBLAS and torch take "
+            "only algorithms that give them. On CPUs they are the same anyway"
+        ),
+    ] = False
     bucket_mb: Annotated[float, Field(gt=0, description="MiB of gradients that DDP sends at once")] = 25
     static_graph: Annotated[bool, Field(description="tell DDP that all steps are alike")] = False
 

@@ -118,7 +118,7 @@ class Stepper:
             look(self.network, sums)
         update(self.optimizer)
         if self.average is not None:
-            self.average.update(self.network, decay)
+            self.average.update(decay)
         self.sums += sums
         see_(self.bad, sums, self.cursor[0])
         self.cursor += 1

@@ -153,11 +153,12 @@ class _Worker:
         import torch
 
         from resnet.evaluation.scorer import Scorer
-        from resnet.training.step import native_precision
+        from resnet.training.step import native_precision, require_device
 
         torch.set_num_threads(min(threads, usable_cores()))  # the cluster's CPUs may be those of several nodes
         device = torch.device("cuda" if gpu else "cpu")
         self.test: ScoringJob = ray.get(test)
+        require_device(device, self.test.precision)
         self.precision = native_precision(device) if self.test.precision == "auto" else self.test.precision
         self.scorer = Scorer(
             self.test.models,

@@ -20,7 +20,17 @@ from resnet.training.finetuning.epoch_choice import ends_early
 from resnet.training.finetuning.trained_parts import class_weights, freeze
 from resnet.training.mixing import draw_mix, mix
 from resnet.training.optimizer import begin_with_no_momentum, optimizer, set_lr
-from resnet.training.step import accumulate, autocast, compile_blocks, native_precision, scaler, to_device, update
+from resnet.training.step import (
+    accumulate,
+    autocast,
+    choose_algorithms,
+    compile_blocks,
+    native_precision,
+    require_device,
+    scaler,
+    to_device,
+    update,
+)
 from resnet.training.weight_average import Average, copy_into, decay_at
 
 Tensors = dict[str, Tensor]
@@ -35,6 +45,8 @@ class Learner:
     def __init__(self, task: RankData, found: Checkpoint | None) -> None:
         self.task, recipe, scaling = task, task.run.recipe, task.run.scaling
         self.precision = self._agreed_precision(found)
+        if task.device.type == "cuda" or scaling.deterministic:
+            choose_algorithms(scaling.deterministic)
         torch.manual_seed(task.run.seed)  # the same initial weights on every rank, and whatever their number
         network = build(recipe.network, len(task.feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
         freeze(network, recipe.finetune)
@@ -62,6 +74,7 @@ class Learner:
         wanted = self.task.run.recipe.precision
         if wanted == "auto" and found is not None:
             wanted = found.recipe.precision
+        require_device(self.task.device, wanted)
         told = [native_precision(self.task.device) if wanted == "auto" else wanted]
         torch.distributed.broadcast_object_list(told, src=0)
         return told[0]
@@ -169,10 +182,10 @@ class Learner:
                 )
         if look is not None:
             look(self.network, self.scaler.get_scale())
-        update(self.optimizer, self.scaler)
-        if self.average is not None:
+        changed = update(self.optimizer, self.scaler)
+        if self.average is not None and changed:
             assert recipe.ema is not None
-            self.average.update(self.network, decay_at(step, recipe.ema))
+            self.average.update(decay_at(step, recipe.ema))
         return total
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from resnet.frozen import Frozen
 from resnet.networks import architectures
 from resnet.recipes.recipe_settings import FineTuning, Images, Loss, Optim, Schedule, Selection
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 
 class Recipe(Frozen):

@@ -19,7 +19,13 @@ from resnet.networks.resnet import BasicBlock, Bottleneck
 from resnet.training.mixing import Mixed
 from resnet.training.torch_internals import allow_recompilations, multiplies_bfloat16
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# tf32 is float32 whose products a GPU rounds to 10 bits, as cuDNN does in convolutions unless it is told otherwise.
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class Normalize(nn.Module):
@@ -60,9 +66,44 @@ def native_precision(device: torch.device) -> str:
     return "float32"
 
 
+def require_device(device: torch.device, precision: str) -> None:
+    """ValueError: there is no such device, or it does not compute in this precision."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("gpu must be off where torch sees no GPU, got a GPU that was asked for")
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError("precision must be float32, bfloat16 or float16 on a CPU, got tf32, which GPUs have")
+
+
+def set_products(precision: str) -> None:
+    """Round float32 products of this process's GPU as `precision` says: not at all, or to 10 bits with tf32.
+
+    By default cuDNN rounds those of convolutions, and cuBLAS none: float32 would be neither the one nor the other.
+    """
+    rounding = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = rounding
+    torch.backends.cudnn.rnn.fp32_precision = rounding  # unlike the other, torch cannot say what cuDNN does
+    torch.backends.cuda.matmul.fp32_precision = rounding
+
+
+def choose_algorithms(deterministic: bool) -> None:
+    """cuDNN's algorithms in this process: the same in each run, or for each shape the quickest by a stopwatch.
+
+    deterministic: also refuse operations of torch that give other bits in each run. cuBLAS needs
+    CUBLAS_WORKSPACE_CONFIG too, before CUDA starts.
+    """
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision: matrix products and convolutions in `precision`, weights and sums in float32."""
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
+    """Mixed precision: matrix products and convolutions in `precision`, weights and sums in float32.
+
+    On a GPU the rounding of float32 products stays as it is set here: the backward pass comes after the context.
+    """
+    if device.type == "cuda":
+        set_products(precision)
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=PRECISIONS[precision] != torch.float32)
 
 
 def scaler(device: torch.device, precision: str) -> GradScaler:
@@ -117,14 +158,22 @@ def accumulate(
         return torch.stack([loss.detach() * count, wrong.float(), count]).double()
 
 
-def update(optimizer: torch.optim.Optimizer, scaler: GradScaler | None = None) -> None:
-    """One step of the optimiser with the gradients that were added up; then there are none."""
-    if scaler is None:
+def update(optimizer: torch.optim.Optimizer, scaler: GradScaler | None = None) -> bool:
+    """One step of the optimiser with the gradients that were added up; then there are none. Whether it was made.
+
+    With float16 a step whose scaled gradients overflow is left out, and the scale is halved: to know it the host waits
+    for the device.
+    """
+    made = True
+    if scaler is None or not scaler.is_enabled():
         optimizer.step()
     else:
+        before = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
+        made = scaler.get_scale() >= before
     optimizer.zero_grad(set_to_none=True)
+    return made
 
 
 def train_step(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from resnet.training.torch_internals import move_towards
+from resnet.training.torch_internals import copy_all, move_towards
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -17,21 +17,25 @@ def decay_at(step: int, decay: float) -> float:
 
 
 class Average:
-    """a := d a + (1 - d) w after each step. Begins with the network's weights; integers are copied."""
+    """a := d a + (1 - d) w after each step. Begins with the network's weights; integers are copied.
+
+    The network is on its device already: what is followed is the memory that its weights have now.
+    """
 
     def __init__(self, network: nn.Module) -> None:
-        self.tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        followed = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+        self.tensors = {name: tensor.clone() for name, tensor in followed.items()}
+        # Listed once: on a GPU the look-ups of 320 names in each step would take as long as the launches of a stage.
+        names = [[name for name in followed if followed[name].is_floating_point() == kind] for kind in (True, False)]
+        self._floats, self._integers = (
+            ([self.tensors[name] for name in some], [followed[name] for name in some]) for some in names
+        )
 
     @torch.no_grad()
-    def update(self, network: nn.Module, decay: float | Tensor) -> None:
+    def update(self, decay: float | Tensor) -> None:
         """After a step of the optimiser. decay: decay_at(step, recipe.ema), or a tensor () on the device."""
-        state = network.state_dict()
-        floats = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
-        averages = [self.tensors[name] for name in floats]
-        weights = [state[name] for name in floats]
-        move_towards(averages, weights, 1 - decay)
-        for name in self.tensors.keys() - floats:
-            self.tensors[name].copy_(state[name])
+        move_towards(*self._floats, 1 - decay)
+        copy_all(*self._integers)
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:

@@ -112,7 +112,7 @@ def test_saved_and_evaluated_weights_are_the_average_of_all_steps(
     by_hand = Average(learner.network)
     for step, batch in zip(range(3), task.training(0, 0), strict=False):
         learner.step(*task.tensors(batch), 0, step, 0.05)
-        by_hand.update(learner.network, decay_at(step, 0.9))
+        by_hand.update(decay_at(step, 0.9))
     model, rest = learner.tensors()
     assert torch.equal(model["conv1.weight"], by_hand.tensors["conv1.weight"])
     assert torch.equal(rest["weights.conv1.weight"], learner.network.get_parameter("conv1.weight"))

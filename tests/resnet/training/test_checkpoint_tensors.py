@@ -27,7 +27,7 @@ def test_state_goes_on_bit_for_bit_with_average_and_loss_scale() -> None:
         network, optim, average, scale = parts
         for pixels, labels in chosen:
             train_step(network, optim, pixels, labels, "float16", scaler=scale)
-            average.update(network, 0.9)
+            average.update(0.9)
 
     whole, first, second = start(), start(), start()
     train(whole, batches)

@@ -16,7 +16,7 @@ def test_an_average_is_the_geometric_sum_of_the_weights(decay: float | torch.Ten
         with torch.no_grad():
             network.weight.copy_(torch.randn(3))
         network.get_buffer("num_batches_tracked").add_(1)
-        average.update(network, decay)
+        average.update(decay)
         seen.append(network.weight.detach().clone())
     shares = [0.75**4] + [0.25 * 0.75 ** (4 - i) for i in range(1, 5)]
     torch.testing.assert_close(average.tensors["weight"], sum(s * w for s, w in zip(shares, seen, strict=True)))
