@@ -26,7 +26,7 @@ def job(argv: list[str]) -> PredictionOutcome:
     checkpoint, version = by_name.checkpoint_of(name, asked.network, asked.preprocess)
     from serve.inference.offline_classifier import Offline
 
-    opened = partial(Offline, checkpoint, precision=asked.precision)
+    opened = partial(Offline, checkpoint, precision=asked.precision)  # the worker says on which device
     outcome = predict(asked, (name, version), opened)
     print(f"{outcome.images:,} images, {outcome.failed} without prediction: {outcome.out}", file=sys.stderr)
     return outcome

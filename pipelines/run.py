@@ -91,8 +91,8 @@ class Scaling(Frozen):
     deterministic: Annotated[
         bool,
         Field(
-            description="the same bits in each run on the same GPUs, at some loss of speed: cuDNN, cuBLAS and torch take "
-            "only algorithms that give them. On CPUs they are the same anyway"
+            description="the same bits in each run on the same GPUs, at some loss of speed: cuDNN, cuBLAS and torch "
+            "take only algorithms that give them. On CPUs they are the same anyway"
         ),
     ] = False
     bucket_mb: Annotated[float, Field(gt=0, description="MiB of gradients that DDP sends at once")] = 25

@@ -32,10 +32,10 @@ class Settings(Frozen):
     model_config = ConfigDict(allow_inf_nan=False)
 
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "int8"],
+        Literal["auto", "float32", "tf32", "bfloat16", "int8"],
         Field(
-            description="of the convolutions; auto: bfloat16 where the hardware multiplies it natively; int8: on CPUs, "
-            "of a folder from jobs/export_model.py"
+            description="of the convolutions; auto: bfloat16 where the hardware multiplies it natively; tf32: float32 "
+            "rounded to 10 bits, on GPUs; int8: on CPUs, of a folder from jobs/export_model.py"
         ),
     ] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024, description="torch threads, and threads that decode images")] = 1
@@ -96,6 +96,11 @@ class Settings(Frozen):
     def _folders_are_absolute(cls, value: dict[str, str]) -> dict[str, str]:
         return {name: from_root(place) for name, place in value.items()}
 
+    @property
+    def device(self) -> Literal["cuda", "cpu"]:
+        """Where a replica computes. One that reserves no GPU sees all of its node's, which are others'."""
+        return "cuda" if self.gpus else "cpu"
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_replicas < self.min_replicas:
@@ -104,6 +109,8 @@ class Settings(Frozen):
             raise ValueError(f"max_waiting must be at least max_images {self.max_images}, got {self.max_waiting}")
         if self.precision == "int8" and self.gpus:
             raise ValueError(f"gpus must be 0 with precision int8, which is computed on CPUs, got {self.gpus:g}")
+        if self.precision == "tf32" and not self.gpus:
+            raise ValueError("gpus must be more than 0 with precision tf32, which GPUs have, got 0")
         if 1 < self.gpus != int(self.gpus):
             raise ValueError(f"gpus must be a share of one or a whole number, got {self.gpus:g}")
         return self

@@ -23,6 +23,26 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[STATUS] = int(exitstatus)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide this machine's GPUs, before torch and Ray look for them, from all tests but those marked gpu.
+
+    Nothing else is written for them: trainings would go to CUDA, where two runs need not give the same bits.
+    """
+    if not _on_gpus(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked gpu unless `-m gpu` asks for it."""
+    for item in () if _on_gpus(config) else items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="runs on a GPU, with -m gpu"))
+
+
+def _on_gpus(config: pytest.Config) -> bool:
+    return config.getoption("markexpr") == "gpu"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End before onnx's binding tells at the interpreter's end what it leaks, forty lines behind pytest's last one."""
@@ -40,7 +60,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESNET_HOME", str(home))
-        for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RESNET_ADDABLE_NODES"):
             patch.delenv(name, raising=False)
         yield home
 
@@ -64,6 +84,7 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     environment.use_haproxy()
     context = private_ray.start_private(
         num_cpus=4,
+        num_gpus=0,
         include_dashboard=True,
         dashboard_host="127.0.0.1",
         dashboard_port=0,

@@ -66,9 +66,10 @@ def _key(model: Model, split: Split, data_sha256: str) -> str:
 def _computed(model: Model, split: Split, show: bool) -> Features:
     import torch
 
-    from resnet.training.step import Normalize, to_device
+    from resnet.training.step import Normalize, set_products, to_device
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_products("float32")
     net = model.build()
     to_device(net, device)
     normalize = Normalize(model.mean, model.std).to(device)

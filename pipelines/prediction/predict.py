@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pipelines.cluster import connection
@@ -41,9 +42,11 @@ class PredictionOutcome(Frozen):
 
 
 def predict(
-    asked: PredictionJob, model: tuple[str, str], open_predictor: Callable[[], Predictor], show: bool = True
+    asked: PredictionJob, model: tuple[str, str], open_predictor: Callable[..., Predictor], show: bool = True
 ) -> PredictionOutcome:
     """Write the parts that are missing. model: name and version, for the record; show: progress on stderr.
+
+    open_predictor: called in each worker with device="cuda" or "cpu".
 
     ValueError: no images, or a folder that holds something else. Ray is not touched where nothing is to be done.
     """
@@ -133,7 +136,7 @@ def _claim(out: Folder, asked: PredictionJob, model: tuple[str, str], digest: st
 
 
 def _write_all(
-    missing: list[PredictionPart], asked: PredictionJob, open_predictor: Callable[[], Predictor], show: bool
+    missing: list[PredictionPart], asked: PredictionJob, open_predictor: Callable[..., Predictor], show: bool
 ) -> None:
     """Ray Data: an actor for each worker holds the model; a part is one item."""
     connection.connect()  # before ray.data is imported: it sets how Ray behaves
@@ -151,7 +154,7 @@ def _write_all(
     dataset = dataset.map_batches(
         Worker,
         batch_size=1,
-        fn_constructor_args=(asked, open_predictor),
+        fn_constructor_args=(asked, partial(open_predictor, device="cuda" if on_gpu else "cpu")),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=min(1.0, share),
         num_gpus=1 if on_gpu else 0,

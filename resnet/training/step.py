@@ -71,7 +71,7 @@ def require_device(device: torch.device, precision: str) -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("gpu must be off where torch sees no GPU, got a GPU that was asked for")
     if precision == "tf32" and device.type != "cuda":
-        raise ValueError("precision must be float32, bfloat16 or float16 on a CPU, got tf32, which GPUs have")
+        raise ValueError("precision must be one that a CPU computes in, such as float32, got tf32, which GPUs have")
 
 
 def set_products(precision: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,11 @@ from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import ResNet
 from resnet.recipes.recipe_settings import Interpolation
 from resnet.training.checkpoint import Checkpoint, load_checkpoint
-from resnet.training.step import PRECISIONS, native_precision
+from resnet.training.step import PRECISIONS, native_precision, require_device, set_products
 from serve.inference import checkpoint_files
 from serve.inference.engines import onnx_int8
 from serve.inference.engines.choose import choose
-from serve.inference.engines.cuda_graphs import Graphs
+from serve.inference.engines.cuda_graphs import TURN, Graphs
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,14 @@ class Classifier:
     """
 
     def __init__(self, path: str, *, precision: str = "auto", threads: int = 1, device: str = "auto") -> None:
+        """device: cuda or cpu; auto takes a GPU that is seen. In an actor of Ray it must be said: one without a GPU of
+        its own sees all of its node's.
+        """
         torch.set_num_threads(threads)
         gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda" if gpu else "cpu")
+        require_device(self.device, precision)
+        set_products(precision)
         checkpoint = fetch_checkpoint(path)
         self.recipe = checkpoint.recipe
         self.run: str = f"{self.recipe.name}.s{checkpoint.run.get('seed', 0)}"
@@ -127,7 +133,7 @@ class Classifier:
         else:
             network = ServedNetwork(checkpoint, self.precision, self.device, threads).eval().to(self.device)
             self.engine = network.engine
-            self._network = Graphs(network) if self.device.type == "cuda" else network
+            self._network = Graphs(network) if gpu else network
         self.mean, self.std = (checkpoint.pixels[name].flatten(1).mean(1).tolist() for name in ("mean", "std"))
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)
@@ -153,8 +159,9 @@ class Classifier:
         """One pass through the network. images: (size, size, 3) each, uint8 or floats in [0, 255]."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)  # torch keeps this number for each calling thread
-        batch = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
-        probabilities, features = (values.cpu().numpy() for values in self._network(batch))
+        with TURN if self.device.type == "cuda" else nullcontext():
+            batch = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
+            probabilities, features = (values.cpu().numpy() for values in self._network(batch))
         return [Answer(p, f) for p, f in zip(probabilities, features, strict=True)]
 
     def predict(self, images: Sequence[bytes], top_k: int = 5) -> list[list[Prediction]]:

@@ -56,7 +56,8 @@ class Inference:
         """Run each power of two and the largest batch, so that no request pays for set-up (on a GPU, for a graph)."""
         jpeg_region.best()  # the first on a machine is compiled
         blank = np.zeros((self.classifier.size, self.classifier.size, 3), np.uint8)
-        for size in sorted({2**k for k in range(self.settings.batch.bit_length())} | {self.settings.batch}):
+        sizes = {2**k for k in range(self.settings.batch.bit_length())} | {self.settings.batch}
+        for size in sorted(sizes, reverse=True):  # graphs share their memory, the smaller ones fit into the first's
             self.classifier.run_batch([blank] * size)
 
     @contextlib.contextmanager

@@ -14,7 +14,7 @@ from serve.versions.traffic import Version
 
 # Largest difference of a probability from the stored one. Other hardware rounds otherwise, bfloat16 and int8 coarsely;
 # a wrong or damaged network is off by nearly 1.
-TOLERANCE = {"float32": 0.01, "bfloat16": 0.1}
+TOLERANCE = {"float32": 0.01, "tf32": 0.05, "bfloat16": 0.1}
 COARSE = 0.25
 
 
@@ -63,7 +63,7 @@ class Loaded:
 
 def load_version(wanted: Version, args: Args, name: str, replica: str) -> Loaded:
     """A version, checked and warm. ValueError, OSError and what else readers of URIs raise: it is not served."""
-    classifier = Classifier(wanted.checkpoint, precision=args.precision, threads=args.threads)
+    classifier = Classifier(wanted.checkpoint, precision=args.precision, threads=args.threads, device=args.device)
     check_answers(classifier)
     metrics = Metrics({"model": name, "version": wanted.version, "replica": replica})
     inference = Inference(classifier, args, metrics)

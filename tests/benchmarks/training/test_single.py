@@ -149,7 +149,7 @@ def test_gone_on_equals_never_stopped_bit_for_bit(
     assert Lane(wanted, 1, resident, CPU, tmp_path).curve == whole.curve
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.gpu
 def test_graphs_give_the_numbers_of_eager_steps(tiny_cifar: Path) -> None:
     device = torch.device("cuda")
     wanted, data = short("fast"), Resident(cifar.read(str(tiny_cifar)), device)

@@ -1,10 +1,13 @@
 """Steps return sums over examples, so that any split into batches gives the same totals."""
 
 import copy
+import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
 from resnet import build
@@ -14,16 +17,21 @@ from resnet.training.optimizer import optimizer
 from resnet.training.step import (
     Normalize,
     accumulate,
+    autocast,
+    choose_algorithms,
     compile_blocks,
     error_sums,
     eval_step,
     loss_and_errors,
     native_precision,
+    require_device,
     scaler,
     to_device,
     train_step,
     update,
 )
+
+CPU = torch.device("cpu")
 
 
 def test_normalize_subtracts_the_mean_and_keeps_channels_last() -> None:
@@ -182,3 +190,56 @@ def test_weighted_parts_of_a_batch_add_up_to_the_whole(mixed: bool) -> None:
     model.zero_grad(set_to_none=True)
     accumulate(model, pixels, labels, label_smoothing=0.1)
     torch.testing.assert_close(with_ones, model.weight.grad)
+
+
+@pytest.fixture
+def _backends() -> Iterator[None]:
+    """Settings of this process that a test changes are put back."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = cuda.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    yield
+    cuda.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+    choose_algorithms(False)
+    torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.usefixtures("_backends")
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "ieee")])
+def test_float32_on_a_gpu_is_float32_in_convolutions_too(precision: str, rounding: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that there is no GPU here
+        autocast(torch.device("cuda"), precision)
+    assert torch.backends.cudnn.conv.fp32_precision == rounding, "it holds for the backward pass, which comes later"
+    assert torch.backends.cuda.matmul.fp32_precision == rounding
+    assert torch.backends.cudnn.allow_tf32 == (rounding == "tf32"), "what torch.compile asks"
+
+
+def test_a_cpu_computes_no_tf32_and_a_gpu_must_be_there() -> None:
+    require_device(CPU, "float32")
+    with pytest.raises(ValueError, match=r"precision must be one that a CPU computes in, .* got tf32"):
+        require_device(CPU, "tf32")
+    with pytest.raises(ValueError, match="gpu must be off where torch sees no GPU"):
+        require_device(torch.device("cuda"), "tf32")
+
+
+@pytest.mark.usefixtures("_backends")
+def test_algorithms_are_the_same_in_each_run_or_the_quickest() -> None:
+    choose_algorithms(True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+    choose_algorithms(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)
+
+
+def test_a_step_that_overflows_is_left_out_and_said() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    sgd, scale = torch.optim.SGD([weight], lr=0.5), GradScaler("cpu", init_scale=2.0**10)
+    scale.scale(weight.sum() * torch.inf).backward()
+    assert not update(sgd, scale)
+    assert (weight.tolist(), weight.grad, scale.get_scale()) == ([1.0, 1.0], None, 2.0**9)
+    scale.scale(weight.sum()).backward()
+    assert update(sgd, scale)
+    assert weight.tolist() == [0.5, 0.5]
+    weight.sum().backward()
+    assert update(sgd), "without a scale every step is made"
