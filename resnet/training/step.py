@@ -79,10 +79,8 @@ def set_products(precision: str) -> None:
 
     By default cuDNN rounds those of convolutions, and cuBLAS none: float32 would be neither the one nor the other.
     """
-    rounding = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = rounding
-    torch.backends.cudnn.rnn.fp32_precision = rounding  # unlike the other, torch cannot say what cuDNN does
-    torch.backends.cuda.matmul.fp32_precision = rounding
+    # By torch's newer settings, fp32_precision, the older ones could not be read any more, and torch.compile reads them.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def choose_algorithms(deterministic: bool) -> None:

@@ -196,22 +196,22 @@ def test_weighted_parts_of_a_batch_add_up_to_the_whole(mixed: bool) -> None:
 def _backends() -> Iterator[None]:
     """Settings of this process that a test changes are put back."""
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = cuda.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    before = cuda.allow_tf32, cudnn.allow_tf32
     yield
-    cuda.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+    cuda.allow_tf32, cudnn.allow_tf32 = before
     choose_algorithms(False)
     torch.backends.cudnn.benchmark = False
 
 
 @pytest.mark.usefixtures("_backends")
-@pytest.mark.parametrize(("precision", "rounding"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "ieee")])
-def test_float32_on_a_gpu_is_float32_in_convolutions_too(precision: str, rounding: str) -> None:
+@pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_float32_on_a_gpu_is_float32_in_convolutions_too(precision: str, rounded: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, that there is no GPU here
         autocast(torch.device("cuda"), precision)
-    assert torch.backends.cudnn.conv.fp32_precision == rounding, "it holds for the backward pass, which comes later"
-    assert torch.backends.cuda.matmul.fp32_precision == rounding
-    assert torch.backends.cudnn.allow_tf32 == (rounding == "tf32"), "what torch.compile asks"
+    is_rounded = [kind.fp32_precision == "tf32" for kind in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+    assert is_rounded == [rounded, rounded], "it holds for the backward pass, which comes later"
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (rounded, rounded)
 
 
 def test_a_cpu_computes_no_tf32_and_a_gpu_must_be_there() -> None:
