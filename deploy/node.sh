@@ -13,9 +13,11 @@ ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 
 RAY_AUTH_MODE=token
 RAY_USAGE_STATS_ENABLED=0
-# The interface of the default route: gloo would take what the host's name resolves to, often loopback.
+# The interface of the default route: gloo would take what the host's name resolves to, often loopback. NCCL passes over
+# loopback and Docker's by itself, but not over other bridges. `=` means this very name, else it is a prefix.
 RESNET_INTERFACE=${RESNET_INTERFACE:-$(ip -o route get 1 2>/dev/null | grep -oP 'dev \K\S+')}
 GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$RESNET_INTERFACE}
+if [ -n "$RESNET_INTERFACE" ]; then NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$RESNET_INTERFACE}; fi
 
 # Objects that memory does not hold go to the machine's own disk (3.8 TB on a g6.12xlarge), which AWS's Deep Learning
 # images mount at /opt/dlami/nvme, not to the small root volume.

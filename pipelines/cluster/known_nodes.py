@@ -81,7 +81,7 @@ def of_cluster_file(text: str) -> Addable:
     kinds: Mapping[str, Any] = config.get("available_node_types") or {}
     workers = [kind for name, kind in kinds.items() if name != config.get("head_node_type")]
     types = [_typed(int(kind.get("max_workers", most)), kind.get("resources") or {}) for kind in workers]
-    return Addable(tuple(kind for kind in types if kind.cpus > 0 and kind.count > 0), most)
+    return Addable(tuple(kind for kind in types if kind.cpus > 0 and kind.most > 0), most)
 
 
 def _typed(count: int, resources: Mapping[str, Any]) -> NodeType:

@@ -37,7 +37,7 @@ class Node(NamedTuple):
 class NodeType(NamedTuple):
     """Nodes that an autoscaler may have up at a time, those that are up already included."""
 
-    count: int
+    most: int
     cpus: float
     gpus: float = 0.0
 
@@ -113,11 +113,11 @@ def with_added(up: Sequence[Node], types: Sequence[NodeType], limit: int | None 
     room = 10_000 if limit is None else max(0, limit)
     added: list[Node] = []
     for kind in types:
-        alike = [node for node in left if (node.cpus, node.gpus) == (kind.cpus, kind.gpus)][: kind.count]
+        alike = [node for node in left if (node.cpus, node.gpus) == (kind.cpus, kind.gpus)][: kind.most]
         for node in alike:
             left.remove(node)
         room -= len(alike)
-        new = max(0, min(kind.count - len(alike), room))
+        new = max(0, min(kind.most - len(alike), room))
         room -= new
         added += [Node(kind.cpus, kind.gpus, up=False)] * new
     return (*up, *added)

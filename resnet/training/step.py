@@ -79,7 +79,7 @@ def set_products(precision: str) -> None:
 
     By default cuDNN rounds those of convolutions, and cuBLAS none: float32 would be neither the one nor the other.
     """
-    # By torch's newer settings, fp32_precision, the older ones could not be read any more, and torch.compile reads them.
+    # Not by torch's newer fp32_precision: the older settings, which torch.compile reads, could not be read any more.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 

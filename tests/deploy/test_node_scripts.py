@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("RAY_AUTH_MODE", "GLOO_SOCKET_IFNAME", "MLFLOW_TRACKING_URI", "RAY_SERVE_ENABLE_HA_PROXY",
+NAMES = ("RAY_AUTH_MODE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "MLFLOW_TRACKING_URI", "RAY_SERVE_ENABLE_HA_PROXY",
          "RAY_SERVE_HAPROXY_BINARY_PATH", "RAY_object_spilling_directory", "RESNET_BUCKET", "VIRTUAL_ENV")  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def test_a_machine_with_nothing_of_its_own_gets_token_interface_and_haproxy(tmp_
     route = subprocess.run(["ip", "-o", "route", "get", "1"], capture_output=True, text=True, check=False).stdout
     if " dev " in route:
         assert got["GLOO_SOCKET_IFNAME"] == route.partition(" dev ")[2].split()[0] != "lo"
+        assert got["NCCL_SOCKET_IFNAME"] == f"={got['GLOO_SOCKET_IFNAME']}", "the name itself, not a prefix"
     assert "MLFLOW_TRACKING_URI" not in got or got["MLFLOW_TRACKING_URI"] == ""
     assert got["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert os.access(got["RAY_SERVE_HAPROXY_BINARY_PATH"], os.X_OK)

@@ -8,7 +8,8 @@ import yaml
 
 from pipelines.cluster import known_nodes
 from pipelines.cluster.known_nodes import Addable, addable_nodes, of_cluster_file, parsed_types
-from pipelines.cluster.resource_plan import Node, NodeType
+from pipelines.cluster.resource_plan import Node, NodeType, Wishes, plan_training, with_added
+from pipelines.run import standard
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,16 +34,29 @@ def test_other_words_are_refused(words: str) -> None:
 
 
 def test_the_file_of_a_cluster_names_what_may_be_added() -> None:
-    """cluster.yaml as `ray up` writes it to the head: resources filled in."""
-    config: Any = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    assert of_cluster_file(yaml.safe_dump(config)) == Addable((), 8), "resources are not known before ray up"
-    kinds = config["available_node_types"]
-    kinds["head"]["resources"] = {"CPU": 8, "memory": 2**34}
-    kinds["gpu-worker"]["resources"] = {"CPU": 48, "GPU": 4, "accelerator_type:A10G": 1}
-    assert of_cluster_file(yaml.safe_dump(config)) == Addable((NodeType(8, 48, 4),), 8)
-    del kinds["gpu-worker"]["max_workers"]
-    config["max_workers"] = 3
-    assert of_cluster_file(yaml.safe_dump(config)) == Addable((NodeType(3, 48, 4),), 3)
+    """Four kinds of GPU nodes and two of CPU nodes, alike for the plan, twelve nodes in all."""
+    text = (ROOT / "cluster.yaml").read_text()
+    found = of_cluster_file(text)
+    assert found == Addable((*[NodeType(8, 48, 4)] * 4, *[NodeType(4, 32)] * 2), 12)
+    assert with_added([], found.types, found.limit) == (Node(48, 4, up=False),) * 12
+    config: Any = yaml.safe_load(text)
+    for kind in config["available_node_types"].values():
+        del kind["resources"]
+    assert of_cluster_file(yaml.safe_dump(config)) == Addable((), 12), "a type that names none is not known"
+    types = {"w": {"resources": {"CPU": 16, "memory": 2**34}}, "off": {"resources": {"CPU": 8}, "max_workers": 0}}
+    assert of_cluster_file(yaml.safe_dump({"max_workers": 3, "available_node_types": types})) == Addable(
+        (NodeType(3, 16),), 3
+    )
+
+
+def test_cluster_yaml_as_shipped_trains_on_gpus() -> None:
+    """With no worker up, where it once trained ImageNet on the head."""
+    found = of_cluster_file((ROOT / "cluster.yaml").read_text())
+    run = standard("imagenet-resnet50-B")
+    asked = Wishes(run.scaling, run.recipe.passes, needs_gpu=True)
+    plan = plan_training(with_added([], found.types, found.limit), asked)
+    assert (plan.workers[:3], plan.coming) == ((4, 4, 0), 2)
+    assert plan.per_worker == {"CPU": 6, "GPU": 1}
 
 
 def test_words_come_before_all_else(ray_local: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

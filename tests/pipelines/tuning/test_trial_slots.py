@@ -12,7 +12,8 @@ from pipelines.tuning.trial_slots import Slots, share_out
 
 
 def shared(nodes: Any, count: int = 8, wanted: int | None = None, passes: int = 2, **scaling: Any) -> Slots:
-    return share_out(nodes, Wishes(Scaling(**({"workers": 1} | scaling)), passes), count, wanted)
+    asked = Scaling.model_validate({"workers": 1} | scaling)
+    return share_out(nodes, Wishes(asked, passes), count, wanted)
 
 
 GPU4 = Node(16, 4)
