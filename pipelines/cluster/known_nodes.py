@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pipelines.cluster.connection import may_grow
 from pipelines.cluster.ray_internals import autoscaled_types
-from pipelines.cluster.resource_plan import Node, NodeType, Wishes, resources_of, with_added
+from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, resources_of, with_added
 from pipelines.run import Run
 
 ADDABLE = "RESNET_ADDABLE_NODES"
@@ -27,7 +27,7 @@ WORDS = re.compile(r"\s*(\d+)\s*x\s*([\d.]+)\s*CPUs?(?:\s+(?:and\s+)?(\d+)\s*GPU
 class Addable(NamedTuple):
     """Node types that an autoscaler knows; limit: nodes of all types beside the head, or None."""
 
-    types: tuple[NodeType, ...] = ()
+    types: tuple[NodeKind, ...] = ()
     limit: int | None = None
 
 
@@ -61,12 +61,12 @@ def addable_nodes() -> Addable:
     return of_cluster_file(file.read_text()) if _is_on_head() and file.is_file() else Addable()
 
 
-def parsed_types(words: str) -> tuple[NodeType, ...]:
+def parsed_types(words: str) -> tuple[NodeKind, ...]:
     """`8 x 48 CPUs 4 GPUs, 4 x 64 CPUs`. ValueError: it is written otherwise."""
     found = [WORDS.fullmatch(part) for part in words.split(",") if part.strip()]
     if any(match is None for match in found):
         raise ValueError(f"{ADDABLE} must be like `8 x 48 CPUs 4 GPUs, 4 x 64 CPUs`, got {words}")
-    return tuple(NodeType(int(m[1]), float(m[2]), float(m[3] or 0)) for m in found if m is not None)
+    return tuple(NodeKind(int(m[1]), float(m[2]), float(m[3] or 0)) for m in found if m is not None)
 
 
 def of_cluster_file(text: str) -> Addable:
@@ -84,8 +84,8 @@ def of_cluster_file(text: str) -> Addable:
     return Addable(tuple(kind for kind in types if kind.cpus > 0 and kind.most > 0), most)
 
 
-def _typed(count: int, resources: Mapping[str, Any]) -> NodeType:
-    return NodeType(count, float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+def _typed(count: int, resources: Mapping[str, Any]) -> NodeKind:
+    return NodeKind(count, float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
 
 
 def _alive() -> list[dict[str, Any]]:

@@ -98,13 +98,16 @@ def _or_else(wanted: Callable[[], Answer], fallback: Callable[[], Answer], lost:
 # --- A key-value store of the cluster ---------------------------------------------------------------------------------
 
 
+NAMED = {"del": "remove"}  # what the actor calls it
+
+
 def _kept(action: str, *words: Any, **options: Any) -> Any:
     """The answer of the store to put, get, del or list."""
     import ray
 
     return _or_else(
         lambda: private(f"ray.experimental.internal_kv._internal_kv_{action}")(*words, **options),
-        lambda: ray.get(getattr(store_actor(), {"del": "remove"}.get(action, action)).remote(*words, *options.values())),
+        lambda: ray.get(getattr(store_actor(), NAMED.get(action, action)).remote(*words, *options.values())),
         "postings go through an actor",
     )
 

@@ -34,7 +34,7 @@ class Node(NamedTuple):
         return int(self.gpus + EXACT) * int(1 / each + EXACT)
 
 
-class NodeType(NamedTuple):
+class NodeKind(NamedTuple):
     """Nodes that an autoscaler may have up at a time, those that are up already included."""
 
     most: int
@@ -104,7 +104,7 @@ def number(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def with_added(up: Sequence[Node], types: Sequence[NodeType], limit: int | None = None) -> tuple[Node, ...]:
+def with_added(up: Sequence[Node], types: Sequence[NodeKind], limit: int | None = None) -> tuple[Node, ...]:
     """The nodes that are up, and after them those that may be added.
 
     A type's nodes that are up are known by their CPUs and GPUs. limit: of nodes beside the head, or None.

@@ -15,14 +15,14 @@ SERVICE = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "endpoint" / "rayserv
 
 def test_a_rayjob_is_planned_with_the_nodes_that_its_groups_may_have() -> None:
     from pipelines.cluster.known_nodes import ADDABLE, parsed_types
-    from pipelines.cluster.resource_plan import NodeType
+    from pipelines.cluster.resource_plan import NodeKind
 
     words = yaml.safe_load(JOB["spec"]["runtimeEnvYAML"])["env_vars"][ADDABLE]
     groups = []
     for group in CLUSTERS["rayjob"]["workerGroupSpecs"]:
         (container,) = group["template"]["spec"]["containers"]
         has = container["resources"]["limits"]
-        groups.append(NodeType(group["maxReplicas"], float(has["cpu"]), float(has.get("nvidia.com/gpu", 0))))
+        groups.append(NodeKind(group["maxReplicas"], float(has["cpu"]), float(has.get("nvidia.com/gpu", 0))))
     assert parsed_types(words) == tuple(groups)
 
 

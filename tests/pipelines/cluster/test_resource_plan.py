@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 
 from pipelines.cluster import resource_plan
-from pipelines.cluster.resource_plan import Node, NodeType, Wishes, plan_training, with_added
+from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
 from pipelines.run import Scaling, standard
 
 RESNET50 = standard("imagenet-resnet50-B").recipe.passes  # 256 images, batch norm over 32: 8
 CIFAR = standard("cifar10-resnet20").recipe.passes  # 128 images, batch norm over 64: 2
-SHIPPED = NodeType(8, 48, 4)  # cluster.yaml's g5.12xlarge
+SHIPPED = NodeKind(8, 48, 4)  # cluster.yaml's g5.12xlarge
 HEAD = Node(8)
 
 
@@ -34,7 +34,7 @@ CASES: dict[str, tuple[Any, int, dict[str, Any], tuple[int, ...], bool, float, i
         "worker",
     ),
     "1 of 2 nodes up": (
-        with_added([HEAD, Node(48, 4)], [NodeType(2, 48, 4)]), 8, {}, (0, 4, 4), True, 6, 12, 6, "worker",
+        with_added([HEAD, Node(48, 4)], [NodeKind(2, 48, 4)]), 8, {}, (0, 4, 4), True, 6, 12, 6, "worker",
     ),
     "a head that takes no work": (
         [Node(48, 4), Node(0)], 8, {}, (4,), True, 6, 12, 6, "worker",
@@ -123,9 +123,9 @@ def test_a_plan_fits_wherever_ray_puts_its_workers(nodes: list[Node], passes: in
 
 def test_nodes_that_may_be_added() -> None:
     up = [HEAD, Node(48, 4), Node(48, 4)]
-    assert with_added(up, [NodeType(3, 48, 4)])[3:] == (Node(48, 4, up=False),)
-    assert with_added(up, [NodeType(1, 48, 4)]) == tuple(up), "more are up than the type may have"
-    assert with_added(up, [NodeType(8, 48, 4), NodeType(8, 64)], limit=5)[3:] == (Node(48, 4, up=False),) * 3
+    assert with_added(up, [NodeKind(3, 48, 4)])[3:] == (Node(48, 4, up=False),)
+    assert with_added(up, [NodeKind(1, 48, 4)]) == tuple(up), "more are up than the type may have"
+    assert with_added(up, [NodeKind(8, 48, 4), NodeKind(8, 64)], limit=5)[3:] == (Node(48, 4, up=False),) * 3
 
 
 def test_a_plan_says_what_it_takes_and_what_is_to_come() -> None:

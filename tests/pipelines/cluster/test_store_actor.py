@@ -10,6 +10,7 @@ def test_a_store_keeps_the_last_value_and_the_first_where_it_is_told_so() -> Non
     assert store.get("a") == b"1"
     store.put("a", b"3", overwrite=True)
     assert (store.get("a"), store.get("b")) == (b"3", None)
-    store.delete("a")
-    store.delete("a")
+    assert (store.list("a"), store.list("b")) == ([b"a"], [])
+    store.remove("a")
+    store.remove("a")
     assert store.get("a") is None

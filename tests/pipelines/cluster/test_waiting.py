@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pipelines.cluster.resource_plan import Node, NodeType, Wishes, plan_training, with_added
+from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
 from pipelines.cluster.waiting import RoomWatch, has_waiting_workers
 from pipelines.run import Scaling
 
 
 def watched(up: list[Node], said: list[str], taken: list[bool]) -> RoomWatch:
-    plan = plan_training(with_added([Node(8)], [NodeType(8, 48, 4)]), Wishes(Scaling(workers=4), 8))
+    plan = plan_training(with_added([Node(8)], [NodeKind(8, 48, 4)]), Wishes(Scaling(workers=4), 8))
     return RoomWatch(plan.short, 30, said.append, lambda: up, lambda: taken[0])
 
 

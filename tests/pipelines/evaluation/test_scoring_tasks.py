@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipelines.cluster.resource_plan import Node
 from pipelines.evaluation.scoring_tasks import CHUNK, ScoringJob, _read, _together, _unpack, placing
 from pipelines.shards.row_groups import open_split
 from resnet.evaluation.error_summary import Ranked
@@ -13,19 +14,31 @@ from resnet.recipes.named import recipe
 def test_workers_leave_cpus_for_reading():
     for cpus in (1.0, 2.0, 4.0, 64.0):
         for gpus in (0.0, 1.0, 8.0):
-            where = placing(cpus, gpus, None, None)
+            where = placing([Node(cpus, gpus)], None, None)
             assert where.gpu == (gpus >= 1)
             assert where.workers * where.cpus + where.cpus_per_task <= cpus
             assert where.cpus_per_task > 0.05
             assert where.threads >= 1
     with pytest.raises(ValueError, match="workers must be at most the cluster's 1 GPUs, got 2"):
-        placing(8, 1, 2, True)
+        placing([Node(8, 1)], 2, True)
+    with pytest.raises(ValueError, match="gpu must be off where no node has one, got 1 x 8 CPUs up"):
+        placing([Node(8)], None, True)
+
+
+def test_workers_fit_on_nodes_not_on_their_sum() -> None:
+    """One GPU node beside CPU nodes; ten small nodes."""
+    where = placing([Node(64), Node(48, 4)], None, None)
+    assert (where.workers, where.cpus, where.threads, where.cpus_per_task) == (4, 0.5, 12, 1.0)
+    where = placing([Node(4)] * 10, None, None)
+    assert (where.workers, where.cpus, where.threads, where.cpus_per_task) == (10, 3.0, 4, 0.5)
+    where = placing([Node(4)] * 10, 2, False)
+    assert (where.workers, where.cpus, where.threads) == (2, 3.0, 4)
 
 
 def test_an_explicit_number_of_workers_shares_the_cpus():
-    assert (placing(8, 0, None, None).workers, placing(8, 2, None, None).workers) == (2, 2)
-    assert placing(8, 2, 4, False) == placing(8, 0, 4, None), "GPUs that are not wanted are as none"
-    assert placing(8, 0, 4, None).threads == 2
+    assert (placing([Node(8, 0)], None, None).workers, placing([Node(8, 2)], None, None).workers) == (2, 2)
+    assert placing([Node(8, 2)], 4, False) == placing([Node(8, 0)], 4, None), "GPUs that are not wanted are as none"
+    assert placing([Node(8, 0)], 4, None).threads == 2
 
 
 @pytest.mark.parametrize(

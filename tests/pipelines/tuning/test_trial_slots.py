@@ -6,7 +6,7 @@ import hypothesis.strategies as some
 import pytest
 from hypothesis import given
 
-from pipelines.cluster.resource_plan import Node, NodeType, Wishes, with_added
+from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, with_added
 from pipelines.run import Run, Scaling, standard
 from pipelines.tuning.trial_slots import Slots, share_out
 
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[Any, int | None, dict[str, Any], int, float | None, float
     "GPU nodes beside a head": ([Node(8), Node(48, 4), Node(48, 4)], None, {}, 8, None, 5.94, 11, "worker"),
     "GPU nodes beside CPU nodes": ([Node(16, 2), Node(64)], None, {}, 2, None, 3.88, 7, "tasks"),
     "unequal CPU nodes": ([Node(2), Node(8)], None, {}, 8, None, 0.54, 1, "worker"),
-    "nodes to come": (with_added([Node(0)], [NodeType(2, 48, 4)]), None, {}, 8, None, 5.94, 11, "worker"),
+    "nodes to come": (with_added([Node(0)], [NodeKind(2, 48, 4)]), None, {}, 8, None, 5.94, 11, "worker"),
 }
 
 
