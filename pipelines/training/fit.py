@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines import provenance
 from pipelines.cluster import connection
 from pipelines.cluster.known_nodes import known_nodes, wishes
-from pipelines.cluster.resource_plan import plan_training
+from pipelines.cluster.node_engines import engines_shown, jpeg_engines
+from pipelines.cluster.resource_plan import ResourcePlan, described, plan_training
 from pipelines.models import initial_weights
 from pipelines.progress import console
 from pipelines.run import Run, home
@@ -25,6 +26,8 @@ from resnet.training.finetuning.epoch_choice import chosen
 
 if TYPE_CHECKING:
     from resnet.training.checkpoint import Progress
+
+FEW = 32  # images of a pass: He et al. had 32 on each of eight GPUs
 
 
 def fit(
@@ -58,7 +61,7 @@ def fit(
     data = run.data.model_copy(update={"decode": plan.decode})
     run = run.model_copy(update={"scaling": plan.scaling, "data": data})
     run = Run(**run.model_dump())  # the batch must divide among the workers now known
-    _say(show, f"{_work(run, source)}\n{plan.shown}")
+    _say(show, _plan(run, source, plan))
     if note := shortage(source.manifest.encoding.shorter_side, run.recipe.images):
         _say(show, note)
     recorder = Recorder(run, source.tags, parent, source.dataset)
@@ -149,6 +152,17 @@ def _outcome(
 def _say(show: bool, text: str) -> None:
     if show:
         console.say(text)
+
+
+def _plan(run: Run, source: RunData, plan: ResourcePlan) -> str:
+    """What will be trained, and where, before anything starts."""
+    up = [node for node in plan.nodes if node.up]
+    lines = [_work(run, source), *([described(plan.nodes)] if len(plan.nodes) > 1 else []), plan.shown]
+    if run.recipe.images.policy != "pad-crop" and up:
+        lines.append(f"JPEGs are decoded by {engines_shown(jpeg_engines(len(up)))}")
+    if run.recipe.bn_batch is None and run.part < FEW:
+        lines.append(f"batch norm normalises over {run.part} images, which costs accuracy below {FEW}")
+    return "\n".join(lines)
 
 
 def _work(run: Run, source: RunData) -> str:

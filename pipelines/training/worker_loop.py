@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipelines.cluster import free_cpus
+from pipelines.cluster.node_engines import engines_shown
 from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.progress import postings, status
 from pipelines.run import Run
@@ -23,6 +24,7 @@ from pipelines.training.run_data import WorkerData
 from pipelines.training.saving import Saver
 from pipelines.training.training_state import Epoch, TrainingState, all_reduce
 from resnet.host.cpu_quota import usable_cores
+from resnet.images import jpeg_region
 from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import EpochRow
 from resnet.training.conditions import conditions
@@ -161,6 +163,8 @@ def train(
 
 def _note_conditions(task: RankData, learner: Learner, state: TrainingState) -> None:
     """Write down what the training runs on from here, where it is not as before. Rank 0 measures; the others wait."""
+    engines: list[Any] = [None] * task.world_size
+    torch.distributed.all_gather_object(engines, jpeg_region.best().name)
     if task.rank != 0:
         return
     import ray
@@ -172,6 +176,7 @@ def _note_conditions(task: RankData, learner: Learner, state: TrainingState) -> 
         precision=learner.precision,
         bn_batch=task.order.part,
         versions={"ray": ray.__version__},
+        jpeg_engine=engines_shown(engines, "rank"),
     )
     if not (state.conditions and found.is_as(state.conditions[-1])):
         state.conditions = (*state.conditions, found)

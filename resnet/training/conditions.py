@@ -45,9 +45,19 @@ class Conditions(Frozen):
 
 
 def conditions(
-    device: torch.device, *, step: int, world_size: int, precision: str, bn_batch: int, versions: dict[str, str]
+    device: torch.device,
+    *,
+    step: int,
+    world_size: int,
+    precision: str,
+    bn_batch: int,
+    versions: dict[str, str],
+    jpeg_engine: str | None = None,
 ) -> Conditions:
-    """Those of this process. versions: of what this package does not know, e.g. Ray. Measures for a second."""
+    """Those of this process. Measures for a second.
+
+    versions: of what this package does not know, e.g. Ray; jpeg_engine: of all workers, None: this process's.
+    """
     import torch
 
     from resnet.images import jpeg_region
@@ -61,7 +71,7 @@ def conditions(
         threads=torch.get_num_threads(),
         precision=precision,
         bn_batch=bn_batch,
-        jpeg_engine=jpeg_region.best().name,
+        jpeg_engine=jpeg_engine or jpeg_region.best().name,
         versions={"python": platform.python_version(), **library_versions(on_gpu), **versions},
     )
 

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("RAY_AUTH_MODE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "MLFLOW_TRACKING_URI",
-         "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_BINARY_PATH", "RAY_object_spilling_directory", "RESNET_BUCKET", "VIRTUAL_ENV")  # fmt: skip
+         "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_BINARY_PATH", "RAY_object_spilling_directory",
+         "RESNET_BUCKET", "VIRTUAL_ENV")  # fmt: skip
 
 
 def bash(script: str, home: Path, **variables: str) -> str:
