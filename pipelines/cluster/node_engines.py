@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet.images import jpeg_region
@@ -24,13 +24,9 @@ def jpeg_engines(nodes: int) -> list[str]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task: Any = ray.remote(_engine_here)
-    asked = [
-        task.options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote()
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU")
-    ]
+    names = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    places = [NodeAffinitySchedulingStrategy(name, soft=False) for name in names]
+    asked = [task.options(num_cpus=0, scheduling_strategy=place).remote() for place in places]
     answered, late = ray.wait(asked, num_returns=len(asked), timeout=PATIENCE)
     for task in late:
         ray.cancel(task)
@@ -41,11 +37,16 @@ def _engine_here() -> str:
     return jpeg_region.best().name
 
 
-def engines_shown(engines: Sequence[str], where: str = "node") -> str:
-    """`libjpeg`, or `libjpeg on 3 nodes, wheels on 1 (for want of a C compiler: a third slower)`."""
+def engines_named(engines: Sequence[str]) -> str:
+    """Those of all ranks, for a record: `libjpeg`, or `libjpeg on 3 ranks, wheels on 1 rank`."""
+    return engines_shown(engines, "rank", {})
+
+
+def engines_shown(engines: Sequence[str], where: str = "node", wanting: Mapping[str, str] = WANTING) -> str:
+    """`libjpeg`, or `libjpeg on 3 nodes, wheels on 1 node (for want of a C compiler: a third slower)`."""
     counts = Counter(engines).most_common()
     words = []
     for name, count in counts:
         on = f" on {count} {where}{'' if count == 1 else 's'}" if len(counts) > 1 else ""
-        words.append(f"{name}{on}" + (f" ({WANTING[name]})" if name in WANTING else ""))
+        words.append(f"{name}{on}" + (f" ({wanting[name]})" if name in wanting else ""))
     return ", ".join(words)

@@ -160,7 +160,7 @@ def _plan(run: Run, source: RunData, plan: ResourcePlan) -> str:
     lines = [_work(run, source), *([described(plan.nodes)] if len(plan.nodes) > 1 else []), plan.shown]
     if run.recipe.images.policy != "pad-crop" and up:
         lines.append(f"JPEGs are decoded by {engines_shown(jpeg_engines(len(up)))}")
-    if run.recipe.bn_batch is None and run.part < FEW:
+    if run.recipe.bn_batch is None and run.part < FEW <= run.recipe.optim.batch_size:
         lines.append(f"batch norm normalises over {run.part} images, which costs accuracy below {FEW}")
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipelines.cluster import free_cpus
-from pipelines.cluster.node_engines import engines_shown
+from pipelines.cluster.node_engines import engines_named
 from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.progress import postings, status
 from pipelines.run import Run
@@ -176,7 +176,7 @@ def _note_conditions(task: RankData, learner: Learner, state: TrainingState) -> 
         precision=learner.precision,
         bn_batch=task.order.part,
         versions={"ray": ray.__version__},
-        jpeg_engine=engines_shown(engines, "rank"),
+        jpeg_engine=engines_named(engines),
     )
     if not (state.conditions and found.is_as(state.conditions[-1])):
         state.conditions = (*state.conditions, found)

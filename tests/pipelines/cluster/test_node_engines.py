@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.node_engines import engines_shown, jpeg_engines
+from pipelines.cluster.node_engines import engines_named, engines_shown, jpeg_engines
 from resnet.images import jpeg_region
 
 
@@ -22,6 +22,11 @@ from resnet.images import jpeg_region
 )
 def test_engines_are_named_with_what_a_node_lacks(engines: list[str], shown: str) -> None:
     assert engines_shown(engines) == shown
+
+
+def test_a_record_names_the_engine_of_all_ranks() -> None:
+    assert engines_named(["wheels", "wheels"]) == "wheels"
+    assert engines_named(["wheels", "c", "wheels"]) == "wheels on 2 ranks, c on 1 rank"
 
 
 def test_nodes_are_asked_for_theirs(ray_local: Any) -> None:
