@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import connection
 from pipelines.cluster.ray_internals import free_places, lean_trainer
+from pipelines.cluster.worker_group import scaling_config, worker_environment
 from pipelines.progress import postings
 from pipelines.run import Run
 from pipelines.training.run_data import WorkerData
-from resnet.host import glibc_allocator
 
 if TYPE_CHECKING:
     from resnet.training.checkpoint import Progress
@@ -84,7 +84,7 @@ def run_workers(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> tuple
 
 def _trainer(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> Any:
     """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig
 
     from pipelines.training.worker_loop import train_worker
 
@@ -92,18 +92,12 @@ def _trainer(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> Any:
     return lean_trainer(connection.may_grow())(
         train_worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
-        scaling_config=ScalingConfig(
-            num_workers=(scaling.least, scaling.most) if scaling.is_elastic else scaling.most,
-            use_gpu=bool(scaling.gpu),
-            resources_per_worker={"CPU": scaling.cpus_per_worker or 1}
-            | ({"GPU": scaling.gpus_per_worker or 1} if scaling.gpu else {}),
-        ),
+        scaling_config=scaling_config(scaling),
         run_config=RunConfig(
             name=run.name,
             storage_path=f"{run.folder}/ray",  # Ray's own records; our checkpoints lie beside
             failure_config=FailureConfig(max_failures=scaling.retries),
             callbacks=list(callbacks),
-            # It calls the function in a thread. On a GPU tensors are not the system's business.
-            worker_runtime_env={"env_vars": {} if scaling.gpu else glibc_allocator.KEPT},
+            worker_runtime_env={"env_vars": worker_environment(scaling)},
         ),
     )
