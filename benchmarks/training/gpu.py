@@ -8,8 +8,11 @@ matmul     the chip's ceiling: TFLOP/s of a large bfloat16 matrix product on ran
 imagenet   ResNet-50 v1.5 as recipe @90 trains it (bfloat16, channels_last, one-kernel SGD, compiled blocks), and the
            way of torchvision's references with --amp (float16 and a gradient scaler, contiguous images in float32,
            loss and accuracy read after each step), written here with the library's parts. Synthetic images lie on the
-           device for both. The ways take turns; a ratio is of neighbours in time.
+           device for both. The ways take turns; a ratio is of neighbours in time. engine_default is what a user gets
+           who sets nothing: the engine's order of calls, in passes of the recipe's batch norm, nothing compiled.
 cifar      ResNet-20 and -56 as benchmarks/training/single.py trains them: steps in CUDA graphs, one and several lanes
+serving    the endpoint's model without HTTP: images a second and waiting times with 1, 8 and 64 clients, and the
+           offline prediction (benchmarks/serving/gpu_serving.py)
 
 Medians, with the least and the most. A part that fails or has no time left says so, and the others go on. The last line
 of stdout is JSON.
@@ -31,9 +34,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.serving.gpu_serving import gpu_serving
 from benchmarks.training.cifar import Cifar10, in_shard_order
 from benchmarks.training.resident import Resident, plan
 from benchmarks.training.stepper import Options, Stepper
+from pipelines.run import Scaling
 from pipelines.stream.example_order import Order
 from resnet import build
 from resnet.host import hardware
@@ -41,7 +46,17 @@ from resnet.networks import cost
 from resnet.recipes.named import recipe
 from resnet.training.lr_schedule import lr_at
 from resnet.training.optimizer import optimizer
-from resnet.training.step import Normalize, compile_blocks, scaler, to_device, train_step
+from resnet.training.step import (
+    Normalize,
+    accumulate,
+    choose_algorithms,
+    compile_blocks,
+    native_precision,
+    scaler,
+    to_device,
+    train_step,
+    update,
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,11 @@ class Sizes:
     cifar_images: int
     lanes: tuple[int, ...]
     backend: str
+    served: str
+    classes: int
+    serving_batch: int
+    clients: tuple[int, ...]
+    serving_seconds: float
 
 
 FULL = Sizes(
@@ -77,8 +97,32 @@ FULL = Sizes(
     50_000,
     (1, 4),
     "inductor",
+    "imagenet-resnet50-B-v1.5",
+    1000,
+    64,
+    (1, 8, 64),
+    8.0,
 )
-SMOKE = Sizes("imagenet-resnet18@90", "resnet18", 32, 4, 2, 2, 256, ("resnet8",), 8, 3, 200, (1, 2), "eager")
+SMOKE = Sizes(
+    "imagenet-resnet18@90",
+    "resnet18",
+    32,
+    4,
+    2,
+    2,
+    256,
+    ("resnet8",),
+    8,
+    3,
+    200,
+    (1, 2),
+    "eager",
+    "cifar10-resnet8",
+    10,
+    4,
+    (1, 3),
+    0.2,
+)
 
 
 class Way(Protocol):
@@ -115,6 +159,28 @@ class Ours:
             self.sums += train_step(
                 self.network, self.optimizer, pixels, self.labels, "bfloat16", label_smoothing=smoothing
             )
+            self.step += 1
+
+
+class EngineDefault(Ours):
+    """The same as pipelines/training trains it where nothing is set: passes of bn_batch images, then the update."""
+
+    def __init__(self, sizes: Sizes, device: torch.device) -> None:
+        super().__init__(sizes, device, compiled=Scaling().compile)
+        self.part = min(self.recipe.bn_batch or sizes.batch, sizes.batch)
+        self.precision = native_precision(device)
+
+    def steps(self, count: int) -> None:
+        """As Learner.step, alone."""
+        choose_algorithms(Scaling().deterministic)
+        share, smoothing = self.part / len(self.labels), self.recipe.loss.label_smoothing
+        for _ in range(count):
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr_at(self.step, 450_000, self.recipe.optim, self.recipe.schedule)
+            pixels = self.normalize(self.images)
+            for x, y in zip(pixels.split(self.part), self.labels.split(self.part), strict=True):
+                self.sums += accumulate(self.network, x, y, share, self.precision, smoothing)
+            update(self.optimizer)
             self.step += 1
 
 
@@ -191,6 +257,7 @@ def imagenet(sizes: Sizes, device: torch.device, timer: Timer, left: Callable[[]
     ways: dict[str, Way] = {}
     result: dict[str, Any] = {"network": sizes.network, "image": sizes.image, "batch": sizes.batch}
     makers: dict[str, Callable[[], Way]] = {
+        "engine_default": lambda: EngineDefault(sizes, device),
         "ours": lambda: Ours(sizes, device, compiled=True),
         "ours_not_compiled": lambda: Ours(sizes, device, compiled=False),
         "torchvision_references": lambda: References(sizes, device),
@@ -208,7 +275,7 @@ def imagenet(sizes: Sizes, device: torch.device, timer: Timer, left: Callable[[]
     for name, values in speeds.items():
         result[name] |= {"images_per_second": spread(values)}
     base = speeds.get("torchvision_references")
-    for name in ("ours", "ours_not_compiled"):
+    for name in ("engine_default", "ours", "ours_not_compiled"):
         if base and name in speeds:
             pairs = zip(speeds[name], base, strict=True)
             result[name]["of_torchvision_references"] = spread([ours / other for ours, other in pairs])
@@ -325,7 +392,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", help="file for the JSON, written after each part")
     args = parser.parse_args(argv)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    torch.backends.cudnn.benchmark = True
+    choose_algorithms(deterministic=False)
     sizes = SMOKE if args.smoke else FULL
     if args.batch:
         sizes = Sizes(**{**vars(sizes), "batch": args.batch})
@@ -340,6 +407,9 @@ def main(argv: list[str]) -> int:
         "matmul": lambda: matmul(sizes, device, timer),
         "imagenet": lambda: imagenet(sizes, device, timer, left),
         "cifar": lambda: cifar(sizes, device, timer, left),
+        "serving": lambda: gpu_serving(
+            sizes.served, sizes.classes, sizes.serving_batch, sizes.clients, sizes.serving_seconds, device
+        ),
     }
     for name, part in parts.items():
         result[name] = attempt(part) if left() > 0 else {"skipped": "no time left"}

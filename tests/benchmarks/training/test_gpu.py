@@ -22,6 +22,11 @@ def test_the_command_runs_whole_on_a_cpu(tmp_path: Path) -> None:
     ours = answer["imagenet"]["ours"]
     assert ours["images_per_second"]["least"] <= ours["images_per_second"]["median"]
     assert ours["of_torchvision_references"]["median"] > 0
+    assert answer["imagenet"]["engine_default"]["of_torchvision_references"]["median"] > 0
+    assert answer["serving"]["precision"] in ("float32", "bfloat16")
+    for clients in ("1_clients", "3_clients"):
+        assert answer["serving"][clients]["p50_ms"] <= answer["serving"][clients]["p99_ms"]
+    assert answer["serving"]["prediction"]["images_per_second"] > 0
     assert {name: lane["loss_is_finite"] for name, lane in answer["cifar"].items()} == {
         f"resnet8_{lanes}{kind}": True for lanes in ("1_lane", "2_lanes") for kind in ("", "_compiled")
     }
