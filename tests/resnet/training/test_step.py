@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ from resnet.training.step import (
 )
 
 CPU = torch.device("cpu")
+MATMUL: Any = torch.backends.cuda.matmul
+CUDNN: Any = torch.backends.cudnn
 
 
 def test_normalize_subtracts_the_mean_and_keeps_channels_last() -> None:
@@ -195,7 +198,7 @@ def test_weighted_parts_of_a_batch_add_up_to_the_whole(mixed: bool) -> None:
 @pytest.fixture
 def _backends() -> Iterator[None]:
     """Settings of this process that a test changes are put back."""
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    cuda, cudnn = MATMUL, CUDNN
     before = cuda.allow_tf32, cudnn.allow_tf32
     yield
     cuda.allow_tf32, cudnn.allow_tf32 = before
@@ -209,9 +212,9 @@ def test_float32_on_a_gpu_is_float32_in_convolutions_too(precision: str, rounded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, that there is no GPU here
         autocast(torch.device("cuda"), precision)
-    is_rounded = [kind.fp32_precision == "tf32" for kind in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+    is_rounded = [kind.fp32_precision == "tf32" for kind in (CUDNN.conv, MATMUL)]
     assert is_rounded == [rounded, rounded], "it holds for the backward pass, which comes later"
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (rounded, rounded)
+    assert (CUDNN.allow_tf32, MATMUL.allow_tf32) == (rounded, rounded)
 
 
 def test_a_cpu_computes_no_tf32_and_a_gpu_must_be_there() -> None:
