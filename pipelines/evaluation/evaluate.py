@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.cluster import connection
-from pipelines.cluster.known_nodes import known_nodes
+from pipelines.cluster.planning.known_nodes import known_nodes
 from pipelines.evaluation import class_report, outcome
 from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split

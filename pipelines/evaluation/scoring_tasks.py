@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.cluster.resource_plan import Node, actor_shares, holders
+from pipelines.cluster.planning.resource_plan import Node, actor_shares, holders
 from pipelines.shards.row_groups import Split
 from resnet.evaluation.error_summary import Ranked
 from resnet.evaluation.views import ViewProtocol, views

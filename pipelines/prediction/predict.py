@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 from pipelines.cluster import connection
-from pipelines.cluster.known_nodes import known_nodes
-from pipelines.cluster.resource_plan import actor_shares, holders
+from pipelines.cluster.planning.known_nodes import known_nodes
+from pipelines.cluster.planning.resource_plan import actor_shares, holders
 from pipelines.prediction.prediction_worker import PredictionJob, PredictionPart, Predictor, Worker, part_name
 from pipelines.progress.status import LINE, clock
 from pipelines.shards.manifest import MANIFEST, read_manifest

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import provenance
 from pipelines.cluster import connection
-from pipelines.cluster.known_nodes import known_nodes, wishes
-from pipelines.cluster.node_engines import engines_shown, jpeg_engines
-from pipelines.cluster.resource_plan import ResourcePlan, described, plan_training
+from pipelines.cluster.planning.known_nodes import known_nodes, wishes
+from pipelines.cluster.planning.node_engines import engines_shown, jpeg_engines
+from pipelines.cluster.planning.resource_plan import ResourcePlan, described, plan_training
 from pipelines.models import initial_weights
 from pipelines.progress import console
 from pipelines.run import Run, home

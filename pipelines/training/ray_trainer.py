@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import connection
+from pipelines.cluster.planning.worker_group import scaling_config, worker_environment
 from pipelines.cluster.ray_internals import free_places, lean_trainer
-from pipelines.cluster.worker_group import scaling_config, worker_environment
 from pipelines.progress import postings
 from pipelines.run import Run
 from pipelines.training.run_data import WorkerData

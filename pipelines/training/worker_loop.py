@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipelines.cluster import free_cpus
-from pipelines.cluster.node_engines import engines_named
+from pipelines.cluster.planning.node_engines import engines_named
 from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.progress import postings, status
 from pipelines.run import Run

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.cluster import connection
-from pipelines.cluster.known_nodes import known_nodes, wishes
+from pipelines.cluster.planning.known_nodes import known_nodes, wishes
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board, Row
 from pipelines.progress.text_table import text_table

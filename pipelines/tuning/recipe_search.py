@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import connection
-from pipelines.cluster.known_nodes import known_nodes, wishes
+from pipelines.cluster.planning.known_nodes import known_nodes, wishes
 from pipelines.models.initial_weights import start_of
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board

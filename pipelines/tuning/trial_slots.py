@@ -8,8 +8,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from pipelines.cluster.connection import may_grow
-from pipelines.cluster.known_nodes import nodes_up
-from pipelines.cluster.resource_plan import (
+from pipelines.cluster.planning.known_nodes import nodes_up
+from pipelines.cluster.planning.resource_plan import (
     EXACT,
     LEFT,
     Node,

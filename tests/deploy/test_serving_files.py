@@ -14,8 +14,8 @@ SERVICE = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "endpoint" / "rayserv
 
 
 def test_a_rayjob_is_planned_with_the_nodes_that_its_groups_may_have() -> None:
-    from pipelines.cluster.known_nodes import ADDABLE, parsed_types
-    from pipelines.cluster.resource_plan import NodeKind
+    from pipelines.cluster.planning.known_nodes import ADDABLE, parsed_types
+    from pipelines.cluster.planning.resource_plan import NodeKind
 
     words = yaml.safe_load(JOB["spec"]["runtimeEnvYAML"])["env_vars"][ADDABLE]
     groups = []

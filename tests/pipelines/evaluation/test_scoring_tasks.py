@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.cluster.resource_plan import Node
+from pipelines.cluster.planning.resource_plan import Node
 from pipelines.evaluation.scoring_tasks import CHUNK, ScoringJob, _read, _together, _unpack, placing
 from pipelines.shards.row_groups import open_split
 from resnet.evaluation.error_summary import Ranked

@@ -1,14 +1,24 @@
 """How the trainings of a sweep share a cluster: what is printed fits, and nodes that join are used."""
 
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as some
 import pytest
 from hypothesis import given
 
-from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, with_added
+from pipelines.cluster.planning.resource_plan import Node, NodeKind, Wishes, with_added
 from pipelines.run import Run, Scaling, standard
-from pipelines.tuning.trial_slots import Slots, share_out
+from pipelines.training.run_data import open_source
+from pipelines.tuning.trial_slots import (
+    EarlyStopping,
+    Slots,
+    progress_row,
+    require_errors,
+    require_no_name,
+    share_out,
+)
+from resnet.networks.cost import count as count_cost
 
 
 def shared(nodes: Any, count: int = 8, wanted: int | None = None, passes: int = 2, **scaling: Any) -> Slots:
@@ -82,3 +92,29 @@ def test_a_run_has_its_part_of_the_cluster() -> None:
     placed = slots.placed(run)
     assert (placed.scaling, placed.data.decode) == (slots.scaling, "worker")
     assert slots.shown == "2 at a time, each with 0.38 CPUs and 1 thread"
+
+
+def test_the_first_rung_is_a_step_at_least() -> None:
+    assert [EarlyStopping(grace=grace).grace_steps(22) for grace in (0.001, 0.5, 1.0, 2.5)] == [1, 11, 22, 55]
+    with pytest.raises(ValueError, match="reduction must be greater than 1, got 1"):
+        EarlyStopping(reduction=1)
+
+
+def test_what_a_sweep_cannot_do_with_a_run_is_one_sentence() -> None:
+    run = standard("cifar10-resnet8", data_is_given=False)
+    rarely = run.model_copy(update={"evaluate_every": 3})
+    require_errors(rarely, "none")
+    require_errors(run, "asha")
+    with pytest.raises(ValueError, match="evaluate_every must be 1 with scheduler asha, got 3"):
+        require_errors(rarely, "asha")
+    require_no_name(run)
+    with pytest.raises(ValueError, match="run_name is for one training, a sweep names its own, got mine"):
+        require_no_name(run.model_copy(update={"run_name": "mine"}))
+
+
+def test_a_trainings_row_counts_its_work_by_its_network(tmp_path: Path) -> None:
+    run = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
+    row = progress_row(run, open_source(run))
+    assert (row.run, row.standing) == (run.name, "waiting")
+    assert row.work == count_cost("cifar10-resnet8-A").multiply_adds
+    assert row.images == run.recipe.total_steps(1437) * run.recipe.optim.batch_size

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.cluster import known_nodes
-from pipelines.cluster.known_nodes import Addable, addable_nodes, of_cluster_file, parsed_types
-from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
+from pipelines.cluster.planning import known_nodes
+from pipelines.cluster.planning.known_nodes import Addable, addable_nodes, of_cluster_file, parsed_types
+from pipelines.cluster.planning.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
 from pipelines.run import standard
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.cluster.connection import may_grow
+from pipelines.cluster.planning.resource_plan import Node, NodeKind, Wishes, resources_of, with_added
 from pipelines.cluster.ray_internals import autoscaled_types
-from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, resources_of, with_added
 from pipelines.run import Run
 
 ADDABLE = "RESNET_ADDABLE_NODES"

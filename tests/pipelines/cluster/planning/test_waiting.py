@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
-from pipelines.cluster.waiting import RoomWatch, has_waiting_workers
+from pipelines.cluster.planning.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
+from pipelines.cluster.planning.waiting import RoomWatch, has_waiting_workers
 from pipelines.run import Scaling
 
 

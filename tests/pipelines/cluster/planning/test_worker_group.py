@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.worker_group import scaling_config, worker_environment
+from pipelines.cluster.planning.worker_group import scaling_config, worker_environment
 from pipelines.run import Scaling
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 # A cluster of its own, in a process of its own: the Ray of the other tests is one node. Its workers say where they are.
 PLACED = """
@@ -23,10 +23,10 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.train import RunConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from pipelines.cluster.known_nodes import nodes_up
-from pipelines.cluster.resource_plan import Wishes, plan_training
-from pipelines.cluster.waiting import has_waiting_workers
-from pipelines.cluster.worker_group import scaling_config
+from pipelines.cluster.planning.known_nodes import nodes_up
+from pipelines.cluster.planning.resource_plan import Wishes, plan_training
+from pipelines.cluster.planning.waiting import has_waiting_workers
+from pipelines.cluster.planning.worker_group import scaling_config
 from pipelines.run import Scaling
 from pipelines.tuning.trial_slots import share_out
 

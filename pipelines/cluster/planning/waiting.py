@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines.cluster.known_nodes import nodes_up
-from pipelines.cluster.resource_plan import Node
+from pipelines.cluster.planning.known_nodes import nodes_up
+from pipelines.cluster.planning.resource_plan import Node
 
 EVERY = 4.0  # seconds between two looks
 SOON = 4.0  # seconds of waiting that are not worth a word: Ray needs some itself to place workers

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.node_engines import engines_named, engines_shown, jpeg_engines
+from pipelines.cluster.planning.node_engines import engines_named, engines_shown, jpeg_engines
 from resnet.images import jpeg_region
 
 

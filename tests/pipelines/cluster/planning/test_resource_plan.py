@@ -6,8 +6,8 @@ import hypothesis.strategies as some
 import pytest
 from hypothesis import given
 
-from pipelines.cluster import resource_plan
-from pipelines.cluster.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
+from pipelines.cluster.planning import resource_plan
+from pipelines.cluster.planning.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
 from pipelines.run import Scaling, standard
 
 RESNET50 = standard("imagenet-resnet50-B").recipe.passes  # 256 images, batch norm over 32: 8
