@@ -226,6 +226,19 @@ def test_spot_comes_before_on_demand() -> None:
     assert kinds == ["spot", "on-demand"]
 
 
+def test_a_training_is_planned_with_the_nodes_that_its_groups_may_have() -> None:
+    from pipelines.cluster.planning.known_nodes import ADDABLE, parsed_types
+    from pipelines.cluster.planning.resource_plan import NodeKind
+
+    (head,) = CLUSTERS["job"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (words,) = [variable["value"] for variable in head["env"] if variable["name"] == ADDABLE]
+    kinds = []
+    for group in CLUSTERS["job"]["workerGroupSpecs"]:
+        has = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        kinds.append(NodeKind(group["maxReplicas"], float(has["cpu"]), float(has.get("nvidia.com/gpu", 0))))
+    assert parsed_types(words) == tuple(kinds)
+
+
 def test_a_mistake_is_not_tried_again_and_a_lost_head_is() -> None:
     """rayjob_controller.go, checkBackoffLimitAndUpdateStatusIfNeeded: backoffLimit starts a cluster for any failed job;
     job.go, BuildJobSubmitCommand: in K8sJobMode a submitter that starts again submits only what Ray does not know."""

@@ -13,19 +13,6 @@ SERVE = yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text())
 SERVICE = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "endpoint" / "rayservice.yaml").read_text())
 
 
-def test_a_rayjob_is_planned_with_the_nodes_that_its_groups_may_have() -> None:
-    from pipelines.cluster.planning.known_nodes import ADDABLE, parsed_types
-    from pipelines.cluster.planning.resource_plan import NodeKind
-
-    words = yaml.safe_load(JOB["spec"]["runtimeEnvYAML"])["env_vars"][ADDABLE]
-    groups = []
-    for group in CLUSTERS["rayjob"]["workerGroupSpecs"]:
-        (container,) = group["template"]["spec"]["containers"]
-        has = container["resources"]["limits"]
-        groups.append(NodeKind(group["maxReplicas"], float(has["cpu"]), float(has.get("nvidia.com/gpu", 0))))
-    assert parsed_types(words) == tuple(groups)
-
-
 @pytest.mark.parametrize(
     "config", [SERVE, yaml.safe_load(SERVICE["spec"]["serveConfigV2"])], ids=["serve", "rayservice"]
 )
