@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
+
+from resnet.host.closed_pipe import quiet_when_closed
 
 Model = TypeVar("Model", bound=BaseModel)
 RIVALS = (("recipe.epochs", "recipe.steps"),)  # options that say the same thing in two ways
@@ -93,12 +94,8 @@ def _first_paragraph(box: str) -> str:
 
 def _show_help(job: Callable[[list[str]], Any]) -> NoReturn:
     """Print the help and exit; quietly too where a reader such as `head` has closed the pipe."""
-    try:
-        with contextlib.suppress(SystemExit):
-            job(["--help"])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+    with quiet_when_closed(), contextlib.suppress(SystemExit):
+        job(["--help"])
     sys.exit(0)
 
 
@@ -121,4 +118,5 @@ def run_job(job: Callable[[list[str]], dict[str, Any] | BaseModel | None]) -> No
         sys.exit(130)
     if outcome is not None:
         row = outcome.model_dump(mode="json") if isinstance(outcome, BaseModel) else outcome
-        print(json.dumps(row), flush=True)
+        with quiet_when_closed():
+            print(json.dumps(row), flush=True)

@@ -23,6 +23,7 @@ import re
 import sys
 from types import ModuleType
 
+from resnet.host.closed_pipe import quiet_when_closed
 from resnet_ray import __version__, add_to_path, code_folder
 
 SCRIPTS = {
@@ -43,10 +44,9 @@ SCRIPTS = {
 def main() -> None:
     """Run the script that the first word names with the words behind it, as `python jobs/SCRIPT.py` does."""
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if word in ("-h", "--help", "help"):
-        print(__doc__)
-    elif word in ("--version", "-V"):
-        print(f"resnet-ray {__version__}")
+    if word in ("-h", "--help", "help", "--version", "-V"):
+        with quiet_when_closed():
+            print(f"resnet-ray {__version__}" if word in ("--version", "-V") else __doc__)
     elif word in SCRIPTS or word == "cluster":
         add_to_path()
         sys.argv = [f"resnet-ray {word}", *sys.argv[2:]]

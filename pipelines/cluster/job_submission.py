@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.cluster.cluster_address import submission_address
 from pipelines.cluster.private_ray import DASHBOARD, QUICK, start_private
 from pipelines.cluster.ray_internals import await_agent
+from resnet.host.closed_pipe import quiet_when_closed
 from resnet.host.proxy_exceptions import ask_directly
 
 STOPPED = 130  # exit status, as of Ctrl-C
@@ -129,7 +130,8 @@ class _Output:
         if self._rest:
             self._say(self._rest)
         if self._outcome is not None:
-            print(self._outcome, flush=True)
+            with quiet_when_closed():
+                print(self._outcome, flush=True)
 
     def _say(self, line: str) -> None:
         if self._outcome is not None:  # another line follows: it was not the last

@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 from torch import nn
 
+from resnet.host.closed_pipe import quiet_when_closed
 from resnet.networks.architectures import FAMILIES
 from resnet.networks.cost import count, on_meta, trace
 from resnet.networks.resnet import ResNet
@@ -87,4 +88,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_when_closed():
+        main()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from resnet.host.closed_pipe import quiet_when_closed
 from resnet.images.checks.image_limits import LIMITS, CorruptImage, RefusedKind
 
 
@@ -255,4 +256,5 @@ while it is decoded, up to the limits for reduced images. Other kinds cannot be 
 """
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    with quiet_when_closed():
+        print(markdown(), end="")
