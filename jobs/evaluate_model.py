@@ -30,4 +30,4 @@ def job(argv: list[str]) -> EvaluationOutcome:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, "nothing is kept, the same command begins anew")

@@ -36,4 +36,4 @@ def job(argv: list[str]) -> Any:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, "nothing was written, the same command begins anew")

@@ -33,4 +33,4 @@ def job(argv: list[str]) -> PredictionOutcome:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, "the same command goes on with the parts that are missing")

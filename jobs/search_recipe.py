@@ -13,7 +13,6 @@ test images. Overrides go to every training, as in jobs/sweep_paper.py. The same
 import sys
 
 from pipelines import command_line
-from pipelines.run import Run
 from pipelines.tuning import recipe_search, search_space
 
 
@@ -23,9 +22,7 @@ def job(argv: list[str]) -> recipe_search.Found:
         command_line.parse_arguments(search_space.Search, None, ["--help"], __doc__)
     named = argv[0] if argv and not argv[0].startswith("-") else ""
     options, overrides = command_line.parse_some(search_space.Search, argv[1:])
-    found = recipe_search.search(
-        named, options, overrides, lambda run, words: command_line.parse_arguments(Run, run, words, None)
-    )
+    found = recipe_search.search(named, options, overrides, lambda run, words: command_line.parse_run(run, words, None))
     print(recipe_search.search_table(found), file=sys.stderr)
     return found
 

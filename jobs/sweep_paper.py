@@ -13,7 +13,6 @@ command again goes on where the sweep stopped.
 import sys
 
 from pipelines import command_line
-from pipelines.run import Run
 from pipelines.tuning import paper_sweep
 
 
@@ -23,9 +22,7 @@ def job(argv: list[str]) -> dict[str, object]:
     if {"-h", "--help"} & set(argv):
         command_line.parse_arguments(paper_sweep.Sweep, None, ["--help"], __doc__)
     options, overrides = command_line.parse_some(paper_sweep.Sweep, argv[1:])
-    planned = paper_sweep.trials(
-        named, options, overrides, lambda run, words: command_line.parse_arguments(Run, run, words, None)
-    )
+    planned = paper_sweep.trials(named, options, overrides, lambda run, words: command_line.parse_run(run, words, None))
     done = paper_sweep.run_sweep(named, options, planned)
     print(paper_sweep.comparison_table(named, done), file=sys.stderr)
     failed = {t.run.name: t.failure for t in done if t.failure is not None}

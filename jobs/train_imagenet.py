@@ -17,7 +17,6 @@ import sys
 
 from pipelines import command_line
 from pipelines.models import initial_weights
-from pipelines.run import Run
 from pipelines.training import fit, run_folder, run_summary
 
 
@@ -30,7 +29,7 @@ def job(argv: list[str]) -> run_folder.TrainingOutcome:
     recipe = named[0] if named else "cifar10-resnet20"
     start, words = initial_weights.start_of(recipe, argv[len(named) :], data_is_given)
     words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in words]
-    run = command_line.parse_arguments(Run, start, words, __doc__)
+    run = command_line.parse_run(start, words, __doc__)
     outcome = fit.fit(run)
     print(run_summary.run_table(outcome), file=sys.stderr)
     return outcome

@@ -32,4 +32,4 @@ def job(argv: list[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, "the same command begins anew")

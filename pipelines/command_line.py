@@ -5,16 +5,31 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
+from pipelines import stop_signals
+from pipelines.file_names import without_secrets_in
+from pipelines.run import Data, Run
 from resnet.host.closed_pipe import quiet_when_closed
 
 Model = TypeVar("Model", bound=BaseModel)
+TRACEBACK = "RESNET_TRACEBACK"  # environment variable: show where errors that are explained come from
+MOST = 500  # characters of a library's words
+OURS = re.compile(r"^.*/(?=(?:resnet|pipelines|serve|jobs)/[\w/]+\.py$)")
+PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError)
+# Options whose choice decides which of their neighbours mean anything: those of the recipe's own choice go with it.
+OF_A_CHOICE = {
+    "recipe.schedule.kind": ("milestones", "gamma", "patience"),
+    "recipe.images.policy": ("shorter_side", "area", "pad"),
+}
+MANY = ("milestones",)
 RIVALS = (("recipe.epochs", "recipe.steps"),)  # options that say the same thing in two ways
 
 
@@ -39,6 +54,23 @@ def parse_arguments(kind: type[Model], default: Model | None, argv: Sequence[str
     return parsed
 
 
+def parse_run(default: Run, argv: Sequence[str], description: str | None) -> Run:
+    """A run with the overrides of argv. ValueError: an override has no effect beside the other settings."""
+    run = parse_arguments(Run, default, argv, description)
+    streamed = run.recipe.images.policy != "pad-crop"
+    data, usual, scaling = run.data, Data(), run.scaling
+    if not streamed and data.decode != usual.decode:
+        raise ValueError(f"data.decode has an effect with streamed policies only, got {data.decode} with pad-crop")
+    if streamed and data.memory_limit != usual.memory_limit:
+        policy = run.recipe.images.policy
+        raise ValueError(
+            f"data.memory_limit has an effect with policy pad-crop only, got {data.memory_limit} with {policy}"
+        )
+    if scaling.gpu is False and scaling.gpus_per_worker is not None:
+        raise ValueError(f"scaling.gpus_per_worker has no effect with scaling.gpu False, got {scaling.gpus_per_worker}")
+    return run
+
+
 def _without_rivals(default: Model, argv: Sequence[str]) -> Model:
     """The default without what an option of argv takes the place of: what is given wins. ValueError: both are given."""
     given = {word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--")}
@@ -48,14 +80,19 @@ def _without_rivals(default: Model, argv: Sequence[str]) -> Model:
             raise ValueError(f"one of {' and '.join(named)} must be given, got both")
         for other in set(pair) - set(named) if named else ():
             default = _without(default, other.split("."))
+    for choice, owned in OF_A_CHOICE.items():
+        group = choice.rpartition(".")[0]
+        for name in (f"{group}.{field}" for field in owned) if choice in given else ():
+            default = default if name in given else _without(default, name.split("."))
     return default
 
 
 def _without(model: Model, path: Sequence[str]) -> Model:
-    """A copy whose field at a path of names is None; the same where it has no such field."""
+    """A copy whose field at a path of names is None, or an empty tuple; the same where it has no such field."""
     if path[0] not in type(model).model_fields:
         return model
-    inner = None if len(path) == 1 else _without(getattr(model, path[0]), path[1:])
+    value = getattr(model, path[0])
+    inner = (() if path[0] in MANY else None) if len(path) == 1 else _without(value, path[1:])
     return model.model_copy(update={path[0]: inner})
 
 
@@ -99,24 +136,65 @@ def _show_help(job: Callable[[list[str]], Any]) -> NoReturn:
     sys.exit(0)
 
 
-def run_job(job: Callable[[list[str]], dict[str, Any] | BaseModel | None]) -> None:
+def run_job(
+    job: Callable[[list[str]], dict[str, Any] | BaseModel | None],
+    after_stop: str = "the same command goes on where it stopped",
+) -> None:
     """Run a job as the main program: its outcome is one line of JSON, the last on stdout; all else goes to stderr.
 
-    A ValueError is a user's mistake: one sentence, exit status 2. Ctrl-C: exit status 130.
+    A mistake is one sentence and exit status 2, a failure one sentence and 1. Ctrl-C, SIGTERM, SIGHUP: 130.
+    after_stop: how a stopped job goes on, where the job did not say so itself.
     """
     prog = sys.argv[0].rsplit("/", 1)[-1]
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             _show_help(job)
+        stop_signals.begin(prog, after_stop)
         with contextlib.redirect_stdout(sys.stderr):
             outcome = job(sys.argv[1:])
-    except ValueError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{prog}: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:
+        with contextlib.suppress(OSError):  # of a terminal that is closed
+            print(f"{prog}: {str(stopped) or f'stopped; {after_stop}'}", file=sys.stderr, flush=True)
+        sys.exit(stop_signals.STATUS)
+    except Exception as error:
+        if (known := explained(error)) is None or os.environ.get(TRACEBACK):
+            raise
+        status, sentence = known
+        print(f"{prog}: {sentence}", file=sys.stderr)
+        sys.exit(status)
+    finally:
+        stop_signals.end_soon()
     if outcome is not None:
         row = outcome.model_dump(mode="json") if isinstance(outcome, BaseModel) else outcome
         with quiet_when_closed():
             print(json.dumps(row), flush=True)
+
+
+def explained(error: Exception) -> tuple[int, str] | None:
+    """Exit status and the sentence for an error that is none of the program's own; None: a fault of the program.
+
+    2: a mistake in the command, or in what it names; 1: what may be otherwise another time. An error that a library
+    raised says where in our source it came through, as its own words name neither file nor field.
+    """
+    inner: Any = error
+    while isinstance(getattr(inner, "cause", None), Exception):  # Ray hands on what a task raised
+        inner = inner.cause
+    if isinstance(inner, PATHS):
+        text = f"{inner.strerror}: {inner.filename}" if inner.strerror and inner.filename else str(inner)
+        return 2, _one_line(text, inner)
+    if isinstance(inner, ValueError | ImportError):
+        return 2, _one_line(str(inner), inner)
+    if isinstance(inner, OSError | RuntimeError) or type(inner).__module__.partition(".")[0] in ("pyarrow", "ray"):
+        return 1, _one_line(str(inner), inner)
+    return None
+
+
+def _one_line(text: str, error: BaseException) -> str:
+    """The text without secrets, and where it comes from if it is not in our words."""
+    shown = " ".join(without_secrets_in(text).split()) or type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or OURS.search(frames[-1].filename):
+        return shown
+    ours = [frame for frame in frames if OURS.search(frame.filename)]
+    place = f" ({OURS.sub('', ours[-1].filename)}:{ours[-1].lineno})" if ours else ""
+    return f"{shown[:MOST]}{'...' if len(shown) > MOST else ''}{place}"

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from resnet.frozen import Frozen
+from pipelines.file_names import absolute, below, require_lasting
+from resnet.frozen import FrozenSettings
 from resnet.host.home_folder import home_folder
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
@@ -23,12 +24,7 @@ def home() -> str:
     return str(home_folder())
 
 
-def absolute(place: str | None) -> str | None:
-    """A folder as every process understands it, or a URI: workers, tasks and trials run in folders of their own."""
-    return place if place is None or "://" in place else str(Path(place).expanduser().resolve())
-
-
-class Data(Frozen):
+class Data(FrozenSettings):
     """The shards, and the way in which they reach the workers."""
 
     path: Annotated[
@@ -59,10 +55,10 @@ class Data(Frozen):
     @field_validator("path")
     @classmethod
     def _folder_is_absolute(cls, value: str | None) -> str | None:
-        return absolute(value)
+        return value if value is None else absolute(value)
 
 
-class Scaling(Frozen):
+class Scaling(FrozenSettings):
     """The workers and the resources of each. None and auto: from what the machine or cluster has."""
 
     workers: Annotated[
@@ -123,16 +119,20 @@ class Scaling(Frozen):
         return self.least < self.most
 
 
-class CheckpointSchedule(Frozen):
+class CheckpointSchedule(FrozenSettings):
     """When the state of the training is saved. The last and the best are kept."""
 
     every_epochs: Annotated[int, Field(ge=1)] = 1
     every_steps: Annotated[int | None, Field(ge=1, description="inside an epoch too, after so many steps")] = None
     every_minutes: Annotated[float | None, Field(gt=0, description="inside an epoch too, after so many minutes")] = 10
     keep: Annotated[int, Field(ge=1, description="best checkpoints kept, beside the last")] = 1
+    wait_minutes: Annotated[
+        float,
+        Field(ge=0, description="how long the end of a training waits for room on a full disk, or for a lost bucket"),
+    ] = 10
 
 
-class Run(Frozen):
+class Run(FrozenSettings):
     """One training run."""
 
     recipe: Recipe
@@ -233,7 +233,12 @@ class Run(Frozen):
     @field_validator("storage")
     @classmethod
     def _storage_is_absolute(cls, value: str | None) -> str | None:
-        return absolute(value)
+        return value if value is None else absolute(require_lasting(value))
+
+    @property
+    def begins_elsewhere(self) -> bool:
+        """Whether the run begins from a checkpoint that is named."""
+        return self.resume not in ("auto", "never")
 
     @property
     def name(self) -> str:
@@ -243,7 +248,7 @@ class Run(Frozen):
     @property
     def folder(self) -> str:
         """The folder of its checkpoints and records: an absolute path or a URI, which no other run has."""
-        return f"{self.storage_path}/{self.name}"
+        return below(self.storage_path, self.name)
 
     @property
     def storage_path(self) -> str:

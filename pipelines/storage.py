@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -16,9 +17,11 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from pipelines.file_names import as_path, as_text, is_odd
+from pipelines.file_names import as_path, as_text, is_odd, secret_options, without_secrets_in
 
 READERS = {True: 1, False: 16}  # threads by Folder.is_local; they wait for the disk or the network, not for a core
+OF_BUCKETS = {"s3", "gs", "gcs", "abfs", "az"}
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}  # of file systems without hard links
 NOT_IMAGES = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, beside names that begin with a dot
 
 Item = TypeVar("Item")
@@ -32,20 +35,22 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     ValueError: no file system for this scheme, it does not answer, or the URI holds a secret.
     """
     scheme = uri.partition("://")[0] if "://" in uri else ""
-    if scheme and urlsplit(uri).password:
+    if scheme and (secrets := ["password"] * (urlsplit(uri).password is not None) + secret_options(uri)):
         raise ValueError(
-            f"{_without_options(uri)} must be given without its password, which would stand in every record; set it in "
-            "the environment of all nodes, e.g. as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"{_without_options(uri)} must be given without its {' and '.join(secrets)}, which would stand in every "
+            "record; set it in the environment of all nodes, e.g. as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
+    if scheme in OF_BUCKETS and not urlsplit(uri).netloc:
+        raise ValueError(f"{_without_options(uri)} must name a bucket, as {scheme}://BUCKET/FOLDER")
     if scheme in ("", "file"):
         path = unquote(urlsplit(uri).path) if scheme else uri
         return fs.LocalFileSystem(), str(Path(path).expanduser().resolve())
     try:
         system, path = fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ImportError):  # hf:// is Hugging Face's package
         system, path = _by_fsspec(uri)
     except OSError as error:
-        raise ValueError(f"cannot open {uri}: {_first_sentence(error)}") from None
+        raise ValueError(f"cannot open {_without_options(uri)}: {_first_sentence(error)}") from None
     return system, path.rstrip("/")
 
 
@@ -55,8 +60,8 @@ def _by_fsspec(uri: str) -> tuple[fs.FileSystem, str]:
 
     try:
         system, path = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        raise ValueError(f"cannot open {uri}: {_first_sentence(error)}") from None
+    except Exception as error:  # each of its file systems raises errors of its own library
+        raise ValueError(f"cannot open {_without_options(uri)}: {_first_sentence(error)}") from None
     return fs.PyFileSystem(fs.FSSpecHandler(system)), path
 
 
@@ -67,7 +72,8 @@ def _without_options(uri: str) -> str:
 
 
 def _first_sentence(error: BaseException) -> str:
-    return str(error).splitlines()[0].partition(" (Request ID")[0]
+    lines = str(error).splitlines() or [type(error).__name__]
+    return without_secrets_in(lines[0].partition(" (Request ID")[0])
 
 
 class Entry(NamedTuple):
@@ -188,6 +194,26 @@ class Folder:
             os.replace(part, path)
         finally:
             Path(part).unlink(missing_ok=True)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a new file on a local disk, whole, unless there is one of this name: of several at once one writes."""
+        part = Path(f"{self.path(name)}.{uuid.uuid4().hex[:8]}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(data)
+            os.link(part, self.path(name))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with contextlib.suppress(FileExistsError), open(self.path(name), "xb") as file:
+                file.write(data)
+                return True
+            return False
+        finally:
+            part.unlink(missing_ok=True)
+        return True
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all it holds; nothing happens where there is none."""

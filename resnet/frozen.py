@@ -21,6 +21,12 @@ class Frozen(BaseModel):
             raise ValueError(sentence(error)) from None
 
 
+class FrozenSettings(Frozen):
+    """What a person sets: its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
 def sentence(error: ValidationError) -> str:
     """The first mistake that pydantic found: field, what is allowed, what was given."""
     first = error.errors(include_url=False)[0]

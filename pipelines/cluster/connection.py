@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines import provenance
+from pipelines import provenance, stop_signals
 from pipelines.cluster.cluster_address import cluster_address, is_here
 from pipelines.cluster.private_ray import ALONE, DASHBOARD, LOGS, QUICK, QUIET, start_private
 from pipelines.run import home
@@ -30,10 +30,11 @@ def connect(dashboard: bool = False) -> dict[str, float]:
             os.environ.setdefault(name, value)
         give_home()
         address = cluster_address()
-        if address is not None:
-            _join(address)
-        else:
-            start_private(**(DASHBOARD if dashboard else {}))
+        with stop_signals.not_in_between():
+            if address is not None:
+                _join(address)
+            else:
+                start_private(**(DASHBOARD if dashboard else {}))
     import ray  # not before it is known which: its import settles whether this process has a token
 
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}

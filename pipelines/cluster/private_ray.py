@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines import stop_signals
 from pipelines.cluster import ray_internals
+from pipelines.cluster.death_watch import watch_private
 from resnet.host.cpu_quota import usable_cores
 from resnet.host.temporary_folder import own_folder
 
@@ -59,6 +64,7 @@ def start_private(**options: Any) -> Any:
     end_in_order()  # Ray has set a handler of its own, which prints a trace and ends at once
     # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
     ray_internals.note_address(context.address_info["gcs_address"], folder)
+    watch_private()
     return context
 
 
@@ -78,6 +84,7 @@ def private_folder() -> Path:
     ray_internals.stay_on_loopback(LOGS)
     end_in_order()  # while Ray starts, too
     atexit.register(_end_private)
+    stop_signals.before_ending_at_once(partial(_kill_private, folder))
     return folder
 
 
@@ -109,3 +116,13 @@ def _end_private() -> None:
         for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
     ray.shutdown()
+
+
+def _kill_private(folder: Path) -> None:
+    """End Ray's processes, which are this one's children and theirs, without a word to them."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    shutil.rmtree(folder, ignore_errors=True)

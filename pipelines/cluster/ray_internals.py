@@ -1,8 +1,7 @@
 """Everything of Ray that is private, in one place: what each use buys, and what happens without it.
 
-A name without a promise may be gone with Ray's next version. Each use here has a fallback that works, is named in
-PRIVATE_NAMES, and says so once in the log where it had to do without; a test imports every name and tells those that
-are missing. RESNET_WITHOUT_INTERNALS=1 forces all fallbacks.
+A name without a promise may be gone with Ray's next version. Each use has a fallback that works, is in PRIVATE_NAMES,
+and says so once in the log where it had to do without; a test imports every name. RESNET_WITHOUT_INTERNALS=1 forces it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import cache, partialmethod
+from functools import cache, partial, partialmethod
 from typing import Any, TypeVar
 
 from pipelines.cluster.store_actor import store_actor
@@ -23,7 +22,7 @@ WITHOUT = "RESNET_WITHOUT_INTERNALS"
 PACE = 0.05  # seconds from one look of Ray Data's executor at its tasks to the next
 
 Answer = TypeVar("Answer")
-
+FAILURES = "ray.train.v2._internal.execution.failure_handling"
 # Each private name of Ray, and what it buys.
 PRIVATE_NAMES: dict[str, str] = {
     "ray.experimental.internal_kv._internal_kv_put": "statuses of trainings without a process for them, 1 ms a call",
@@ -41,6 +40,8 @@ PRIVATE_NAMES: dict[str, str] = {
     "ray.train.v2._internal.callbacks.datasets.DatasetsCallback": "an actor less to start, 0.4 s",
     "ray.train.v2._internal.callbacks.placement_group_callback.PlacementGroupCleanerCallback": "the same",
     "ray.train.v2._internal.execution.scaling_policy.FixedScalingPolicy": "the same, where no node can be added",
+    f"{FAILURES}.DefaultFailurePolicy": "a mistake starts no second try, 8 s",
+    f"{FAILURES}.FailureDecision": "the same",
 }
 
 
@@ -260,20 +261,19 @@ def free_places() -> bool:
     return _or_else(wanted, lambda: False, "a training whose controller was lost is started again by hand")
 
 
-def lean_trainer(may_grow: bool) -> Any:
-    """Ray's TorchTrainer without the three actors that a run does not need; each is a process that a start waits for.
+def lean_trainer(may_grow: bool, given_up: Callable[[], bool]) -> Any:
+    """Ray's TorchTrainer without three actors that a run does not need; each is a process that a start waits for.
 
-    DatasetManager hands out datasets: ours are made by the workers. PlacementGroupCleaner removes the places of a lost
-    controller: free_places does, but for a trial of a sweep, which keeps it. AutoscalingCoordinator asks for
-    nodes, and tells an elastic run of its share of them: not asked where there can be none. may_grow: whether there
-    can.
+    DatasetManager hands out datasets: workers make ours. PlacementGroupCleaner does what free_places does, but for a
+    trial, which keeps it. AutoscalingCoordinator asks for nodes, where the cluster `may_grow`, and tells an elastic run
+    of its share. given_up: asked after a failure, whether another try would end the same way.
     """
     from ray.train.torch import TorchTrainer
 
-    return _or_else(lambda: _lean_trainer(may_grow), lambda: TorchTrainer, "Ray Train starts three actors more")
+    return _or_else(partial(_lean_trainer, may_grow, given_up), lambda: TorchTrainer, "Ray Train starts more actors")
 
 
-def _lean_trainer(may_grow: bool) -> type:
+def _lean_trainer(may_grow: bool, given_up: Callable[[], bool]) -> type:
     import ray
     from ray.train.torch import TorchTrainer
 
@@ -284,13 +284,16 @@ def _lean_trainer(may_grow: bool) -> type:
     spared = (datasets,) if is_trial else (datasets, cleaner)
 
     class Unasking(policy):  # pyright: ignore[reportGeneralTypeIssues]
-        """The same workers always, and no word to an autoscaler."""
+        """The same workers always, and no word to an autoscaler, at the start or later."""
 
-        def after_controller_start(self, train_run_context: Any) -> None:
-            """Ask for nothing."""
+        after_controller_start = _maybe_send_resource_request = lambda *_: None
 
-        def _maybe_send_resource_request(self) -> None:
-            """Ask for nothing, then or later."""
+    class Heeding(private(f"{FAILURES}.DefaultFailurePolicy")):
+        """Tries again, but not what would end the same way."""
+
+        def make_decision(self, training_failed_error: Any) -> Any:
+            decision = super().make_decision(training_failed_error)
+            return private(f"{FAILURES}.FailureDecision").RAISE if given_up() else decision
 
     class LeanTrainer(TorchTrainer):
         """Ray Train's own in all else."""
@@ -301,6 +304,7 @@ def _lean_trainer(may_grow: bool) -> type:
         def _initialize_and_run_controller(self, **given: Any) -> Any:
             if isinstance(given["scaling_policy"], policy) and not may_grow:
                 given["scaling_policy"] = Unasking(self.scaling_config)
+            given["failure_policy"] = Heeding(self.run_config.failure_config)
             return super()._initialize_and_run_controller(**given)
 
     return LeanTrainer

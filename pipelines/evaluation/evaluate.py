@@ -14,6 +14,7 @@ from pipelines.cluster.planning.known_nodes import known_nodes
 from pipelines.evaluation import class_report, outcome
 from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
+from pipelines.file_names import Output
 from pipelines.models.by_name import label_map, open_checkpoint, open_models, output_names
 from pipelines.models.weight_files import is_weights
 from pipelines.preparation.splits.groups import GroupBy
@@ -21,12 +22,12 @@ from pipelines.run import Run
 from pipelines.shards.row_groups import open_split
 from resnet.evaluation.error_summary import Response
 from resnet.evaluation.views import MIRRORED, SCALES, SHORTER_SIDE, SQUARE, ViewProtocol, default_protocol
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 from resnet.recipes.recipe import Precision
 from resnet.recipes.recipe_settings import Images
 
 
-class Shards(Frozen):
+class Shards(FrozenSettings):
     """Which images."""
 
     path: Annotated[
@@ -35,7 +36,7 @@ class Shards(Frozen):
     split: Literal["val", "train", "test"] = "val"
 
 
-class Evaluation(Frozen):
+class Evaluation(FrozenSettings):
     """Options of a test of models, and of the files written beside its outcome."""
 
     data: Shards = Shards()
@@ -59,10 +60,10 @@ class Evaluation(Frozen):
         bool, Field(description="standard deviations of the layers' responses, Figure 7: of one network, one view")
     ] = False
     predictions: Annotated[
-        str | None, Field(description="Parquet file or URI to write: one row an image, with its five best classes")
+        Output | None, Field(description="Parquet file or URI to write: one row an image, with its five best classes")
     ] = None
     out: Annotated[
-        str | None, Field(description="folder for the whole result: evaluation.json, and figures as PNG and SVG")
+        Output | None, Field(description="folder for the whole result: evaluation.json, and figures as PNG and SVG")
     ] = None
     report: Annotated[
         str | None,
@@ -79,7 +80,7 @@ class Evaluation(Frozen):
         GroupBy, Field(description="report: what is drawn whole, such as a patient. Default: as the data were split")
     ] = GroupBy()
     results: Annotated[
-        str | None,
+        Output | None,
         Field(description="folder of result rows (docs/results.md): the row of this training gains the errors"),
     ] = None
 

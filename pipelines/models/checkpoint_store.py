@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pipelines.file_names import below
 from pipelines.storage import Folder
-from resnet.training.checkpoint import Checkpoint, EpochRow, load_checkpoint, save_checkpoint
+from resnet.training.checkpoint import TENSORS, Checkpoint, EpochRow, load_checkpoint, save_checkpoint
 from resnet.training.finetuning.epoch_choice import figure
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class CheckpointStore:
 
     def path(self, name: str) -> str:
         """Local path or URI of a checkpoint."""
-        return self.folder.path(name) if self.folder.is_local else f"{self.folder.uri.rstrip('/')}/{name}"
+        return self.folder.path(name) if self.folder.is_local else below(self.folder.uri, name)
 
     def rows(self) -> tuple[EpochRow, ...]:
         """The epochs that the newest checkpoint knows of; none without one."""
@@ -127,11 +129,15 @@ class CheckpointStore:
 
 def at(uri: str) -> Checkpoint:
     """The checkpoint in a folder or bucket. ValueError: there is none, or it is damaged."""
-    folder, _, name = uri.rstrip("/").rpartition("/")
-    checkpoints = CheckpointStore(folder or ".", keep=1)
-    if name not in checkpoints.names():
-        raise ValueError(f"resume must be never, auto or a checkpoint, got {uri}")
-    return checkpoints.read(name)
+    place, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
+    folder, _, name = place.rstrip("/").rpartition("/")
+    checkpoints = CheckpointStore(f"{folder or '.'}{mark}{options}", keep=1)
+    try:
+        if name in checkpoints.names():
+            return checkpoints.read(name)
+    except OSError as error:
+        raise ValueError(f"resume must be a checkpoint that can be read, got {place}: {error}") from None
+    raise ValueError(f"resume must be never, auto or a checkpoint, got {place}")
 
 
 class Writer:
@@ -141,7 +147,6 @@ class Writer:
     """
 
     RETRY = 5.0
-    PATIENCE = 120.0  # seconds that the end of the training waits for room or for the bucket
 
     def __init__(self, checkpoints: CheckpointStore) -> None:
         self.checkpoints = checkpoints
@@ -165,14 +170,23 @@ class Writer:
         with self._change:
             self._change.wait_for(lambda: not self._busy and (self._waiting is None or self.trouble is not None))
 
-    def close(self) -> None:
-        """Write what waits, trying again if it has to be, and end the thread. Then `trouble` says how it went."""
-        deadline = time.monotonic() + self.PATIENCE
+    def close(self, patience: float = 120.0, tell: Callable[[], None] = lambda: None) -> None:
+        """Write what waits, trying again for so many seconds if it has to be, and end the thread. Then `trouble` says
+        how it went. tell: called about once a second while that takes."""
+        deadline = time.monotonic() + patience
+        while not (done := self._is_done(min(1.0, patience))) and time.monotonic() < deadline:
+            tell()
         with self._change:
-            self._change.wait_for(lambda: self._waiting is None and not self._busy, deadline - time.monotonic())
+            if not done and self.trouble is None:
+                self.trouble = f"a checkpoint is still being written to {self.checkpoints.folder.shown}"
             self._end = True
             self._change.notify_all()
-        self._thread.join()
+        self._thread.join(self.RETRY)
+
+    def _is_done(self, patience: float) -> bool:
+        """Whether all that was handed over is written within so many seconds."""
+        with self._change:
+            return self._change.wait_for(lambda: self._waiting is None and not self._busy, patience)
 
     def _work(self) -> None:
         while True:
@@ -186,7 +200,7 @@ class Writer:
                 self.written = self.checkpoints.write(checkpoint)
                 self.trouble = None
             except Exception as error:  # a full disk, a lost bucket; each library has errors of its own for them
-                self.trouble = f"the checkpoint of step {checkpoint.progress.step} could not be written: {error}"
+                self.trouble = self._why(checkpoint, error)
             with self._change:
                 self._busy = False
                 if self.trouble and self._waiting is None:
@@ -194,3 +208,24 @@ class Writer:
                 self._change.notify_all()
                 if self.trouble:
                     self._change.wait_for(lambda old=checkpoint: self._end or self._waiting is not old, self.RETRY)
+
+    def _why(self, checkpoint: Checkpoint, error: Exception) -> str:
+        """Which checkpoint could not be written, where, and why; of a full disk how much it lacks."""
+        place = self.checkpoints.folder
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        text = f"the checkpoint of step {checkpoint.progress.step} cannot be written to {place.shown}: {cause}"
+        if not place.is_local:
+            return text
+        tensors = [t for part in TENSORS for t in getattr(checkpoint, part).values()]
+        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return f"{text}; it needs {_megabytes(needed)}, {_megabytes(_free(place.path()))} are free"
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _free(path: str) -> int:
+    """Bytes that the disk of a path has left."""
+    there = next(p for p in (Path(path), *Path(path).parents) if p.exists())
+    return shutil.disk_usage(there).free

@@ -8,18 +8,19 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from pipelines.file_names import Output
 from pipelines.shards.manifest import MANIFEST
 from pipelines.storage import Folder
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 from resnet.images.checks import image_kinds
 
 SUFFIXES = tuple(f".{suffix}" for suffix in image_kinds.SUFFIXES)
 
 
-class Export(Frozen):
+class Export(FrozenSettings):
     """Options of jobs/export_model.py."""
 
-    out: Annotated[str, Field(description="folder to write; it must not exist yet")]
+    out: Annotated[Output, Field(description="folder to write; it must not exist yet")]
     formats: Annotated[
         tuple[Literal["safetensors", "onnx", "pt2", "int8"], ...],
         Field(min_length=1, description="beside the checkpoint, which is safetensors"),

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from pipelines.file_names import Output, absolute
 from pipelines.storage import Folder
-from resnet.frozen import Frozen
+from resnet.frozen import Frozen, FrozenSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +36,11 @@ class Predictor(Protocol):
         ...
 
 
-class PredictionJob(Frozen):
+class PredictionJob(FrozenSettings):
     """Input, model and output of a prediction."""
 
     images: Annotated[str, Field(description="folder or URI of images, with the folders in it; or of shards")]
-    out: Annotated[str, Field(description="folder or URI for the parts: PATH.parquet reads as one table")]
+    out: Annotated[Output, Field(description="folder or URI for the parts: PATH.parquet reads as one table")]
     split: Annotated[Literal["val", "train", "test"] | None, Field(description="of shards. None: train and val")] = None
     top_k: Annotated[int, Field(ge=1, description="most probable classes of each image")] = 5
     embeddings: Annotated[bool, Field(description="also write the pooled features")] = False
@@ -53,6 +54,11 @@ class PredictionJob(Frozen):
     part_images: Annotated[int, Field(ge=1, description="images of a part, about; what a kill can cost")] = 1024
     workers: Annotated[int | None, Field(ge=1, description="processes. None: one a GPU, else one a CPU")] = None
     gpu: Annotated[bool | None, Field(description="one GPU a worker. None: if there is one")] = None
+
+    @field_validator("images", "out")
+    @classmethod
+    def _folder_is_absolute(cls, value: str) -> str:
+        return absolute(value)
 
 
 class PredictionPart(Frozen):

@@ -6,19 +6,22 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from pipelines.file_names import Output
 from pipelines.preparation.sources import Source
 from pipelines.preparation.splits.drawn_splits import Drawing, Share
 from pipelines.preparation.splits.groups import GroupBy
 from pipelines.shards.manifest import Encoding
-from resnet.frozen import Frozen, sentence
+from resnet.frozen import FrozenSettings, sentence
 
 QUALITY = 90
 
 
-class Preparation(Frozen):
+class Preparation(FrozenSettings):
     """One call of jobs/write_shards.py."""
 
-    out: Annotated[str, Field(description="folder or URI of the shards: empty, absent, or begun by the same command")]
+    out: Annotated[
+        Output, Field(description="folder or URI of the shards: empty, absent, or begun by the same command")
+    ]
     source: Source = Source()
     verify: Annotated[bool, Field(description="re-read all shards in out and compare them with the manifest")] = False
     shorter_side: Annotated[

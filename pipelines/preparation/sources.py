@@ -36,7 +36,7 @@ from pipelines.preparation.listing import (
 )
 from pipelines.preparation.splits.drawn_splits import Drawing, draw_splits
 from pipelines.storage import Folder
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 
 Kind = Literal[
     "ilsvrc2012", "kaggle", "tiny-imagenet", "folders", "webdataset", "parquet", "cifar10", "cifar100", "digits"
@@ -44,7 +44,7 @@ Kind = Literal[
 Read = Callable[[Folder, pa.Table], Iterator[bytes]]
 
 
-class Source(Frozen):
+class Source(FrozenSettings):
     """The images to prepare, train and val."""
 
     path: Annotated[

@@ -13,7 +13,7 @@ from typing import Any, Self
 from pipelines.progress.postings import forget, last_status
 from pipelines.progress.status import Status
 
-LINE = 3.0  # seconds between two lines where stderr is no terminal
+LINE, MOST = 3.0, 60.0  # seconds between two lines where stderr is no terminal, at first and later
 POLL = 0.5  # seconds between two looks
 
 
@@ -88,7 +88,7 @@ class Watch:
         self.in_place = sys.stderr.isatty()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
-        self._printed, self._step = 0.0, -1
+        self._began, self._printed, self._seen, self._phase, self._width = time.monotonic(), 0.0, 0.0, ("", -1), 0
         self._trouble: str | None = None
 
     def __enter__(self) -> Self:
@@ -112,16 +112,29 @@ class Watch:
             return
         self.seen(status)
         self._tell(status)
-        due = status.step == status.total or self.in_place or time.monotonic() - self._printed > LINE
-        if self.show and status.step != self._step and due:
-            print(status.line(), file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
-            self._printed, self._step = time.monotonic(), status.step
+        now, phase = time.monotonic(), status.phase.partition(",")[0]
+        # A line every few seconds at first, in a long job ever more rarely; each phase behind the last step has one.
+        wait = min(MOST, max(LINE, (now - self._began) / 20))
+        due = (
+            self.in_place
+            or now - self._printed > wait
+            or (status.step == status.total and (phase, status.step) != self._phase)
+        )
+        if self.show and due and status.time != self._seen:
+            line = f"{status.line():<{self._width}}" if self.in_place else status.line()
+            print(line, file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
+            self._printed, self._seen, self._phase, self._width = now, status.time, (phase, status.step), len(line)
 
     def _tell(self, status: Status) -> None:
         """Say once when checkpoints cannot be written, and when they can be again."""
         before, self._trouble = self._trouble, status.trouble
         if status.trouble == before or not self.show:
             return
-        text = status.trouble or f"checkpoints are written again: {status.saved}"
-        last = f"; the last good one is {status.saved or 'none yet'}, the training goes on" if status.trouble else ""
-        print(f"{status.run}: {text}{last}", file=sys.stderr, flush=True)
+        if status.trouble is not None:
+            good = f"the last good one is {status.saved or 'none yet'}"
+            goes = (
+                "it is tried again, and the training waits" if status.step == status.total else "the training goes on"
+            )
+            say(f"{status.run}: {status.trouble}; {good}, {goes}")
+        elif status.saved is not None:  # a worker that has just started again has written none
+            say(f"{status.run}: checkpoints are written again: {status.saved}")

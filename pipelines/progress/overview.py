@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipelines.progress.postings import failure, posted_runs
-from pipelines.progress.status import Status, clock
+from pipelines.progress.status import Status, clock, remaining
 from pipelines.progress.text_table import text_table
 from resnet.frozen import Frozen
 
@@ -34,7 +34,7 @@ class TrainingProgress(Frozen):
     total: int
     error: float
     images_per_second: float
-    seconds_left: float
+    seconds_left: float | None
     age: float
     reason: str = ""
 
@@ -104,7 +104,7 @@ def overview_text(seen: Overview) -> str:
 
 def _cells(t: TrainingProgress) -> tuple[str, ...]:
     notes = {
-        "training": f"{clock(t.seconds_left)} left",
+        "training": remaining(t.seconds_left),
         "silent": f"nothing heard for {clock(t.age)}",
         "failed": t.reason,
         "finished": f"{clock(t.age)} ago",

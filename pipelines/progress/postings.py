@@ -10,7 +10,7 @@ from pipelines.cluster import ray_internals
 from pipelines.progress.status import Status
 from pipelines.progress.training_metrics import export_metrics
 
-KEY, SAVE, FAILED = "resnet/progress/", "resnet/save/", "resnet/failed/"
+KEY, SAVE, FAILED, ERROR = "resnet/progress/", "resnet/save/", "resnet/failed/", "resnet/error/"
 
 
 def post(status: Status) -> None:
@@ -32,7 +32,7 @@ def posted_runs() -> list[Status]:
 
 def forget(run: str) -> None:
     """Remove what an earlier try of a run posted."""
-    for key in (KEY, SAVE, FAILED):
+    for key in (KEY, SAVE, FAILED, ERROR):
         ray_internals.delete(key + run)
 
 
@@ -96,3 +96,17 @@ def failure(run: str) -> str | None:
     """The reason that a run cannot go on, or None."""
     reason = ray_internals.get(FAILED + run)
     return None if reason is None else reason.decode()
+
+
+def has_failed(run: str) -> bool:
+    """Whether a run cannot go on."""
+    return failure(run) is not None
+
+
+def note_error(run: str, text: str) -> bool:
+    """Note the error that ended a try; whether the try before ended by the same at the same step."""
+    status = last_status(run)
+    told = f"{status.step if status else 0}: {text}".encode()
+    before = ray_internals.get(ERROR + run)
+    ray_internals.put(ERROR + run, told)
+    return before == told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
@@ -16,8 +17,9 @@ LINE = 3.0  # seconds between two lines where the output is no terminal
 class Status(Frozen):
     """Progress of a run. step and total: optimiser steps; error: training error of the epoch so far, in percent.
 
-    process: of rank 0; another one after each restart of the workers. time: in seconds since 1970. machine: rank 0's.
-    conditions: what the training runs on, as text by name.
+    seconds_left: to the end of all; None: not known yet. process: of rank 0; another one after each restart of the
+    workers. time: in seconds since 1970. machine: rank 0's. conditions: what the training runs on, as text by name.
+    answers: requests to save that have been met.
     """
 
     run: str
@@ -29,8 +31,9 @@ class Status(Frozen):
     loss: float
     error: float
     images_per_second: float
-    seconds_left: float
+    seconds_left: float | None
     saved: str | None = None
+    answers: int = 0
     trouble: str | None = None
     rows: tuple[dict[str, Any], ...] = ()
     conditions: dict[str, str] = Field(default_factory=dict)
@@ -43,9 +46,9 @@ class Status(Frozen):
         done = self.step / max(1, self.total)
         bar = "━" * round(24 * done) + "╌" * (24 - round(24 * done))
         return (
-            f"{self.run}  {bar} {done:4.0%}  epoch {self.epoch:.1f}/{self.epochs:g}  loss {self.loss:.3f}  "
-            f"error {self.error:.2f} %  {self.images_per_second:,.0f} img/s  "
-            f"{clock(self.seconds_left)} left ({self.phase})"
+            f"{self.run}  {bar} {done:4.0%}  epoch {self.epoch:.1f}/{self.epochs:g}  loss {_figure(self.loss, 3)}  "
+            f"error {_figure(self.error, 2)} %  {self.images_per_second:,.0f} img/s  "
+            f"{remaining(self.seconds_left)} ({self.phase})"
         )
 
 
@@ -59,6 +62,15 @@ def machine() -> dict[str, float]:
         "system/system_memory_usage_percentage": memory.percent,
         "system/system_memory_usage_megabytes": memory.used / 2**20,
     }
+
+
+def _figure(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def remaining(seconds: float | None) -> str:
+    """`1:02:03 left`; without a figure while nothing is known."""
+    return "time left not known yet" if seconds is None else f"{clock(seconds)} left"
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipelines.progress.postings import forget, last_status
-from pipelines.progress.status import Status, clock
+from pipelines.progress.status import Status, clock, remaining
 from pipelines.progress.text_table import text_table
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Row:
             "-" if s.error != s.error else f"{s.error:.2f}",
             error,
             f"{s.images_per_second:,.0f}" if running else "-",
-            f"{clock(s.seconds_left)} left" if running else note,
+            remaining(s.seconds_left) if running else note,
         )
 
 
@@ -128,6 +128,10 @@ class Board:
         """A trial has started or ended."""
         row = self.rows[run]
         row.standing, row.note, self._changed = standing, note, True
+
+    def running(self) -> list[str]:
+        """The trials in progress."""
+        return [run for run, row in list(self.rows.items()) if row.standing == "running"]
 
     def _follow(self) -> None:
         while not self._end.wait(POLL):

@@ -22,7 +22,7 @@ GAUGES = {
 
 
 def readings(status: Status) -> dict[str, float]:
-    """The value of each gauge that is known from a status."""
+    """The value of each gauge that is known from a status: a loss of no step yet is NaN."""
     found = {
         "resnet_training_step": status.step,
         "resnet_training_steps_total": status.total,
@@ -38,7 +38,7 @@ def readings(status: Status) -> dict[str, float]:
         found |= {"resnet_training_top1_error_percent": errors[-1]} if errors else {}
         replaced = sum(row.get("replaced_images") or 0 for row in status.rows)
         found["resnet_training_replaced_images_total"] = replaced
-    return {name: float(value) for name, value in found.items() if value == value}  # a loss of no step yet is NaN
+    return {name: float(value) for name, value in found.items() if value is not None and value == value}
 
 
 def export_metrics(status: Status) -> None:

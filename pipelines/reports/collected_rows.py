@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from pyarrow.fs import FileType
 from pydantic import Field
 
+from pipelines.file_names import Output, below
 from pipelines.shards.manifest import read_manifest
 from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs
 from resnet.evaluation.final_test import FINAL_TEST
 from resnet.evaluation.views import default_protocol
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 from resnet.paper.result_rows import CurveRow, DataSet, ResultRow, read_results
 from resnet.recipes.recipe import Recipe
 
@@ -25,20 +27,30 @@ SEARCH = "search-"  # what the folder of a search begins with: its trainings are
 PASSED_OVER = ("step-", SEARCH)
 
 
-class Rows(Frozen):
+class Rows(FrozenSettings):
     """Which trainings a report is about, and where it goes."""
 
-    out: Annotated[str, Field(description="folder for report.html, report.md and figures/")]
+    out: Annotated[Output, Field(description="folder for report.html, report.md and figures/")]
     results: Annotated[str | None, Field(description="folder of result rows")] = None
     runs: Annotated[tuple[str, ...], Field(description="folders of runs or sweeps: $RESNET_HOME/runs/...")] = ()
-    docs: Annotated[str | None, Field(description="write the Markdown as this file as well")] = None
-    export: Annotated[str | None, Field(description="folder to keep the rows in, as JSON")] = None
+    docs: Annotated[Output | None, Field(description="write the Markdown as this file as well")] = None
+    export: Annotated[Output | None, Field(description="folder to keep the rows in, as JSON")] = None
 
     def read(self) -> tuple[ResultRow, ...]:
-        """The rows of results and runs; of MLflow where neither is given."""
+        """The rows of results and runs; of MLflow where neither is given. ValueError: a place has none."""
         found = () if self.results is None else read_results(self.results)
-        found += tuple(row for folder in self.runs for row in rows_under(folder))
-        return found if self.results or self.runs else rows_from_mlflow()
+        if self.results is not None and not found:
+            raise ValueError(f"results must be a folder with rows of finished trainings, got none in {self.results}")
+        for folder in self.runs:
+            rows = rows_under(folder)
+            if not rows:
+                there = Folder(folder).kind() == FileType.Directory
+                what = "a folder without a finished training" if there else "no folder"
+                raise ValueError(f"runs must be folders with finished trainings, got {folder}, which is {what}")
+            found += rows
+        if not (self.results or self.runs) and not (found := rows_from_mlflow()):
+            raise ValueError("runs must be given where MLflow knows no finished training, as it does now")
+        return found
 
 
 def row_of_run(folder: str) -> ResultRow:
@@ -64,8 +76,8 @@ def rows_under(folder: str) -> tuple[ResultRow, ...]:
     names = [entry.name for entry in place.entries()]
     if "outcome.json" in names:
         return (row_of_run(folder),)
-    below = [e.name for e in place.entries() if e.is_folder and e.name != "tune" and not e.name.startswith(PASSED_OVER)]
-    return tuple(row for name in below for row in rows_under(f"{folder.rstrip('/')}/{name}"))
+    inner = [e.name for e in place.entries() if e.is_folder and e.name != "tune" and not e.name.startswith(PASSED_OVER)]
+    return tuple(row for name in inner for row in rows_under(below(folder, name)))
 
 
 def rows_from_mlflow() -> tuple[ResultRow, ...]:

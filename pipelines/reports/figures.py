@@ -116,8 +116,9 @@ def _errors(ax: Axes, title: str, curves: Curves) -> list[End]:
         _cycle(len(curves)), sorted(curves, key=lambda name: parse_network(name).depth), strict=True
     ):
         step, train, test = (_column(curves[network], i) for i in (0, 3, 4))
-        ax.plot(step[0], train.mean(0), "--", color=colour, linewidth=0.9)
-        ax.plot(step[0], test.mean(0), color=colour, linewidth=2)
+        point: dict[str, Any] = {"marker": "o", "clip_on": False} if len(step[0]) == 1 else {}  # no line has one end
+        ax.plot(step[0], train.mean(0), "--", color=colour, linewidth=0.9, markersize=3, **point)
+        ax.plot(step[0], test.mean(0), color=colour, linewidth=2, markersize=6, **point)
         if len(test) > 1:
             ax.fill_between(step[0], test.min(0), test.max(0), color=colour, alpha=0.15, linewidth=0)
         ends.append((float(test.mean(0)[-1]), short_name(network), colour))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.file_names import below
 from pipelines.provenance import COMMIT, git_commit, versions
 from pipelines.run import Run, home
 from pipelines.tracking import mlflow_store
@@ -235,7 +236,7 @@ def start_sweep(name: str, place: str, params: dict[str, Any] | None = None) -> 
     """
     try:
         api = client()
-        where, key = experiment(api), f"{place}/{name}"
+        where, key = experiment(api), below(place, name)
         found = find_run(api, where, key)
         if found is not None:
             api.update_run(found.info.run_id, status="RUNNING")

@@ -6,6 +6,7 @@ It leaves two files in the run's folder: final_test.json, and predictions.parque
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from resnet.training.step import eval_step
 
 
 @torch.no_grad()
-def test_finished(task: RankData, learner: Learner) -> None:
-    """Test the network on both splits and write what came out, unless an earlier start has. Called by all ranks."""
+def test_finished(task: RankData, learner: Learner, seen: Callable[[int], None]) -> None:
+    """Test the network on both splits and write what came out, unless an earlier start has. Called by all ranks.
+
+    seen: told of this rank's images as they go by.
+    """
     folder = Folder(task.run.folder)
     done = torch.tensor([int(task.rank == 0 and folder.kind(FINAL_TEST) != FileType.NotFound)], device=task.device)
     torch.distributed.broadcast(done, src=0)
@@ -35,9 +39,10 @@ def test_finished(task: RankData, learner: Learner) -> None:
         sums = torch.zeros(4, dtype=torch.float64, device=task.device)
         for batch in task.evaluation("train"):
             sums += eval_step(network, *task.tensors(batch), "float32")
+            seen(len(batch.labels))
         train = all_reduce(sums)
         parts: list[Any] = [None] * task.world_size
-        torch.distributed.gather_object(_answers(task, network), parts if task.rank == 0 else None, dst=0)
+        torch.distributed.gather_object(_answers(task, network, seen), parts if task.rank == 0 else None, dst=0)
     if int(train[3]) != task.feed.train.examples:
         raise RuntimeError(f"the final test counted {int(train[3])} of {task.feed.train.examples} training images")
     if task.rank == 0:
@@ -48,7 +53,7 @@ def test_finished(task: RankData, learner: Learner) -> None:
 test_finished.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  no test of pytest's
 
 
-def _answers(task: RankData, network: nn.Module) -> tuple[np.ndarray, ...]:
+def _answers(task: RankData, network: nn.Module, seen: Callable[[int], None]) -> tuple[np.ndarray, ...]:
     """Labels, best classes, their scores and the label's score of this rank's part of the validation split."""
     rows = []
     for batch in task.evaluation():
@@ -56,6 +61,7 @@ def _answers(task: RankData, network: nn.Module) -> tuple[np.ndarray, ...]:
         scores = network(pixels).double().softmax(1).cpu().numpy()
         ranked = Ranked.of(scores, labels.cpu().numpy())
         rows.append((ranked.labels, ranked.top, ranked.scores, ranked.of_label))
+        seen(len(batch.labels))
     if rows:
         return tuple(np.concatenate(columns) for columns in zip(*rows, strict=True))
     best = min(5, len(task.feed.classes))  # a rank without an image, of a split smaller than the number of ranks

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import provenance
@@ -12,13 +15,15 @@ from pipelines.cluster.planning.node_engines import engines_shown, jpeg_engines
 from pipelines.cluster.planning.resource_plan import ResourcePlan, described, plan_training
 from pipelines.models import initial_weights
 from pipelines.progress import console
-from pipelines.run import Run, home
+from pipelines.run import Run
 from pipelines.stream.augmentation import shortage
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training import run_summary
+from pipelines.training.guards.run_holder import RunHolder
+from pipelines.training.guards.starting_point import require_start
 from pipelines.training.mlflow_recorder import Recorder
 from pipelines.training.ray_trainer import run_workers
-from pipelines.training.run_data import RunData, load_feed, open_source
+from pipelines.training.run_data import RunData, WorkerData, load_feed, open_source
 from pipelines.training.run_folder import RunFolder, TrainingOutcome
 from resnet.evaluation.final_test import FINAL_TEST
 from resnet.evaluation.views import default_protocol
@@ -33,7 +38,7 @@ FEW = 32  # images of a pass: He et al. had 32 on each of eight GPUs
 def fit(
     run: Run,
     *,
-    feed: Any = None,
+    feed: WorkerData | None = None,
     show: bool = True,
     parent: str | None = None,
     callbacks: tuple[Any, ...] = (),
@@ -48,11 +53,31 @@ def fit(
     place = source.place(run)
     if feed is None and place.read("outcome.json") is None and (away := mlflow_runs.check_tracking()) is not None:
         _say(show, f"{away}; the training goes on, and what is missed is recorded later")
-    if (finished := place.claim()) is not None:
-        if finished.mlflow_run is None:
-            finished = _record(run, source, place, finished, parent)
-        _say(show, f"{run.name} is finished already: {place.folder.uri}")
+    if (finished := place.check()) is not None and finished.mlflow_run is not None:
+        _say(show, f"{run.name} is finished already: {place.folder.shown}")
         return finished
+    if place.is_new:
+        require_start(run, source.manifest.classes, source.train.examples)
+    with RunHolder(place.folder, partial(_say, show)).held() as holder:
+        finished = place.check()  # it may have ended while its holder was waited for
+        if finished is not None:
+            _say(show, f"{run.name} is finished already: {place.folder.shown}")
+            return finished if finished.mlflow_run else _record(run, source, place, finished, parent)
+        run = run.model_copy(update={"resume": place.start_of()})
+        return _train(run, source, place, holder, feed, show, parent, callbacks)
+
+
+def _train(
+    run: Run,
+    source: RunData,
+    place: RunFolder,
+    holder: RunHolder,
+    feed: WorkerData | None,
+    show: bool,
+    parent: str | None,
+    callbacks: tuple[Any, ...],
+) -> TrainingOutcome:
+    """Train on the cluster, and record it."""
     began = time.monotonic()
     if (sentence := source.begin(run)) is not None:
         _say(show, f"{run.name} begins with {run.init}; {sentence}")
@@ -67,7 +92,8 @@ def fit(
     recorder = Recorder(run, source.tags, parent, source.dataset)
     try:
         with console.Watch(run.name, recorder.see, show=show):
-            checkpoint, ended = run_workers(run, feed or load_feed(run, source), callbacks)
+            feed = feed or load_feed(run, source)
+            checkpoint, ended = run_workers(run, feed, callbacks, lambda: holder.lost)
         outcome = _outcome(run, source, place, checkpoint, ended, time.monotonic() - began)
         gained = _recorded(recorder, source, place, outcome, ended)
     except BaseException as error:
@@ -83,7 +109,6 @@ def _recorded(
 ) -> dict[str, str]:
     """Record the end of a run in MLflow; what the outcome gains by it."""
     recorder.rows(ended.rows)
-    figure = run_summary.curves(outcome.run, ended.rows, home())
     kept = ended.model_dump(mode="json", include={"conditions", "norms"})
     records = {f"{name}.json": {name: content} for name, content in kept.items()}
     if (test := place.read(FINAL_TEST)) is not None:
@@ -97,7 +122,10 @@ def _recorded(
         before=source.sha256_before,
         name=source.dataset.name,
     )
-    return recorder.finish(outcome, figure, judged, records)
+    with tempfile.TemporaryDirectory(prefix="curves-") as folder:
+        figure = run_summary.curves(outcome.run, ended.rows, Path(folder))
+        kept_at = run_summary.keep_beside(place.folder, figure)
+        return ({"curves": kept_at} if kept_at else {}) | recorder.finish(outcome, str(figure), judged, records)
 
 
 def _record(

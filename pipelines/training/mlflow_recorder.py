@@ -130,9 +130,9 @@ class Recorder:
     ) -> dict[str, str]:
         """Record the end, and register the model; what the outcome gains by it. Without `mlflow_run`: not recorded.
 
-        records: what else is kept, by the name of its JSON file.
+        figure: a local file; records: what else is kept, by the name of its JSON file.
         """
-        gained = {"curves": figure}
+        gained: dict[str, str] = {}
         try:
             if self._stop():
                 gained |= self._conclude(outcome, figure, judged, records)

@@ -1,67 +1,42 @@
-"""Ray Train's TorchTrainer of a run, and its state saved before it is stopped."""
+"""Ray Train's TorchTrainer of a run, from the call to the last checkpoint."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
-import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.cluster import connection
 from pipelines.cluster.planning.worker_group import scaling_config, worker_environment
 from pipelines.cluster.ray_internals import free_places, lean_trainer
+from pipelines.file_names import below
 from pipelines.progress import postings
 from pipelines.run import Run
+from pipelines.training.guards.save_on_stop import saving_first
 from pipelines.training.run_data import WorkerData
 
 if TYPE_CHECKING:
     from resnet.training.checkpoint import Progress
 
-SAVING = 15.0  # seconds that a stopped run waits for its workers to save
+Answer = TypeVar("Answer")
+LOOK = 1.0  # seconds between two looks at whether a training must end
 
 
-@contextlib.contextmanager
-def saving_first(runs: Iterable[str]) -> Iterator[None]:
-    """Within: SIGTERM (`ray job stop`, a scheduler) lets the workers save their state, then ends like Ctrl-C."""
-
-    def save(*_: object) -> None:
-        before = {
-            run: status.saved
-            for run in tuple(runs)
-            if (status := postings.last_status(run)) and status.step < status.total
-        }
-        for run in before:
-            postings.ask_to_save(run)
-        deadline = time.monotonic() + SAVING
-        while before and time.monotonic() < deadline:
-            before = {run: old for run, old in before.items() if (s := postings.last_status(run)) and s.saved == old}
-            time.sleep(0.1)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, save)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
-
-
-def run_workers(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> tuple[str, Progress]:
-    """Run the workers to the end; the last checkpoint's place and progress."""
+def run_workers(
+    run: Run, feed: WorkerData, callbacks: tuple[Any, ...], must_end: Callable[[], str | None] = lambda: None
+) -> tuple[str, Progress]:
+    """Run the workers to the end; the last checkpoint's place and progress. must_end: why to end early, or None."""
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     from pipelines.models.checkpoint_store import CheckpointStore
 
     trouble = None
-    with saving_first([run.name]):
+    with saving_first(lambda: [run.name]):
         for _ in range(1 + run.scaling.retries):
             try:
-                _trainer(run, feed, callbacks).fit()
+                beside_the_main_thread(_trainer(run, feed, callbacks).fit, must_end)
                 trouble = None
             except TrainingFailedError as error:  # it has restarted the workers as often as it may
                 trouble = error
@@ -89,15 +64,40 @@ def _trainer(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> Any:
     from pipelines.training.worker_loop import train_worker
 
     scaling = run.scaling
-    return lean_trainer(connection.may_grow())(
+    return lean_trainer(connection.may_grow(), partial(postings.has_failed, run.name))(
         train_worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=scaling_config(scaling),
         run_config=RunConfig(
             name=run.name,
-            storage_path=f"{run.folder}/ray",  # Ray's own records; our checkpoints lie beside
+            storage_path=below(run.folder, "ray"),  # Ray's own records; our checkpoints lie beside
             failure_config=FailureConfig(max_failures=scaling.retries),
             callbacks=list(callbacks),
             worker_runtime_env={"env_vars": worker_environment(scaling)},
         ),
     )
+
+
+def beside_the_main_thread(act: Callable[[], Answer], must_end: Callable[[], str | None]) -> Answer:
+    """act(), in a thread of its own while the main thread hears signals: in the main thread Ray Train takes Ctrl-C for
+    itself, ends the run without a save and the process without a word. RuntimeError: `must_end` says why."""
+    if threading.current_thread() is not threading.main_thread():
+        return act()
+    answers: list[Answer] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            answers.append(act())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="ray train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(LOOK)
+        if (reason := must_end()) is not None:
+            raise RuntimeError(reason)
+    if errors:
+        raise errors[0]
+    return answers[0]

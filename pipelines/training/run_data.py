@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from pipelines.training.run_folder import RunFolder
 from resnet.image_class import ImageClass
 from resnet.images.pixel_statistics import pixel_statistics
 
+if TYPE_CHECKING:
+    from pipelines.models.checkpoint_store import CheckpointStore
+
 
 @dataclass(frozen=True)
 class WorkerData:
@@ -26,7 +31,7 @@ class WorkerData:
     pixels: "mean" (3, S, S) or (3, 1, 1) and "std" (3, 1, 1) of the training set, in [0, 255], float32.
     resident: object references of decoded splits by name, or None if they are streamed.
     grey_range: levels that preparation made 0 and 255, for the checkpoint. class_counts: training images by class,
-    where the loss weighs classes.
+    where the loss weighs classes. sha256: RunData's, for the folder of the run.
     """
 
     train: Split
@@ -36,6 +41,7 @@ class WorkerData:
     resident: dict[str, Any] | None
     grey_range: tuple[int, int] | None = None
     class_counts: tuple[int, ...] | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class RunData:
     @property
     def dataset(self) -> mlflow_runs.RunDataset:
         """The data as MLflow's page shows them; the name is the folder's."""
-        name = self.uri.rstrip("/").rpartition("/")[2].partition("?")[0]
+        name = self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
         sizes = {"train": self.train.examples, "val": self.val.examples, "classes": len(self.manifest.classes)}
         held = f", {self.holdout} held out" if self.holdout else ""
         return mlflow_runs.RunDataset(f"{name}{held}", self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
@@ -81,6 +87,8 @@ class RunData:
         from pipelines.models.initial_weights import initial_checkpoint
 
         checkpoints = CheckpointStore.of(run)
+        if self.place(run).is_new:
+            _remove_other_weights(run, checkpoints)
         if run.init is None or checkpoints.names():
             return None
         checkpoint, sentence = initial_checkpoint(run, self.manifest, self.train.examples, self.val.examples)
@@ -90,6 +98,15 @@ class RunData:
     def place(self, run: Run) -> RunFolder:
         """The folder of a run on these data."""
         return RunFolder(run, self.sha256, self.sha256_before)
+
+
+def _remove_other_weights(run: Run, checkpoints: CheckpointStore) -> None:
+    """Remove the checkpoint of step 0 that a start of another run has left here, which never made a step."""
+    name, mine = checkpoints.name_of(0), run.model_dump(mode="json")
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        there = json.loads(checkpoints.folder.read(f"{name}/run.json"))
+        if any(there.get(field) != mine[field] for field in ("recipe", "seed", "init_sha256")):
+            checkpoints.folder.remove(name)
 
 
 def open_source(run: Run) -> RunData:
@@ -174,4 +191,4 @@ def load_feed(run: Run, source: RunData) -> WorkerData:
     if run.recipe.loss.class_weights:
         counts = tuple(class_counts(train, len(source.manifest.classes)).tolist())
     pixels, grey_range = {"mean": mean, "std": std}, source.manifest.encoding.grey_range
-    return WorkerData(train, val, source.manifest.classes, pixels, resident, grey_range, counts)
+    return WorkerData(train, val, source.manifest.classes, pixels, resident, grey_range, counts, source.sha256)

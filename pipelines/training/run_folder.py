@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipelines.models.checkpoint_store import CheckpointStore
 
 
+ASKED = "asked.json"
+
+
 class TrainingOutcome(Frozen):
     """Outcome of a training run.
 
@@ -63,20 +66,22 @@ class RunFolder:
         self.data_before = data_before
         # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
         self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
-        if run.resume not in ("auto", "never"):
+        if run.begins_elsewhere:
             self.asked["resume"] = run.resume
         if run.init is not None:
             self.asked |= {"init_sha256": run.init_sha256}
 
-    def claim(self) -> TrainingOutcome | None:
-        """Write down what is asked for, or check that it is what the folder was made for. The outcome, if finished."""
-        asked = self.read("asked.json")
+    def check(self) -> TrainingOutcome | None:
+        """Compare what is asked for with what the folder was made for. The outcome, if the run is finished.
+
+        ValueError: the folder holds another run. Nothing is written: the folder is made for a run by its first step.
+        """
+        asked = self.read(ASKED)
         if asked is None:
-            self._begin()
             return None
         if self.run.resume == "never" and (names := self._checkpoints().names()):
             raise ValueError(
-                f"resume must be auto where checkpoints are, {self.folder.uri} holds {names[-1]}, got never; "
+                f"resume must be auto where checkpoints are, {self.folder.shown} holds {names[-1]}, got never; "
                 "to train anew give another --storage"
             )
         # Fields that a newer version has added have their defaults in an older run.
@@ -90,14 +95,29 @@ class RunFolder:
         if before != now:
             field = next(k for k in {**now, **before} if before.get(k) != now.get(k))
             raise ValueError(
-                f"{field} must be {before.get(field)} as in the run that {self.folder.uri} holds, "
-                f"got {now.get(field)}; for another run give another --storage"
+                f"{field} must be {before.get(field)} as in the run that {self.folder.shown} holds, "
+                f"got {now.get(field)}; for another run give another --name or --storage"
             )
         finished = self.read("outcome.json")
         try:
             return None if finished is None else TrainingOutcome(**finished)
         except ValueError as error:
-            raise ValueError(f"{self.folder.uri}/outcome.json: {error}") from None
+            raise ValueError(f"{self.folder.shown}/outcome.json: {error}") from None
+
+    def begin(self) -> None:
+        """Write down what is asked for, unless an earlier start has. The first step is about to run."""
+        if self.read(ASKED) is None:
+            self.write(ASKED, self.asked)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no step of a run was ever made here."""
+        return self.read(ASKED) is None
+
+    def start_of(self) -> str:
+        """Run.resume as this run began: auto goes on with a run that began from a checkpoint."""
+        asked = self.read(ASKED) or {}
+        return str(asked.get("resume", self.run.resume))
 
     def _settle_precision(self, before: dict[str, str], now: dict[str, str]) -> None:
         """auto is what the run began with, which its checkpoints know."""
@@ -106,20 +126,6 @@ class RunFolder:
             before[name] = str(Run(**(self.read(f"{names[-1]}/run.json") or {})).recipe.precision)
         if "auto" in (before[name], now[name]):
             before[name] = now[name]
-
-    def _begin(self) -> None:
-        """The first start of the run; with a checkpoint of another, if it is to begin from one."""
-        if "resume" in self.asked:
-            from pipelines.models.checkpoint_store import at
-
-            checkpoint = at(self.run.resume)
-            if checkpoint.recipe.network != self.run.recipe.network:
-                raise ValueError(
-                    f"resume must be a checkpoint of {self.run.recipe.network}, "
-                    f"got one of {checkpoint.recipe.network}: {self.run.resume}"
-                )
-            self._checkpoints().write(checkpoint)
-        self.write("asked.json", self.asked)
 
     def _checkpoints(self) -> CheckpointStore:
         from pipelines.models.checkpoint_store import CheckpointStore
@@ -130,8 +136,10 @@ class RunFolder:
         """A JSON file of the folder, or None."""
         try:
             return json.loads(self.folder.read(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            raise ValueError(f"storage must be a folder that can be read, got {error}") from None
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file into the folder; whole, or not at all. ValueError if that cannot be."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.file_names import below
 from pipelines.progress.text_table import text_table
 from pipelines.reports import figures
+from pipelines.storage import Folder
 from resnet.paper.result_rows import CurveRow
 
 if TYPE_CHECKING:
@@ -15,15 +18,28 @@ if TYPE_CHECKING:
     from resnet.training.checkpoint import EpochRow
 
 
-def curves(name: str, rows: Sequence[EpochRow], home: str) -> str:
-    """Draw training error (dashed) and validation error (bold) against steps, as the paper does; the PNG's path."""
+def curves(name: str, rows: Sequence[EpochRow], folder: Path) -> Path:
+    """Draw training error (dashed) and validation error (bold) against steps, as the paper does, into a folder: the
+    PNG, beside an SVG."""
     network = name.rpartition(".s")[0].partition("@")[0]
     curve = [CurveRow(row.step, row.lr, row.train_loss, row.train_error, row.top1_error) for row in rows]
     last = rows[-1].top1_error
     title = name if last is None else f"{name}: {last:.2f} %"
     drawing = figures.error_curves({title: {network: [curve]}})
-    figures.save_figure(drawing, Path(home) / "figures", name)
-    return str(Path(home) / "figures" / f"{name}.png")
+    figures.save_figure(drawing, folder, "curves")
+    return folder / "curves.png"
+
+
+def keep_beside(place: Folder, drawn: Path) -> str | None:
+    """Put a drawing and its SVG into the folder of a run; where the PNG is. None, with a line: it cannot be written."""
+    try:
+        for file in (drawn, drawn.with_suffix(".svg")):
+            with place.writing(file.name) as target:
+                target.write(file.read_bytes())
+    except OSError as error:  # a full disk: the training has ended well
+        print(f"the curves cannot be written to {place.shown}: {error}", file=sys.stderr)
+        return None
+    return below(place.shown, drawn.name)
 
 
 def run_table(outcome: TrainingOutcome) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,12 +14,17 @@ from torch import nn
 from pipelines.cluster import free_cpus
 from pipelines.cluster.planning.node_engines import engines_named
 from pipelines.models.checkpoint_store import CheckpointStore
-from pipelines.progress import postings, status
+from pipelines.progress import postings
+from pipelines.progress.run_clock import TEST, RunClock
+from pipelines.progress.time_left import TimeLeft
 from pipelines.run import Run
 from pipelines.training.final_scoring import test_finished
+from pipelines.training.guards.lasting_causes import lasting
+from pipelines.training.guards.starting_point import start_checkpoint
 from pipelines.training.learner import Learner
 from pipelines.training.rank_data import RankData
 from pipelines.training.run_data import WorkerData
+from pipelines.training.run_folder import RunFolder
 from pipelines.training.saving import Saver
 from pipelines.training.training_state import Epoch, TrainingState, all_reduce
 from resnet.host.cpu_quota import usable_cores
@@ -29,17 +33,11 @@ from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import EpochRow
 from resnet.training.conditions import conditions
 from resnet.training.finetuning.epoch_choice import chosen, class_error, ends_early
-from resnet.training.finite_loss import NotFinite
 from resnet.training.gradient_norms import LayerNorms, is_watched, layer_norms
 from resnet.training.lr_schedule import EpochErrors, lr_at
 from resnet.training.step import eval_step
 
-POST_EVERY = 1.0  # seconds between two statuses of rank 0
-AGREE_EVERY = 16  # steps between two questions of whether to save inside an epoch
-
-
-# A mistake in the data, the settings or the program. Lost peers, nodes and connections raise others.
-AGAIN_THE_SAME = (NotFinite, ValueError, TypeError, LookupError, AttributeError, NameError, ImportError, AssertionError)
+CLOSING = 8.0  # seconds, about, from the last word of the workers to the outcome: records, registry, curves
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -53,8 +51,9 @@ def train_worker(config: dict[str, Any]) -> None:
         return
     try:
         train(_task(run, config["feed"]), _report if config["report"] else None, _is_preempted)
-    except AGAIN_THE_SAME as error:
-        postings.fail(run.name, str(error) if isinstance(error, ValueError | NotFinite) else repr(error))
+    except Exception as error:
+        if (reason := lasting(run.name, error)) is not None:
+            postings.fail(run.name, reason)
         raise
 
 
@@ -85,16 +84,17 @@ def train(
     # Where it goes on: rank 0 reads the newest checkpoint, and the learner hands it to the others.
     run = task.run
     checkpoints = CheckpointStore.of(run)
-    found = checkpoints.latest() if task.rank == 0 else None
-    learner = Learner(task, found[1] if found else None)
+    learner = Learner(task, start_checkpoint(run) if task.rank == 0 else None)
     state = TrainingState(task.device, learner.progress, task.rank)
 
     # Who is told: the driver by statuses, the storage by checkpoints.
     line = postings.StatusPoster(run.name) if task.rank == 0 else None
     saver = Saver(task, learner, checkpoints, state, line, is_preempted)
-    spe, clock = task.order.steps_per_epoch, _Clock(run, task, saver)
+    spe, clock = task.order.steps_per_epoch, _clock(task, saver, state)
     if state.step < task.total:
         _note_conditions(task, learner, state)
+        if task.rank == 0:
+            RunFolder(run, task.feed.sha256).begin()
 
     # Epoch by epoch; the first may begin in its middle.
     selection = run.recipe.selection
@@ -123,8 +123,8 @@ def train(
             state.add(sums)
             state.step += 1
             # Once in a while the ranks agree whether to save inside the epoch.
-            clock.tick(state)
-            if state.step % AGREE_EVERY == 0 and state.step < end:
+            clock.tick(state.step)
+            if state.step < end and saver.is_due(state.step):
                 saver.agree(state)
 
         # The epoch has ended: batch norm's statistics after the last, then the evaluation where it is due.
@@ -133,15 +133,20 @@ def train(
         last = state.step == task.total
         if last:
             learner.finish()
-            _exact_statistics(task, learner, epoch + 1)
+            with clock.beside(state.step, "statistics"):
+                _exact_statistics(task, learner, epoch + 1)
         ended = state.close()
         _require_images(run, ended, epoch)
         due = last or (epoch + 1) % run.evaluate_every == 0
-        row = _row(epoch, state, ended, _evaluate(task, learner) if due else None)
+        val = None
+        if due:
+            with clock.beside(state.step, "evaluating", task.feed.val.examples) as done:
+                val = _evaluate(task, learner, done)
+        row = _row(epoch, state, ended, val)
 
         # The row is kept, the state saved, and Ray told.
         state.rows = (*state.rows, row)
-        clock.post(state, "evaluated")
+        clock.post(state.step, "evaluated")
         best = selection.by != "last" and chosen(state.rows, selection) is row
         if last or ends_early(state.rows, selection):
             learner.finish()
@@ -153,10 +158,10 @@ def train(
             report(row)
 
     # The finished network is tested once more, on both splits. What is saved before is not trained again.
-    saver.close()
-    clock.post(state, "final test")
-    test_finished(task, learner)
-    clock.post(state, "done")
+    saver.close(partial(clock.post, state.step, "saving"))
+    with clock.beside(state.step, TEST, task.feed.train.examples + task.feed.val.examples) as done:
+        test_finished(task, learner, done)
+    clock.post(state.step, "done")
     if line is not None:
         line.close()
 
@@ -252,63 +257,50 @@ def _exact_statistics(task: RankData, learner: Learner, epoch: int) -> None:
 
 
 @torch.no_grad()
-def _evaluate(task: RankData, learner: Learner) -> list[float]:
-    """Sums over the whole validation split, as eval_step has them. Each example counts once."""
+def _evaluate(task: RankData, learner: Learner, done: Callable[[int], None]) -> list[float]:
+    """Sums over the whole validation split, as eval_step has them. Each example counts once.
+
+    done: told of this rank's images as they go by.
+    """
     classes = len(task.feed.classes)
     sums = torch.zeros(4 + 2 * classes, dtype=torch.float64, device=task.device)
     with learner.evaluated() as network:
         for batch in task.evaluation():
             sums += eval_step(network, *task.tensors(batch), learner.precision, classes)
+            done(len(batch.labels))
     total = all_reduce(sums)
     if int(total[3]) != task.feed.val.examples:
         raise RuntimeError(f"evaluation counted {int(total[3])} of {task.feed.val.examples} images")
     return total
 
 
-class _Clock:
-    """Rank 0 posts how far the run is, about once a second."""
+def _clock(task: RankData, saver: Saver, state: TrainingState) -> RunClock:
+    """Rank 0's statuses of this training."""
+    run, train, val = task.run, task.feed.train.examples, task.feed.val.examples
+    batch, every = run.recipe.optim.batch_size, run.evaluate_every * task.order.steps_per_epoch
+    left = TimeLeft(task.total, batch, every, train, val, run.recipe.bn_steps(train), CLOSING)
+    return RunClock(saver.line, left, task.world_size, partial(_figures, task, saver, state))
 
-    def __init__(self, run: Run, task: RankData, saver: Saver) -> None:
-        self.run, self.task, self.saver = run, task, saver
-        self.posted, self.mark = 0.0, (time.monotonic(), -1)
-        self.pace = 0.0  # seconds a step, smoothed
 
-    def tick(self, state: TrainingState) -> None:
-        """After each step; rarely more than one comparison."""
-        if self.saver.line is not None and time.monotonic() - self.posted > POST_EVERY:
-            self.post(state, "training")
-
-    def post(self, state: TrainingState, phase: str) -> None:
-        """Publish the status."""
-        line, writer = self.saver.line, self.saver.writer
-        if line is None or writer is None:
-            return
-        now, (then, before) = time.monotonic(), self.mark
-        if 0 <= before < state.step:
-            pace = (now - then) / (state.step - before)
-            self.pace = pace if self.pace == 0 else 0.7 * self.pace + 0.3 * pace
-        self.mark, self.posted = (now, state.step), now
-        last = state.rows[-1] if state.rows else None
-        if float(state.sums[2]) > 0:
-            loss, wrong, _ = (state.sums / state.sums[2]).tolist()
-        else:
-            loss, wrong = (last.train_loss, last.train_error / 100) if last else (float("nan"), float("nan"))
-        spe = self.task.order.steps_per_epoch
-        line.post(
-            status.Status(
-                run=self.run.name,
-                phase=phase,
-                step=state.step,
-                total=self.task.total,
-                epoch=state.step / spe,
-                epochs=self.task.total / spe,
-                loss=loss,
-                error=100 * wrong,
-                images_per_second=self.run.recipe.optim.batch_size / self.pace if self.pace else 0.0,
-                seconds_left=self.pace * (self.task.total - state.step),
-                saved=writer.written,
-                trouble=writer.trouble,
-                rows=tuple(row.model_dump() for row in state.rows),
-                conditions=state.conditions[-1].tags() if state.conditions else {},
-            )
-        )
+def _figures(task: RankData, saver: Saver, state: TrainingState) -> dict[str, Any]:
+    """What a status says beside the time. Between two epochs the errors are those of the last."""
+    assert saver.writer is not None, "rank 0 posts"
+    last = state.rows[-1] if state.rows else None
+    loss, error = (last.train_loss, last.train_error) if last else (math.nan, math.nan)
+    if float(state.sums[2]) > 0:
+        loss, wrong, _ = (state.sums / state.sums[2]).tolist()
+        error = 100 * wrong
+    spe = task.order.steps_per_epoch
+    return {
+        "run": task.run.name,
+        "total": task.total,
+        "epoch": state.step / spe,
+        "epochs": task.total / spe,
+        "loss": loss,
+        "error": error,
+        "saved": saver.writer.written,
+        "answers": saver.answers,
+        "trouble": saver.writer.trouble,
+        "rows": tuple(row.model_dump() for row in state.rows),
+        "conditions": state.conditions[-1].tags() if state.conditions else {},
+    }

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
+from pipelines.file_names import below
 from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
@@ -67,7 +68,7 @@ class Suggestions(Searcher):
         if result["step"] not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
             trial.report(result["top1_error"], result["step"])
         self.study.tell(trial, state=TrialState.PRUNED)
-        mlflow_runs.close(f"{self.base.storage_path}/{run}", "KILLED")
+        mlflow_runs.close(below(self.base.storage_path, run), "KILLED")
         self.board.stand(run, "stopped", f"after step {result['step']:,}")
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -12,19 +12,24 @@ from pydantic import Field
 
 from pipelines.cluster import connection
 from pipelines.cluster.planning.known_nodes import known_nodes, wishes
+from pipelines.file_names import below
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board, Row
 from pipelines.progress.text_table import text_table
 from pipelines.run import Run, standard
+from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs
+from pipelines.training.guards.run_holder import require_free
 from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.training.run_folder import TrainingOutcome
 from pipelines.tuning.trial_slots import (
+    NO_MODELS,
     EarlyStopping,
     Slots,
     growing_room,
     judges,
     progress_row,
+    refuse_options,
     require_errors,
     require_no_name,
     say_if_away,
@@ -54,6 +59,16 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
     # The degradation and its cure in four networks: Figure 1, and the same depths of Figure 6 middle.
     "degradation": (PLAIN[0], PLAIN[-1], RESIDUAL[0], RESIDUAL[-1]),
     "figure7": (PLAIN[0], PLAIN[-1], RESIDUAL[0], RESIDUAL[-1]),
+}
+
+
+# What a sweep decides itself.
+TAKEN = {
+    "--seed": "--seeds gives them",
+    "--recipe.network": "--networks names them",
+    "--recipe.variant": "--networks NETWORK@VARIANT names it",
+    "--promote": NO_MODELS,
+    "--model-name": NO_MODELS,
 }
 
 
@@ -102,6 +117,7 @@ def trials(
             "scheduler must be none or asha here, got pbt: it changes lr and weight decay in the middle of a training, "
             "and networks without a common recipe cannot be compared; jobs/search_recipe.py --scheduler pbt is for one"
         )
+    refuse_options(overrides, TAKEN)
     data_is_given = any(word.startswith("--data.path") for word in overrides)
     found = []
     for network in sweep.networks or COMPARISONS[name]:
@@ -123,6 +139,8 @@ def run_sweep(name: str, sweep: Sweep, planned: list[SweepRun]) -> list[SweepRun
     source = open_source(planned[0].run)
     known = [_known(t, sweep, source) for t in planned]
     waiting = [t for t in known if t.outcome is None and t.stop is None]
+    for trial in waiting:
+        require_free(Folder(trial.run.folder), say)
     say(f"{name}: {len(known)} runs, {len(known) - len(waiting)} of them ended already")
     if sweep.scheduler != "none":
         say(f"{sweep.scheduler} judges by the top-1 error of {judges(source)}")
@@ -165,13 +183,14 @@ def _tune(
         feed = load_feed(runs[0], source)
         tune_runner.run_trials(name, place, runs, len(runs), feed, parent, board, scheduler, room)
     except BaseException:
-        mlflow_runs.close(f"{place}/{name}", "KILLED")
+        for key in (name, *board.running()):  # the trials' own processes end before they could say so
+            mlflow_runs.close(below(place, key), "KILLED")
         raise
     failed = any(row.standing == "failed" for row in board.rows.values())
     ended = [_known(t, sweep, source) for t in known]
     errors = {f"top1_error/{t.run.name}": t.outcome.top1_error for t in ended if t.outcome is not None}
-    mlflow_runs.summarise(f"{place}/{name}", errors, comparison_table(name, ended))
-    mlflow_runs.close(f"{place}/{name}", "FAILED" if failed else "FINISHED")
+    mlflow_runs.summarise(below(place, name), errors, comparison_table(name, ended))
+    mlflow_runs.close(below(place, name), "FAILED" if failed else "FINISHED")
 
 
 def _halving(sweep: Sweep, known: list[SweepRun], source: RunData, board: Board) -> Any:
@@ -185,7 +204,7 @@ def _halving(sweep: Sweep, known: list[SweepRun], source: RunData, board: Board)
     def stopped(run: str, result: dict[str, Any]) -> None:
         stop = Stop(scheduler="asha", step=result["step"], epoch=result["step"] / per_epoch, error=result["top1_error"])
         places[run].write(STOPPED, stop.model_dump(mode="json"))
-        mlflow_runs.close(f"{known[0].run.storage_path}/{run}", "KILLED")
+        mlflow_runs.close(below(known[0].run.storage_path, run), "KILLED")
         board.stand(run, "stopped", f"by asha after epoch {stop.epoch:g}")
 
     rows = {t.run.name: CheckpointStore.of(t.run).rows() for t in known}
@@ -195,7 +214,7 @@ def _halving(sweep: Sweep, known: list[SweepRun], source: RunData, board: Board)
 def _known(trial: SweepRun, sweep: Sweep, source: RunData) -> SweepRun:
     """The trial with what its folder says. A stop by a scheduler holds for sweeps with that scheduler."""
     place = source.place(trial.run)
-    outcome, stop = place.claim(), place.read(STOPPED)
+    outcome, stop = place.check(), place.read(STOPPED)
     if outcome is not None or stop is None or stop["scheduler"] != sweep.scheduler:
         return trial.model_copy(update={"outcome": outcome})
     return trial.model_copy(update={"stop": Stop(**stop)})

@@ -25,6 +25,7 @@ from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.tracking import mlflow_runs
 from pipelines.training.fit import fit
+from pipelines.training.guards.save_on_stop import saving_first
 from pipelines.training.run_data import RunData, WorkerData
 from pipelines.tuning.search_space import Search, Tried, setting
 from pipelines.tuning.trial_slots import progress_row
@@ -71,7 +72,7 @@ def train_population(
             run_config=tune.RunConfig(name="population", storage_path=place, verbose=0),
         )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is in the table
-    with board:
+    with saving_first(board.running), board:
         results = tuner.fit()
     for life in Path(base.storage_path, "lives").glob(f"*/*/{LIVES}"):
         if not life.with_name("outcome.json").exists():  # it took over another's weights before its end

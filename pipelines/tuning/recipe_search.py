@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster import connection
 from pipelines.cluster.planning.known_nodes import known_nodes, wishes
+from pipelines.file_names import below
 from pipelines.models.initial_weights import start_of
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board
@@ -23,9 +24,11 @@ from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
 from pipelines.tuning.search_space import Search, Tried, attempts, run_number
 from pipelines.tuning.trial_slots import (
+    NO_MODELS,
     Slots,
     growing_room,
     judges,
+    refuse_options,
     require_errors,
     require_no_name,
     say_if_away,
@@ -38,6 +41,17 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Parse = Callable[[Run, Sequence[str]], Run]
+
+
+# What a search decides itself.
+TAKEN = {
+    "--recipe.optim.lr": "--lr LOW HIGH is the range that is searched",
+    "--recipe.optim.weight-decay": "--weight-decay LOW HIGH is the range that is searched",
+    "--recipe.network": "the first word names it",
+    "--recipe.variant": "the first word names it, as NETWORK@VARIANT",
+    "--promote": NO_MODELS,
+    "--model-name": NO_MODELS,
+}
 
 
 class Found(Frozen):
@@ -55,6 +69,7 @@ class Found(Frozen):
 
 def base_run(network: str, overrides: Sequence[str], parse: Parse) -> Run:
     """The run that is varied. A tenth of the training images is held out unless --data.holdout says otherwise."""
+    refuse_options(overrides, TAKEN)
     given = any(word.startswith("--data.path") for word in overrides)
     start, words = start_of(network, overrides, given)
     run = parse(start, words)
@@ -62,7 +77,7 @@ def base_run(network: str, overrides: Sequence[str], parse: Parse) -> Run:
         holdout = open_source(run).train.examples // 10
         run = run.model_copy(update={"data": run.data.model_copy(update={"holdout": holdout})})
     scaling = run.scaling.model_copy(update={"workers": run.scaling.workers or 1})
-    place = f"{run.storage_path}/search-{run.recipe.name}"
+    place = below(run.storage_path, f"search-{run.recipe.name}")
     return run.model_copy(update={"scaling": scaling, "storage": place, "promote": False})
 
 
@@ -90,7 +105,7 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
     found = _found(asked, base, overrides, source, tried, time.monotonic() - began)
     if left > 0:
         errors = {f"top1_error/t{t.number:03d}": t.error for t in tried if t.error is not None}
-        mlflow_runs.summarise(f"{base.storage_path}/search-{base.recipe.name}", errors, search_table(found))
+        mlflow_runs.summarise(below(base.storage_path, f"search-{base.recipe.name}"), errors, search_table(found))
     return found
 
 
@@ -141,7 +156,8 @@ def _tune(asked: Search, base: Run, source: RunData, study: Study, left: int, sl
         status = "FINISHED"
         return tried
     finally:
-        mlflow_runs.close(f"{base.storage_path}/{name}", status)
+        for key in (name, *(board.running() if status == "KILLED" else ())):
+            mlflow_runs.close(below(base.storage_path, key), status)
 
 
 def _found(

@@ -43,6 +43,9 @@ class Search(EarlyStopping):
                 raise ValueError(f"{field} must be two positive numbers, the smaller first, got {low:g} {high:g}")
         if self.scheduler == "pbt" and self.sampler != "tpe":
             raise ValueError(f"sampler has no effect with scheduler pbt, got {self.sampler}")
+        field, sampler = ("trials", "grid") if self.sampler == "grid" else ("points", self.sampler)
+        if (value := getattr(self, field)) != Search.model_fields[field].default:
+            raise ValueError(f"{field} has no effect with sampler {sampler}, got {value}")
         return self
 
     @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.cluster.connection import may_grow
 from pipelines.cluster.planning.known_nodes import nodes_up
@@ -25,12 +25,12 @@ from pipelines.progress.sweep_table import Row
 from pipelines.run import Run, Scaling
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 
 OWN = 0.5  # CPUs of a node for the processes of trials
 
 
-class EarlyStopping(Frozen):
+class EarlyStopping(FrozenSettings):
     """The number of trainings at once, and the rule by which asha stops one."""
 
     concurrent: Annotated[
@@ -41,6 +41,16 @@ class EarlyStopping(Frozen):
         float,
         Field(gt=1, description="asha: the best 1/reduction go on at a rung, the next has so many times the epochs"),
     ] = 3.0
+
+    @model_validator(mode="after")
+    def _stopping_has_its_scheduler(self) -> Self:
+        scheduler = getattr(self, "scheduler", "asha")
+        users = {"grace": ("asha", "pbt"), "reduction": ("asha",)}
+        for field, schedulers in users.items():
+            value, usual = getattr(self, field), EarlyStopping.model_fields[field].default
+            if value != usual and scheduler not in schedulers:
+                raise ValueError(f"{field} has an effect with scheduler asha only, got {value:g} with {scheduler}")
+        return self
 
     def grace_steps(self, per_epoch: int) -> int:
         """Steps before the first rung. per_epoch: steps of an epoch."""
@@ -144,8 +154,21 @@ def require_errors(run: Run, scheduler: str) -> None:
         raise ValueError(f"evaluate_every must be 1 with scheduler {scheduler}, got {run.evaluate_every}")
 
 
+def refuse_options(words: Sequence[str], taken: Mapping[str, str]) -> None:
+    """ValueError: an option that would have no effect. taken: by its name, what is given instead."""
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if name in taken:
+            raise ValueError(f"{name} has no effect here: {taken[name]}")
+
+
+NO_MODELS = "no training here registers a model"  # of a sweep or a search
+
+
 def require_no_name(run: Run) -> None:
-    """ValueError: one name for all runs of a sweep, which would share a folder."""
+    """ValueError: one name, or one beginning, for all runs of a sweep."""
+    if run.begins_elsewhere:
+        raise ValueError(f"resume must be auto or never for many trainings, got {run.resume}")
     if run.run_name is not None:
         raise ValueError(f"run_name is for one training, a sweep names its own, got {run.run_name}")
 

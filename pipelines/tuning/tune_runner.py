@@ -11,11 +11,12 @@ from typing import Any
 from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 
+from pipelines.file_names import below
 from pipelines.progress import postings
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
 from pipelines.training.fit import fit
-from pipelines.training.ray_trainer import saving_first
+from pipelines.training.guards.save_on_stop import saving_first
 from pipelines.training.run_data import WorkerData
 from pipelines.tuning.growing_slots import GrowingSlots
 
@@ -57,13 +58,13 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}",
-            storage_path=f"{place}/tune",
+            storage_path=below(place, "tune"),
             verbose=0,
             callbacks=[BoardCallback(board), *([GrowingSlots(board, limited, room)] if room else [])],
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is on the board
-    with saving_first(board.rows), board:
+    with saving_first(board.running), board:
         results = tuner.fit()
     for result in results:
         if result.error is not None and result.config is not None:

@@ -11,14 +11,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 from resnet.networks import architectures
 from resnet.recipes.recipe_settings import FineTuning, Images, Loss, Optim, Schedule, Selection
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 
-class Recipe(Frozen):
+class Recipe(FrozenSettings):
     """All settings that decide the trained network, beside the data and the seed."""
 
     network: Annotated[str, Field(description="a name of resnet.names(), e.g. cifar10-resnet56-A")]

@@ -9,13 +9,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 
 Interpolation = Literal["bilinear", "bicubic"]
 RESIZE_STEP = 16  # pixels; progressive resizing changes the size in such steps, so that few shapes are compiled
 
 
-class Images(Frozen):
+class Images(FrozenSettings):
     """Processing of an image between the shard and the network. Lengths are in pixels."""
 
     size: Annotated[int, Field(ge=8, le=1024, description="side of the square that the network sees")]
@@ -169,7 +169,7 @@ class Images(Frozen):
         return self.model_copy(update={"size": self.eval_size or self.size, "resize": None, "eval_size": None})
 
 
-class Loss(Frozen):
+class Loss(FrozenSettings):
     """Cross-entropy, and what makes its targets softer. Training only: evaluation takes the plain loss.
 
     With mixup and cutmix both, each batch takes one of the two, as likely.
@@ -194,7 +194,7 @@ class Loss(Frozen):
     ] = False
 
 
-class Optim(Frozen):
+class Optim(FrozenSettings):
     """Stochastic gradient descent with momentum (sections 3.4 and 4.2)."""
 
     lr: Annotated[float, Field(gt=0, description="learning rate after the warm-up, for the whole batch")] = 0.1
@@ -224,7 +224,7 @@ class Optim(Frozen):
         return self.lr if self.lr_batch_size is None else self.lr * self.batch_size / self.lr_batch_size
 
 
-class Schedule(Frozen):
+class Schedule(FrozenSettings):
     """The learning rate as a function of the step. Times are fractions of the whole training."""
 
     kind: Annotated[
@@ -259,7 +259,7 @@ class Schedule(Frozen):
         return self
 
 
-class FineTuning(Frozen):
+class FineTuning(FrozenSettings):
     """How a network is trained that begins with trained weights (Run.init). The defaults train all of it alike."""
 
     head: Annotated[
@@ -279,7 +279,7 @@ class FineTuning(Frozen):
     ] = "trained"
 
 
-class Selection(Frozen):
+class Selection(FrozenSettings):
     """Which epoch's network a training gives, and when it ends before its last step. Only validation images decide:
     figures of the network that is chosen are of images that no decision has looked at if they are of split test."""
 

@@ -14,12 +14,12 @@ from pydantic import Field, model_validator
 from pipelines.preparation.listing import Listing, in_order, some
 from pipelines.preparation.splits.groups import GroupBy, groups_of
 from pipelines.shards.manifest import SplitName, Splitting
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 
 Share = Annotated[float | None, Field(gt=0, lt=1)]
 
 
-class Drawing(Frozen):
+class Drawing(FrozenSettings):
     """Options of a source's splits: those drawn from train, and those that may be missing."""
 
     val_share: Share = None

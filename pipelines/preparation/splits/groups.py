@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from pipelines.preparation.listing import some, text_file
 from pipelines.storage import Folder
-from resnet.frozen import Frozen
+from resnet.frozen import FrozenSettings
 
 # Columns that name the image, in the order in which they are taken, in small letters.
 FILE_COLUMNS = (
@@ -29,7 +29,7 @@ FILE_COLUMNS = (
 )
 
 
-class GroupBy(Frozen):
+class GroupBy(FrozenSettings):
     """The place of an image's group; at most one of three is given."""
 
     csv: Annotated[str | None, Field(description="file with a line for each image")] = None

@@ -8,7 +8,6 @@ import torch
 from pipelines.run import Run, standard
 from pipelines.training.rank_data import RankData
 from pipelines.training.run_data import RunData, WorkerData
-from pipelines.training.run_folder import RunFolder
 from pipelines.training.worker_loop import train
 from resnet.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -27,9 +26,7 @@ def small(storage: Path, recipe: dict[str, Any] | None = None, **changes: Any) -
 
 def trained(run: Run, data: tuple[RunData, WorkerData]) -> Checkpoint:
     """The last checkpoint of a run that is trained here."""
-    source, feed = data
-    RunFolder(run, source.sha256).claim()
-    train(RankData(run, feed, 0, 1, CPU))
+    train(RankData(run, data[1], 0, 1, CPU))
     return load_checkpoint(f"{run.storage_path}/{run.name}/step-{STEPS:08d}")
 
 

@@ -24,7 +24,7 @@ def test_both_splits_are_counted_as_a_plain_loop_does(data: tuple[RunData, Worke
     task = RankData(run, data[1], 0, 1, CPU)
     learner = Learner(task, None)
     learner.step(*task.tensors(next(task.training(0, 0))), 0, 0, 0.1)
-    score_finished(task, learner)
+    score_finished(task, learner, lambda _: None)
     found = FinalTest(**json.loads(Path(run.folder, "final_test.json").read_text()))
     with learner.evaluated() as network, torch.no_grad():
         answers = {}
@@ -54,5 +54,5 @@ def test_what_is_there_is_not_tested_again(data: tuple[RunData, WorkerData], tmp
     task = RankData(run, data[1], 0, 1, CPU)
     Path(run.folder).mkdir(parents=True)
     Path(run.folder, "final_test.json").write_text("of an earlier start")
-    score_finished(task, Learner(task, None))
+    score_finished(task, Learner(task, None), lambda _: None)
     assert [path.name for path in Path(run.folder).iterdir()] == ["final_test.json"]

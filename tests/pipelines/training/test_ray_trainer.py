@@ -1,77 +1,39 @@
-"""A run that is told to stop lets its workers save first."""
+"""The call of Ray Train beside the main thread, which stays free to hear signals."""
 
-import os
 import signal
 import threading
 import time
-from typing import Any
 
 import pytest
 
-from pipelines.progress import postings
-from pipelines.progress.status import Status
 from pipelines.training import ray_trainer
-from pipelines.training.ray_trainer import saving_first
-
-pytestmark = pytest.mark.usefixtures("ray_local")
+from pipelines.training.ray_trainer import beside_the_main_thread
 
 
-def status(run: str, step: int, saved: str | None) -> Status:
-    figures: dict[str, Any] = dict.fromkeys(
-        ("epoch", "epochs", "loss", "error", "images_per_second", "seconds_left"), 1.0
-    )
-    return Status(run=run, phase="training", step=step, total=10, saved=saved, **figures)
+def test_what_it_gives_and_what_it_raises_come_back() -> None:
+    assert beside_the_main_thread(threading.current_thread, lambda: None) is not threading.main_thread()
+    with pytest.raises(KeyError, match="lost"):
+        beside_the_main_thread(lambda: {}["lost"], lambda: None)
 
 
-def stopped(runs: list[str]) -> float:
-    """Seconds until a process that is told to stop ends like Ctrl-C."""
-    began = time.monotonic()
+def test_a_handler_that_it_would_set_is_not_set() -> None:
+    """As Ray Train's own for SIGINT: it sets one in the main thread only."""
+    before = signal.getsignal(signal.SIGINT)
 
-    def training() -> None:
-        with saving_first(runs):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+    def train() -> str:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return "trained"
 
-    with pytest.raises(KeyboardInterrupt):
-        training()
-    return time.monotonic() - began
-
-
-def test_workers_are_asked_to_save_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_trainer, "SAVING", 60.0)
-    postings.post(status("stopping", 5, "step-1"))
-    postings.post(status("finished", 10, "step-10"))
-    before = signal.getsignal(signal.SIGTERM)
-
-    def worker() -> None:
-        while not postings.save_is_wanted("stopping"):
-            time.sleep(0.02)
-        postings.post(status("stopping", 6, "step-6"))
-
-    answering = threading.Thread(target=worker)
-    answering.start()
-    assert stopped(["stopping", "finished", "never begun"]) < 30, "the others have nothing to save"
-    answering.join()
-    assert not postings.save_is_wanted("finished")
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert beside_the_main_thread(train, lambda: None) == "trained"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_workers_that_do_not_answer_are_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_trainer, "SAVING", 0.3)
-    postings.post(status("silent", 5, None))
-    assert stopped(["silent"]) >= 0.3
-    assert postings.save_is_wanted("silent"), "it was asked"
-
-
-def test_beside_the_main_thread_signals_stay_as_they_are() -> None:
-    seen = []
-
-    def inside() -> None:
-        with saving_first(["x"]):
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=inside)
-    thread.start()
-    thread.join()
-    assert seen == [before]
+def test_a_training_that_must_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_trainer, "LOOK", 0.02)
+    end, began = threading.Event(), time.monotonic()
+    reasons = iter([None, None, "the folder was taken over"])
+    with pytest.raises(RuntimeError, match="the folder was taken over"):
+        beside_the_main_thread(lambda: end.wait(30), lambda: next(reasons))
+    assert time.monotonic() - began < 5
+    end.set()

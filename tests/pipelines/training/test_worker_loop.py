@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     saved = CheckpointStore(f"{stopped.storage_path}/{stopped.name}", 1)
     while not saved.names():  # a thread writes it
         time.sleep(0.01)
-    assert saved.names() == ["step-00000016"]
+    assert int(saved.names()[-1][5:]) <= 18, "inside the first epoch; which step depends on the machine's pace"
     resumed = trained(stopped, data)
     assert resumed.progress.rows[-1].train_loss == expected.progress.rows[-1].train_loss
     assert same(resumed, expected)
@@ -77,8 +77,7 @@ def test_a_training_ends_by_patience_with_the_network_of_its_best_epoch(
     """After two epochs nothing gets better: two more, and the second's network is what is saved last and tested."""
     recipe = {"steps": 22 * 8, "selection": {"by": "val_loss", "patience": 2}, "ema": 0.9}
     run = small(tmp_path, recipe, checkpoints={"every_epochs": 3, "every_minutes": None})
-    source, feed = data
-    RunFolder(run, source.sha256).claim()
+    feed = data[1]
     train(Judged(run, feed, 0, 1, CPU))
     store = CheckpointStore.of(run)
     assert store.names() == ["step-00000044", "step-00000088"], "the best, and the last"
@@ -125,4 +124,4 @@ def test_a_fine_tuned_run_goes_on_bit_for_bit_and_keeps_what_is_frozen(
     assert not torch.equal(expected.model["layer2.0.conv1.weight"], first["layer2.0.conv1.weight"])
     assert expected.run["init_sha256"] == whole.init_sha256
     with pytest.raises(ValueError, match="init_sha256 must be"):
-        RunFolder(whole.model_copy(update={"init_sha256": "0" * 64}), source.sha256).claim()
+        RunFolder(whole.model_copy(update={"init_sha256": "0" * 64}), source.sha256).check()
