@@ -24,7 +24,7 @@ from serve.api import application
 from serve.settings import Args
 from serve.versions import rollout
 from serve.versions.attempts import NotYet
-from serve.versions.rollout import DEPLOYMENT, Deployed, Refusal, ReplicaState
+from serve.versions.rollout import DEPLOYMENT, Deployed, ReplicaState, TrafficRefusal
 from serve.versions.served_models import Models
 from serve.versions.traffic import Traffic, Version
 
@@ -69,7 +69,7 @@ class Replica:
             except Exception:  # of the store while its process is restarted: the next look finds it again
                 log.exception("the traffic could not be read; it stays")
 
-    def _take_over(self, wanted: Traffic, refused: Refusal | None, starting: bool = False) -> None:
+    def _take_over(self, wanted: Traffic, refused: TrafficRefusal | None, starting: bool = False) -> None:
         """Serve what is wanted, and tell what was refused before it."""
         self.models.refused_before = None if refused is None else refused.reason
         if wanted == self.traffic:

@@ -22,7 +22,7 @@ from serve.versions.traffic import Version
 DEATHS = 2  # replicas that ended while they loaded a version; then it is refused
 
 
-class Notes(Protocol):
+class SharedNotes(Protocol):
     """What all replicas of a cluster write down and read."""
 
     def put(self, key: str, value: str, overwrite: bool = True) -> bool:
@@ -84,7 +84,7 @@ class Attempts:
         self,
         args: Args,
         replica: str,
-        notes: Notes,
+        notes: SharedNotes,
         alive: Callable[[str], bool],
         trial: Callable[[Version, Args], str | None] | None = trial_process.tried,
     ) -> None:

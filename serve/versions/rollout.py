@@ -141,7 +141,7 @@ def behind_haproxy() -> bool:
     return any("fallback" in actor["name"] for actor in actors)
 
 
-class Refusal(Frozen):
+class TrafficRefusal(Frozen):
     """What was wanted and is not served, and why."""
 
     traffic: Traffic
@@ -156,7 +156,7 @@ class Deployed(Frozen):
 
     args: Args
     traffic: Traffic
-    refused: Refusal | None = None
+    refused: TrafficRefusal | None = None
 
 
 class ReplicaState(Frozen):
@@ -253,7 +253,7 @@ def switch(wanted: Traffic, seconds: float = 900.0) -> str | None:
         note(now)
         raise
     if reason is not None:
-        note(now.model_copy(update={"refused": Refusal(traffic=wanted, reason=reason)}))
+        note(now.model_copy(update={"refused": TrafficRefusal(traffic=wanted, reason=reason)}))
     return reason
 
 
