@@ -29,7 +29,7 @@ def job(argv: list[str]) -> dict[str, object]:
     connection.connect()
     from serve.deployment import follow_once, follower, present  # reads the settings above when it is imported
 
-    following = follower(asked, canary_alias.traffic, canary_alias.note_verdict)
+    following = follower(asked, canary_alias.traffic, canary_alias.note_verdict, canary_alias.note_refusal)
     return follow_once(following, steered) if steered else present(asked, args, traffic, following, private)
 
 

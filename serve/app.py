@@ -5,6 +5,7 @@ versions/rollout.py only.
 """
 
 # No `from __future__ import annotations`: Ray reads build's annotation at run time, as a class.
+import contextlib
 import gc
 import logging
 import os
@@ -23,7 +24,8 @@ from resnet.host import glibc_allocator
 from serve.api import application
 from serve.settings import Args
 from serve.versions import rollout
-from serve.versions.rollout import DEPLOYMENT, ReplicaState
+from serve.versions.attempts import NotYet
+from serve.versions.rollout import DEPLOYMENT, Deployed, ReplicaState, TrafficRefusal
 from serve.versions.served_models import Models
 from serve.versions.traffic import Traffic, Version
 
@@ -39,8 +41,11 @@ class Replica:
         self.args = args
         self.name = serve.get_replica_context().replica_id.unique_id
         own = Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
-        self.traffic = self._wanted() or own
-        self.models = Models.open(args, self.traffic, self.name)
+        noted = self._noted()
+        wanted = own if noted is None else noted.traffic
+        self.models = Models.open(args, wanted.stable, rollout.attempts_of(args, self.name))
+        self.traffic = Traffic(stable=self.models.answers)
+        self._take_over(wanted, None if noted is None else noted.refused, starting=True)
         # Modules and models stay: the collector would look through them again and again. What a request leaves is freed
         # without it; with Python's threshold of 700 objects it runs every few requests, and finds nothing
         gc.freeze()
@@ -48,9 +53,9 @@ class Replica:
         self.running = max(1, args.min_replicas)  # replicas; looked up where they share a client's rate
         threading.Thread(target=self._follow, name="traffic", daemon=True).start()
 
-    def _wanted(self) -> Traffic | None:
+    def _noted(self) -> Deployed | None:
         deployed = rollout.read_deployed()
-        return deployed.traffic if deployed is not None and deployed.args == self.args else None
+        return deployed if deployed is not None and deployed.args == self.args else None
 
     def _follow(self) -> None:
         """Take over what `switch` writes, and notice how many replicas there are."""
@@ -60,12 +65,19 @@ class Replica:
                 self.models.close_unused()
                 if self.args.rate_limit:
                     self.running = rollout.replicas()
-                wanted = self._wanted()
-                if wanted is not None and wanted != self.traffic:
-                    self.models.apply(wanted)
-                    self.traffic = wanted
+                if (noted := self._noted()) is not None:
+                    self._take_over(noted.traffic, noted.refused)
             except Exception:  # of the store while its process is restarted: the next look finds it again
                 log.exception("the traffic could not be read; it stays")
+
+    def _take_over(self, wanted: Traffic, refused: TrafficRefusal | None, starting: bool = False) -> None:
+        """Serve what is wanted, and tell what was refused before it."""
+        self.models.refused_before = None if refused is None else refused.reason
+        if wanted == self.traffic:
+            return
+        with contextlib.suppress(NotYet):  # another replica tries it first
+            self.models.apply(wanted, starting)
+            self.traffic = wanted
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP interface; Ray Serve asks for it when the model is loaded."""

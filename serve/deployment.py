@@ -23,19 +23,19 @@ from serve.grpc_gateway.gateway import listening_for_grpc
 from serve.haproxy import environment
 from serve.settings import Args
 from serve.versions import rollout
-from serve.versions.rollout import APPLICATION, Deployed, Follower
+from serve.versions.rollout import APPLICATION, Deployed
 from serve.versions.traffic import Traffic, Version
 
 
-def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> str:
+def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None, follower: Follower | None = None) -> str:
     """Serve on the connected cluster, and return the URL once it answers.
 
     Where the application runs with the same settings, only the versions are switched. ValueError: the port is taken, or
-    the model is refused and the old one goes on.
+    the model is refused and the old one goes on. follower: is told what becomes of the versions.
     """
     wanted = traffic or Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))
     rollout.require_reachable(host)
-    serve.start(http_options={"host": host, "port": port})
+    _start_serve(host, port)
     there = rollout.serve_address()
     if there is not None and there != (host, port):  # Serve keeps the address that it was started with
         raise ValueError(f"host and port must be {there[0]} {there[1]}, where Serve runs, got {host} {port}")
@@ -48,6 +48,8 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     model = {"checkpoint", "version"}
     if now is not None and now.args.model_dump(exclude=model) == args.model_dump(exclude=model):
         refused = rollout.switch(wanted)
+        if follower is not None:
+            follower.tell(wanted, refused)
         if refused is not None:
             raise ValueError(f"model must be one that can be served, got {refused}")
         return url
@@ -57,7 +59,17 @@ def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None) -> 
     return url
 
 
-def wait_until_ready(url: str, version: str, seconds: float = 120.0) -> None:
+def _start_serve(host: str, port: int) -> None:
+    """Start Ray Serve, or find the one that runs. On a crowded machine its proxies take longer than the minute that it
+    waits for them: they come all the same."""
+    try:
+        serve.start(http_options={"host": host, "port": port})
+    except TimeoutError:
+        print("Ray Serve's proxies are slow to start on this machine; waiting", file=sys.stderr, flush=True)
+        serve.start(http_options={"host": host, "port": port})
+
+
+def wait_until_ready(url: str, version: str, seconds: float = 300.0) -> None:
     """Return when /readyz names the version."""
     deadline = time.monotonic() + seconds
     while True:
@@ -72,13 +84,61 @@ def wait_until_ready(url: str, version: str, seconds: float = 120.0) -> None:
         time.sleep(0.2)
 
 
+class Follower:
+    """Looks at a registry, and switches. resolve: who shall answer; note: takes the version of a canary and the verdict
+    on it; refuse: takes a version and why it is not served, or None where it is."""
+
+    def __init__(
+        self,
+        resolve: Callable[[], Traffic],
+        note: Callable[[str, str], None],
+        refuse: Callable[[str, str | None], None] = lambda *_: None,
+    ) -> None:
+        self.resolve, self.note, self.refuse = resolve, note, refuse
+        self._told: str | None = None
+
+    def look(self) -> None:
+        """Look once. What cannot be done is said once on standard error, and tried again at the next look."""
+        try:
+            wanted = self.resolve()
+            self._follow(wanted)
+            if wanted.canary is not None and (found := rollout.canary_verdict()) is not None:
+                self.note(wanted.canary.version, found.sentence)
+            self._told = None
+        except Exception as trouble:  # whatever a registry on a network, or a cluster in trouble, raises
+            if str(trouble) != self._told:
+                print(f"the registry is not followed at the moment: {trouble}", file=sys.stderr, flush=True)
+            self._told = str(trouble)
+
+    def _follow(self, wanted: Traffic) -> None:
+        now = rollout.running()
+        if now is None or (now.refused is not None and now.refused.traffic == wanted):
+            return  # what is refused is not tried again until the registry says something else
+        if now.traffic != wanted or now.refused is not None:
+            self.tell(wanted, rollout.switch(wanted))
+
+    def tell(self, wanted: Traffic, refused: str | None) -> None:
+        """Say what became of a wish, here and in the registry."""
+        what = f"not served, the old version stays: {refused}" if refused else f"now answers {wanted.shown}"
+        print(what, file=sys.stderr, flush=True)
+        for version in wanted.versions:
+            mine = refused is not None and f"version {version.version}: " in refused
+            if mine or refused is None:
+                self.refuse(version.version, refused)
+
+
 def follower(
-    asked: Deploy, traffic: Callable[[str], dict[str, Any]], note: Callable[[str, str, str], None]
+    asked: Deploy,
+    traffic: Callable[[str], dict[str, Any]],
+    note: Callable[[str, str, str], None],
+    refuse: Callable[[str, str, str | None], None],
 ) -> Follower | None:
     """The watcher that keeps the application at an alias; None where a version or a checkpoint was asked for."""
     if asked.checkpoint is not None or "/" in asked.model:
         return None
-    return Follower(lambda: Traffic.model_validate(traffic(asked.model)), partial(note, asked.model))
+    return Follower(
+        lambda: Traffic.model_validate(traffic(asked.model)), partial(note, asked.model), partial(refuse, asked.model)
+    )
 
 
 def follow_once(follower: Follower | None, outcome: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +151,7 @@ def follow_once(follower: Follower | None, outcome: dict[str, Any]) -> dict[str,
 def present(asked: Deploy, args: Args, traffic: Traffic, follower: Follower | None, private: bool) -> dict[str, Any]:
     """Deploy, say on standard error how to ask, and stay where Ray is the caller's own or --follow asks for it."""
     asked.require_room([node["Resources"] for node in ray.nodes() if node["Alive"]])
-    url = deploy(args, asked.host, asked.port, traffic)
+    url = deploy(args, asked.host, asked.port, traffic, follower)
     print(f"{args.name}, {traffic.shown}: {url}", file=sys.stderr)
     print(f"  curl --data-binary @IMAGE {url}/v1/predict", file=sys.stderr, flush=True)
     if private or asked.follow:
@@ -117,11 +177,51 @@ def stay(follower: Follower | None, every: float, end: bool = True) -> None:
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
-    looked = time.monotonic()
-    while not stopped.wait(min(1.0, every)):  # a signal is only seen between two waits
-        if follower is not None and time.monotonic() - looked >= every:
-            follower.look()
-            looked = time.monotonic()
+    threading.Thread(target=_attend, args=(follower, every), name="attend", daemon=True).start()
+    while not stopped.wait(1.0):  # a signal is only seen between two waits
+        pass
     if end:
         serve.shutdown()
         ray.shutdown()
+
+
+def _attend(follower: Follower | None, every: float) -> None:
+    """Follow the registry, and see to it that the application runs. In a thread: a registry may take its time."""
+    keeper = Keeper()
+    while True:
+        time.sleep(every)
+        keeper.look()
+        if follower is not None:
+            follower.look()
+
+
+class Keeper:
+    """Deploys the application again where Ray Serve has given it up: after its replicas failed to start some times.
+
+    What was wrong may have been mended: files that came back, memory that is free again.
+    """
+
+    FIRST, MOST = 10.0, 300.0  # seconds from one try to the next; twice as long each time
+
+    def __init__(self) -> None:
+        self._wait, self._due = self.FIRST, 0.0
+
+    def look(self) -> None:
+        """Look once. What fails is said on standard error."""
+        try:
+            given_up = rollout.given_up()
+            if given_up is None:
+                self._wait = self.FIRST
+            elif time.monotonic() >= self._due:
+                self._again(given_up)
+        except Exception as trouble:  # whatever a cluster in trouble raises
+            print(f"the application cannot be deployed again at the moment: {trouble}", file=sys.stderr, flush=True)
+
+    def _again(self, why: str) -> None:
+        noted = rollout.read_deployed()
+        if noted is None:  # a config file deployed it
+            return
+        self._due, self._wait = time.monotonic() + self._wait, min(self.MOST, 2 * self._wait)
+        print(f"the application is deployed again: {why}", file=sys.stderr, flush=True)
+        serve.delete(APPLICATION)
+        serve.run(build(noted.args), name=APPLICATION)

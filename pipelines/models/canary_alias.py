@@ -1,7 +1,8 @@
 """The versions that shall answer, by the registry: alias `champion` (or another) stable, alias `canary` beside it.
 
 The registry is the one place where this is said: what follows it (jobs/deploy_best.py) needs no other word, and a
-canary outlives the process that began it. Tag canary_percent: its share; canary_verdict: how the two compare.
+canary outlives the process that began it. Tag canary_percent: its share; canary_verdict: how the two compare;
+endpoint_refused: why the endpoint does not serve the version.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.tracking.mlflow_store import store_error
 
 CANARY = "canary"
-PERCENT, VERDICT = "canary_percent", "canary_verdict"
+PERCENT, VERDICT, REFUSED = "canary_percent", "canary_verdict", "endpoint_refused"
 
 
 def traffic(
@@ -99,9 +100,11 @@ def begin_canary(model: str, canary: str) -> str:
 
 def parse_canary(text: str) -> tuple[str, float]:
     """VERSION=10% -> (version, percent). ValueError."""
-    match = re.fullmatch(r"(\d+)=(\d+(?:\.\d+)?)%?", text)
+    match = re.fullmatch(r"(\d+)=(\d+(?:\.\d+)?)%", text)
     if match is None or not 0 < float(match[2]) < 100:
-        raise ValueError(f"canary must be VERSION=PERCENT% with more than 0 and less than 100, e.g. 4=10%, got {text}")
+        raise ValueError(
+            f"canary must be VERSION=PERCENT% with its sign, more than 0 and less than 100, e.g. 4=10%, got {text}"
+        )
     return match[1], float(match[2])
 
 
@@ -122,3 +125,12 @@ def end_canary(model: str, promote: bool) -> str:
 def note_verdict(model: str, version: str, sentence: str) -> None:
     """Keep what was found out about a canary, with its version."""
     mlflow_runs.client().set_model_version_tag(_name(model), version, VERDICT, sentence[:500])
+
+
+def note_refusal(model: str, version: str, reason: str | None) -> None:
+    """Keep with a version why the endpoint does not serve it; None: it does, and an older reason goes."""
+    api, name = mlflow_runs.client(), _name(model)
+    if reason is not None:
+        api.set_model_version_tag(name, version, REFUSED, reason[:500])
+    elif REFUSED in api.get_model_version(name, version).tags:
+        api.delete_model_version_tag(name, version, REFUSED)

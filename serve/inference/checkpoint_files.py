@@ -64,6 +64,21 @@ def require(place: str, what: str = "checkpoint") -> None:
             raise ValueError(f"{what} must be a folder with model.safetensors, got {shown_uri(place)}")
 
 
+def sizes(place: str, names: Sequence[str] = FILES) -> dict[str, int]:
+    """Bytes of those files of a checkpoint that are there, without reading them. {}: the place does not say."""
+    if is_local(place):
+        files = {name: _local_path(place) / name for name in names}
+        return {name: file.stat().st_size for name, file in files.items() if file.is_file()}
+    if urlsplit(place).scheme in WEB:
+        return {}
+    try:
+        system, root = file_system(place)
+        found = system.get_file_info([f"{root}/{name}" for name in names])
+    except OSError:
+        return {}
+    return {name: info.size for name, info in zip(names, found, strict=True) if info.is_file}
+
+
 def shown_uri(place: str) -> str:
     """A URI without credentials and options."""
     parts = urlsplit(place)

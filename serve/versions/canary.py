@@ -15,7 +15,7 @@ import numpy as np
 from serve.inference.inference_service import Outcome, Served
 from serve.problems import Problem
 from serve.versions import traffic
-from serve.versions.traffic import KEPT, CanaryComparison, Side
+from serve.versions.traffic import KEPT, Canary, CanaryComparison, Side
 
 if TYPE_CHECKING:
     from serve.versions.loaded_model import Loaded
@@ -58,6 +58,11 @@ class CanaryTrial:
         self.counts = {stable: Count(stable.version), canary: Count(canary.version)}
         self.compared, self.agreed, self.difference = 0, 0, 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def is_of(self, wanted: Canary) -> bool:
+        """Whether this is what is wanted."""
+        found = Canary(version=self.canary.version, checkpoint=self.canary.checkpoint, percent=self.percent)
+        return found == wanted
 
     async def answer(self, images: Sequence[bytes | np.ndarray], key: bytes) -> tuple[list[Outcome], Loaded]:
         """By the canary or the stable version. What the canary fails at is counted, and the stable version answers."""

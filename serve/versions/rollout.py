@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -23,12 +21,13 @@ from ray.util import list_named_actors
 
 from resnet.frozen import Frozen
 from serve.settings import Args
+from serve.versions.attempts import Attempts, OwnNotes
 from serve.versions.traffic import CanaryComparison, Traffic, Verdict, judge, together
 
 APPLICATION = "resnet"
 DEPLOYMENT = "classifier"
-KEY = b"resnet/serve/deployed"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KEY = "deployed"
 LOOK = 1.0  # seconds between two looks of a replica
 WITHOUT = "RESNET_WITHOUT_INTERNALS"  # environment variable: 1 does without Ray's private names, as pipelines does
 
@@ -36,6 +35,8 @@ WITHOUT = "RESNET_WITHOUT_INTERNALS"  # environment variable: 1 does without Ray
 PRIVATE_NAMES = {
     "ray.experimental.internal_kv._internal_kv_put": "the wanted versions are kept without an actor for them",
     "ray.experimental.internal_kv._internal_kv_get": "the same: a look of each replica a second, 1 ms",
+    "ray.experimental.internal_kv._internal_kv_list": "the same",
+    "ray.experimental.internal_kv._internal_kv_del": "the same",
     "ray.serve.context._get_global_client": "another host or port than Serve's is refused at once, not after 120 s",
 }
 log = logging.getLogger("serve")
@@ -69,37 +70,57 @@ def serve_internals_missing() -> list[str]:
     return missing
 
 
-class _Notes:
-    """The values kept where Ray's key-value store is missing."""
-
-    def __init__(self) -> None:
-        self.values: dict[bytes, bytes] = {}
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Keep a value."""
-        self.values[key] = value
-
-    def get(self, key: bytes) -> bytes | None:
-        """A value, or None."""
-        return self.values.get(key)
-
-
-def _notes() -> Any:
+def _notes_actor() -> Any:
     options: Any = {"name": "resnet-serve-notes", "namespace": "resnet", "get_if_exists": True, "lifetime": "detached"}
-    return ray.remote(_Notes).options(num_cpus=0, **options).remote()
+    return ray.remote(OwnNotes).options(num_cpus=0, **options).remote()
 
 
-def _put(key: bytes, value: bytes) -> None:
-    store = _internals()
-    if store is None:
-        ray.get(_notes().put.remote(key, value))
-    else:
-        store._internal_kv_put(key, value, overwrite=True)
+class ClusterNotes:
+    """Notes that outlive every replica: in Ray's key-value store, or in an actor."""
+
+    PREFIX = "resnet/serve/"
+
+    def put(self, key: str, value: str, overwrite: bool = True) -> bool:
+        """Keep a value; whether there was none before."""
+        store = _internals()
+        if store is None:
+            return ray.get(_notes_actor().put.remote(key, value, overwrite))
+        return not store._internal_kv_put(self.PREFIX + key, value.encode(), overwrite=overwrite)
+
+    def get(self, key: str) -> str | None:
+        """A value, or None."""
+        store = _internals()
+        if store is None:
+            return ray.get(_notes_actor().get.remote(key))
+        value = store._internal_kv_get(self.PREFIX + key)
+        return None if value is None else value.decode()
+
+    def keys(self, prefix: str) -> list[str]:
+        """All keys that begin so."""
+        store = _internals()
+        if store is None:
+            return ray.get(_notes_actor().keys.remote(prefix))
+        found = store._internal_kv_list(self.PREFIX + prefix)
+        return [name.decode().removeprefix(self.PREFIX) for name in found]
+
+    def delete(self, key: str) -> None:
+        """Forget a key."""
+        store = _internals()
+        if store is None:
+            ray.get(_notes_actor().delete.remote(key))
+        else:
+            store._internal_kv_del(self.PREFIX + key)
 
 
-def _get(key: bytes) -> bytes | None:
-    store = _internals()
-    return ray.get(_notes().get.remote(key)) if store is None else store._internal_kv_get(key)
+def replica_alive(name: str) -> bool:
+    """Whether a replica is there, by the unique part of its name."""
+    actors: list[Any] = list_named_actors(all_namespaces=True)
+    return any(actor["name"].endswith(f"#{name}") for actor in actors)
+
+
+def attempts_of(args: Args, replica: str) -> Attempts:
+    """How a replica loads versions on this cluster."""
+    return Attempts(args, replica, ClusterNotes(), replica_alive)
 
 
 def serve_address() -> tuple[str, int] | None:
@@ -135,11 +156,22 @@ def require_reachable(host: str) -> None:
         )
 
 
+class TrafficRefusal(Frozen):
+    """What was wanted and is not served, and why."""
+
+    traffic: Traffic
+    reason: str
+
+
 class Deployed(Frozen):
-    """The application's arguments, and the versions that answer now. A replica with other arguments ignores it."""
+    """The application's arguments, and the versions that answer now. A replica with other arguments ignores it.
+
+    refused: what was wanted last, where it is not served.
+    """
 
     args: Args
     traffic: Traffic
+    refused: TrafficRefusal | None = None
 
 
 class ReplicaState(Frozen):
@@ -157,7 +189,7 @@ class ReplicaState(Frozen):
 
 def read_deployed() -> Deployed | None:
     """The application on this cluster, as `deploy` and `switch` noted it; None where they did not."""
-    value = _get(KEY)
+    value = ClusterNotes().get(KEY)
     return None if value is None else Deployed.model_validate_json(value)
 
 
@@ -179,6 +211,21 @@ def running() -> Deployed | None:
     return Deployed(args=found[0].args, traffic=found[0].traffic)  # a config file deployed it
 
 
+def given_up() -> str | None:
+    """Why Ray Serve tries no more to run the application, in its words; None where it runs, or is being started."""
+    there = serve.status().applications.get(APPLICATION)
+    if there is None or there.status in ("RUNNING", "DEPLOYING", "DELETING", "NOT_STARTED"):
+        return None
+    if there.status == "UNHEALTHY" and any(
+        count and state in ("RUNNING", "STARTING")
+        for deployment in there.deployments.values()
+        for state, count in deployment.replica_states.items()
+    ):
+        return None
+    messages = [there.message, *(deployment.message for deployment in there.deployments.values())]
+    return next((message.strip().splitlines()[-1] for message in messages if message.strip()), str(there.status))
+
+
 def replicas() -> int:
     """Number of replicas that take requests, as Serve's controller counts them; at least 1."""
     there = serve.status().applications.get(APPLICATION)
@@ -189,7 +236,7 @@ def replicas() -> int:
 
 def note(deployed: Deployed) -> None:
     """Write down what the replicas shall serve."""
-    _put(KEY, deployed.model_dump_json().encode())
+    ClusterNotes().put(KEY, deployed.model_dump_json())
 
 
 def states() -> list[ReplicaState]:
@@ -198,7 +245,7 @@ def states() -> list[ReplicaState]:
     return list(handle.broadcast("state").results(timeout_s=10))
 
 
-def switch(wanted: Traffic, seconds: float = 300.0) -> str | None:
+def switch(wanted: Traffic, seconds: float = 900.0) -> str | None:
     """Change who answers, and return when all replicas have: None, or why a replica refuses it; then nothing changes.
 
     RuntimeError where nothing runs, TimeoutError.
@@ -206,9 +253,28 @@ def switch(wanted: Traffic, seconds: float = 300.0) -> str | None:
     now = running()
     if now is None:
         raise RuntimeError(f"application {APPLICATION} must run before its versions can be changed")
+    now = now.model_copy(update={"refused": None})
     if now.traffic == wanted:
+        note(now)
         return None
+    attempts = attempts_of(now.args, "")
+    for version in wanted.versions:  # somebody asks for them anew
+        if version not in now.traffic.versions:
+            attempts.forget(version)
     note(Deployed(args=now.args, traffic=wanted))
+    try:
+        reason = _taken_over(wanted, seconds)
+    except BaseException:
+        note(now)
+        raise
+    if reason is not None:
+        note(now.model_copy(update={"refused": TrafficRefusal(traffic=wanted, reason=reason)}))
+    return reason
+
+
+def _taken_over(wanted: Traffic, seconds: float) -> str | None:
+    """None when all replicas serve what is wanted; or why one refuses it."""
+    canary = None if wanted.canary is None else wanted.canary.version
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(LOOK / 2)
@@ -216,14 +282,11 @@ def switch(wanted: Traffic, seconds: float = 300.0) -> str | None:
             found = states()
         except (RayError, TimeoutError):  # a replica has just died; another takes its place
             continue
-        canary = None if wanted.canary is None else wanted.canary.version
         for state in found:
             if state.traffic == wanted and (state.version, state.canary) != (wanted.stable.version, canary):
-                note(now)
                 return state.refused or f"version {wanted.stable.version} does not answer"
         if all(state.traffic == wanted for state in found):
             return None
-    note(now)
     raise TimeoutError(f"the replicas did not take over version {wanted.stable.version} within {seconds:g} seconds")
 
 
@@ -231,36 +294,3 @@ def canary_verdict() -> Verdict | None:
     """On the canary, over all replicas; None where there is none."""
     found = [state.comparison for state in states() if state.comparison is not None]
     return judge(together(found)) if found else None
-
-
-class Follower:
-    """Keeps the application at what a registry says. resolve: who shall answer; note: takes the version of a
-    canary and the verdict on it."""
-
-    def __init__(self, resolve: Callable[[], Traffic], note: Callable[[str, str], None]) -> None:
-        self.resolve, self.note = resolve, note
-        self._refused: Traffic | None = None
-        self._told: str | None = None
-
-    def look(self) -> None:
-        """Look once. What cannot be done is said once on standard error, and tried again at the next look."""
-        try:
-            wanted = self.resolve()
-            if wanted != self._refused:
-                self._change(wanted)
-            if wanted.canary is not None and (found := canary_verdict()) is not None:
-                self.note(wanted.canary.version, found.sentence)
-            self._told = None
-        except Exception as trouble:  # whatever a registry on a network, or a cluster in trouble, raises
-            if str(trouble) != self._told:
-                print(f"the registry is not followed at the moment: {trouble}", file=sys.stderr, flush=True)
-            self._told = str(trouble)
-
-    def _change(self, wanted: Traffic) -> None:
-        now = running()
-        if now is None or now.traffic == wanted:
-            return
-        refused = switch(wanted)
-        self._refused = wanted if refused else None  # not again, until the registry says something else
-        what = f"not served, the old version stays: {refused}" if refused else f"now answers {wanted.shown}"
-        print(what, file=sys.stderr, flush=True)

@@ -1,12 +1,13 @@
 """The models of one replica: the version that answers, a canary beside it, other models by name.
 
 A version that is wanted is loaded and checked beside the one that answers, and then takes its place: requests that
-began with the old one end with it. A version that cannot be loaded, or whose answers on the examples in its own
-checkpoint differ from those stored there, is refused, and the old one stays.
+began with the old one end with it. A version that cannot be loaded, does not fit, ends the process that tries it, or
+whose answers on the examples in its own checkpoint differ from those stored there, is refused, and the old one stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -18,83 +19,110 @@ from prometheus_client.metrics_core import Metric
 from serve.inference.inference_service import Outcome
 from serve.problems import Problem
 from serve.settings import Args
+from serve.versions.attempts import Attempts, NotYet, OwnNotes, VersionRefused
 from serve.versions.canary import CanaryTrial
 from serve.versions.loaded_model import Loaded, load_version
-from serve.versions.traffic import Traffic, Version
+from serve.versions.traffic import Canary, Traffic, Version
 
+UNREGISTERED = "unregistered"  # the version of a checkpoint that no registry knows
 log = logging.getLogger("serve")
 
 
 class Models:
     """The models of a replica. `stable` answers where no name is asked for; others: by name, never changed.
 
-    refused: why the last version that was wanted is not served, or None.
+    attempts: how a version is loaded; refused_before: why what was wanted before is not served, as the cluster has it.
     """
 
-    def __init__(self, args: Args, stable: Loaded, others: Sequence[Loaded] = (), replica: str = "") -> None:
-        self.args, self.stable, self.replica = args, stable, replica
+    def __init__(
+        self, args: Args, stable: Loaded, others: Sequence[Loaded] = (), attempts: Attempts | None = None
+    ) -> None:
+        self.args, self.stable = args, stable
+        self.attempts = attempts or Attempts(args, "", OwnNotes(), lambda _: False, None)
         self.others = {other.name: other for other in others}
         self.trial: CanaryTrial | None = None
-        self.refused: str | None = None
+        self.refused_before: str | None = None
+        self._refused: str | None = None
         self._left: deque[tuple[float, Loaded]] = deque()
 
     @classmethod
-    def open(cls, args: Args, wanted: Traffic | None, replica: str) -> Models:
-        """Load what is wanted; where that is refused, what the application was deployed with."""
+    def open(cls, args: Args, wanted: Version | None, attempts: Attempts) -> Models:
+        """Load what is wanted, else the version that answered last, else what the application was deployed with.
+
+        VersionRefused: none of them can be served. `apply` says why the wanted one is not.
+        """
         own = Version(version=args.version, checkpoint=args.checkpoint)
-        first, refused = own if wanted is None else wanted.stable, None
-        try:
-            stable = load_version(first, args, args.name, replica)
-        except Exception as error:  # whatever readers of URIs raise
-            if first == own:
-                raise
-            stable, refused = load_version(own, args, args.name, replica), f"version {first.version}: {error}"
+        *choices, last = dict.fromkeys(version for version in (wanted or own, attempts.last_good(), own) if version)
+        stable = None
+        for version in choices:
+            with contextlib.suppress(VersionRefused, NotYet):
+                stable = stable or attempts.load(version, starting=True)
+        stable = stable or attempts.load_without_choice(last)
         others = [
-            load_version(Version(version=args.version, checkpoint=place), args, name, replica)
+            load_version(Version(version=UNREGISTERED, checkpoint=place), args, name, attempts.replica)
             for name, place in args.models.items()
         ]
-        models = cls(args, stable, others, replica)
-        models.refused = refused
-        if wanted is not None:
-            models.apply(wanted)
+        models = cls(args, stable, others, attempts)
+        attempts.serves(models.answers)
         return models
 
-    def apply(self, wanted: Traffic) -> None:
-        """Serve what is wanted, as far as it can be. Off the event loop: loading takes seconds."""
-        self._apply_stable(wanted.stable)
-        if wanted.canary is None:
-            self._end_trial()
-        elif self.trial is None or (self.trial.canary.version, self.trial.percent) != (
-            wanted.canary.version,
-            wanted.canary.percent,
-        ):
-            self._end_trial()
-            canary = self._load(wanted.canary)
-            self.trial = None if canary is None else CanaryTrial(self.stable, canary, wanted.canary.percent)
+    @property
+    def refused(self) -> str | None:
+        """Why what was wanted last is not served, or None."""
+        return self._refused or self.refused_before
 
-    def _apply_stable(self, wanted: Version) -> None:
-        if (wanted.version, wanted.checkpoint) == (self.stable.version, self.stable.checkpoint):
-            return
+    @property
+    def answers(self) -> Version:
+        """The version that answers."""
+        return Version(version=self.stable.version, checkpoint=self.stable.checkpoint)
+
+    def apply(self, wanted: Traffic, starting: bool = False) -> None:
+        """Serve what is wanted, as far as it can be; `refused` says what cannot. Off the event loop: it takes seconds.
+
+        starting: nothing answers here yet. NotYet: ask again in a moment; nothing has changed, or the stable version.
+        """
+        refused = [self._apply_stable(wanted.stable, starting), self._apply_canary(wanted.canary, starting)]
+        refused = [why for why in refused if why]
+        self._refused = "; ".join(refused) or None
+        for why in refused:
+            log.error("not served, the old version stays: %s", why)
+
+    def _apply_stable(self, wanted: Version, starting: bool) -> str | None:
+        """None, or why it is refused."""
+        if wanted == self.answers:
+            return None
         trial, old = self.trial, self.stable
-        if trial is not None and trial.canary.version == wanted.version:
-            self.stable, self.trial, self.refused = trial.canary, None, None
-        elif (loaded := self._load(wanted)) is not None:
+        if trial is not None and (trial.canary.version, trial.canary.checkpoint) == (wanted.version, wanted.checkpoint):
+            self.stable, self.trial = trial.canary, None
+        else:
+            try:
+                loaded = self.attempts.load(wanted, starting)
+            except VersionRefused as why:
+                return f"version {wanted.version}: {why}"
             self._end_trial()
             self.stable = loaded
-        else:
-            return
         self._leave(old)
+        self.attempts.serves(self.answers)
         log.warning("version %s answers now, before it %s", self.stable.version, old.version)
+        return None
 
-    def _load(self, wanted: Version) -> Loaded | None:
-        try:
-            loaded = load_version(wanted, self.args, self.args.name, self.replica)
-        except Exception as error:  # whatever readers of files and URIs raise: what is served now goes on
-            self.refused = f"version {wanted.version}: {str(error)[:300]}"
-            log.error("not served, the old version stays: %s", self.refused)
+    def _apply_canary(self, wanted: Canary | None, starting: bool) -> str | None:
+        """None, or why it is refused."""
+        trial = self.trial
+        if wanted is not None and trial is not None and trial.is_of(wanted):
             return None
-        self.refused = None
-        return loaded
+        if wanted is not None and trial is not None and trial.canary.version == wanted.version:
+            self.trial = CanaryTrial(self.stable, trial.canary, wanted.percent)
+            return None
+        self._end_trial()
+        if wanted is None:
+            return None
+        try:
+            canary = self.attempts.load(Version(version=wanted.version, checkpoint=wanted.checkpoint), starting)
+        except VersionRefused as why:
+            return f"version {wanted.version}: {why}"
+        self.trial = CanaryTrial(self.stable, canary, wanted.percent)
+        return None
 
     def _end_trial(self) -> None:
         if self.trial is not None:

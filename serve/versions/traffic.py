@@ -34,6 +34,12 @@ class Traffic(Frozen):
     canary: Canary | None = None
 
     @property
+    def versions(self) -> list[Version]:
+        """All that answer."""
+        beside = self.canary
+        return [self.stable] + ([Version(version=beside.version, checkpoint=beside.checkpoint)] if beside else [])
+
+    @property
     def shown(self) -> str:
         """For a person."""
         beside = f"; {self.canary.percent:g} % of the images: version {self.canary.version}" if self.canary else ""

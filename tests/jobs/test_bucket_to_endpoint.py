@@ -16,6 +16,7 @@ from pyarrow import fs
 from pipelines.models import canary_alias
 from serve.api import application
 from serve.deploy_settings import Deploy
+from serve.versions.attempts import Attempts, OwnNotes
 from serve.versions.served_models import Models
 from tests.serve.conftest import Client
 
@@ -54,7 +55,7 @@ def test_what_was_trained_into_a_bucket_answers(
     bucket.delete_dir("runs/demo/cifar10-resnet8-A.s0")  # the version owns its files
     args, traffic = Deploy(precision="float32").resolved(canary_alias.traffic("resnet@champion"))
     assert args.checkpoint == f"s3://runs/demo/registry/resnet/{outcome['mlflow_run']}"
-    models = Models.open(args, traffic, "test")
+    models = Models.open(args, traffic.stable, Attempts(args, "test", OwnNotes(), lambda _: False))
     client = Client(application.create_application(models, args))
     try:
         data = io.BytesIO()

@@ -96,6 +96,7 @@ def test_metrics_are_of_all_replicas(url: str):
 def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_refused(
     url: str, cifar: Path, picture: Picture, tmp_path: Path
 ):
+    from serve import deployment
     from serve.versions import rollout
 
     shutil.copytree(cifar, tmp_path / "bad")
@@ -122,7 +123,7 @@ def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_re
             assert "is damaged" in refused
             assert rollout.switch(Traffic(stable=one, canary=Canary(**two.model_dump(), percent=50))) is None
             assert rollout.canary_verdict() is not None
-            follower = rollout.Follower(lambda: Traffic(stable=one), lambda *_: None)
+            follower = deployment.Follower(lambda: Traffic(stable=one), lambda *_: None)
             follower.look()
         finally:
             done.set()

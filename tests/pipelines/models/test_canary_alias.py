@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from pipelines.models import canary_alias
-from pipelines.models.canary_alias import begin_canary, end_canary, follows, note_verdict, parse_canary, steer, traffic
+from pipelines.models.canary_alias import (
+    begin_canary,
+    end_canary,
+    follows,
+    note_refusal,
+    note_verdict,
+    parse_canary,
+    steer,
+    traffic,
+)
 from pipelines.tracking import mlflow_runs
 
 
@@ -23,13 +32,13 @@ def model(store: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
 
 
 @pytest.mark.parametrize(
-    ("text", "parsed"), [("4=10%", ("4", 10.0)), ("12=0.5", ("12", 0.5)), ("1=99.9%", ("1", 99.9))]
+    ("text", "parsed"), [("4=10%", ("4", 10.0)), ("12=0.5%", ("12", 0.5)), ("1=99.9%", ("1", 99.9))]
 )
 def test_a_canary_is_a_version_and_its_share(text: str, parsed: tuple[str, float]) -> None:
     assert parse_canary(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["4", "4=0%", "4=100%", "v4=10%", "4=-1%", "=10%", "4=10%%", "4=ten"])
+@pytest.mark.parametrize("text", ["4", "4=10", "5=0.1", "4=0%", "4=100%", "v4=10%", "4=-1%", "=10%", "4=10%%", "4=ten"])
 def test_what_is_no_share_is_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"^canary must be VERSION=PERCENT% .*, e\.g\. 4=10%, got "):
         parse_canary(text)
@@ -94,3 +103,15 @@ def test_an_error_of_the_store_is_one_sentence() -> None:
         raise OSError("no space")
     with pytest.raises(ValueError, match=r"^its own words$"), canary_alias.told("resnet"):
         raise ValueError("its own words")
+
+
+def test_a_refusal_is_kept_with_the_version_until_it_is_served(model: str) -> None:
+    def told() -> str | None:
+        return mlflow_runs.client().get_model_version(model, "2").tags.get("endpoint_refused")
+
+    note_refusal(f"{model}@champion", "2", None)
+    assert told() is None
+    note_refusal(f"{model}@champion", "2", "version 2: its answers are no numbers")
+    assert told() == "version 2: its answers are no numbers"
+    note_refusal(f"{model}@champion", "2", None)
+    assert told() is None

@@ -14,6 +14,7 @@ from resnet.training.checkpoint import answered, load_checkpoint, save_checkpoin
 from serve.api import application
 from serve.settings import Args
 from serve.versions import traffic
+from serve.versions.attempts import Attempts, OwnNotes, VersionRefused
 from serve.versions.served_models import Models
 from serve.versions.traffic import Canary, CanaryComparison, Side, Traffic, Version, judge, together
 from tests.serve.conftest import Client, write_checkpoint
@@ -42,11 +43,15 @@ def served(versions: dict[str, Version]) -> Iterator[tuple[Models, Client]]:
     own = versions["1"]
     extra = {"other": versions["2"].checkpoint}
     args = Args(**own.model_dump(), precision="float32", access_log=False, models=extra)
-    models = Models.open(args, None, "test")
+    models = Models.open(args, None, attempts(args))
     client = Client(application.create_application(models, args))
     yield models, client
     client.close()
     models.close()
+
+
+def attempts(args: Args) -> Attempts:
+    return Attempts(args, "test", OwnNotes(), lambda _: False, None)
 
 
 def ask(client: Client, data: bytes) -> tuple[str, list[float]]:
@@ -93,12 +98,14 @@ def test_a_bad_version_is_refused_and_the_old_one_stays(
 
 def test_a_replica_that_starts_when_a_bad_version_is_wanted_serves_its_own(versions: dict[str, Version]):
     args = Args(**versions["1"].model_dump(), precision="float32")
-    models = Models.open(args, Traffic(stable=versions["3"]), "test")
+    models = Models.open(args, versions["3"], attempts(args))
+    models.apply(Traffic(stable=versions["3"]), starting=True)
     assert models.stable.version == "1"
     assert (models.refused or "").startswith("version 3: ")
     models.close()
-    with pytest.raises(ValueError, match="is damaged"):
-        Models.open(Args(**versions["4"].model_dump()), None, "test")
+    bad = Args(**versions["4"].model_dump())
+    with pytest.raises(VersionRefused, match="is damaged"):
+        Models.open(bad, None, attempts(bad))
 
 
 def test_a_canary_answers_its_share_and_takes_over(
@@ -153,7 +160,7 @@ def test_other_models_and_versions_have_their_own_path(served: tuple[Models, Cli
         return f"{answer['model_name']}/{answer['model_version']}", answer["outputs"][0]["data"]
 
     own, other = infer("resnet"), infer("other")
-    assert (own[0], other[0]) == ("resnet/1", "other/1")
+    assert (own[0], other[0]) == ("resnet/1", "other/unregistered")
     assert own[1] != other[1]
     assert client.get("/v2/models/other").json()["name"] == "other"
     assert client.get("/v2/models/third").json()["detail"] == "model must be resnet or other, got third"
