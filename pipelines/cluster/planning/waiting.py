@@ -47,8 +47,8 @@ class RoomWatch:
         self.since = now if self.since is None else self.since
         if now - self.since >= 60 * self.minutes:
             return (
-                f"the training waited {self.minutes:g} minutes (scaling.wait_minutes) for {lacking}; the same command goes on, "
-                "where fewer workers or smaller ones fit with --scaling.workers or --scaling.cpus-per-worker"
+                f"the training waited {self.minutes:g} minutes (scaling.wait_minutes) for {lacking}; the same command "
+                "goes on, where fewer workers or smaller ones fit with --scaling.workers or --scaling.cpus-per-worker"
             )
         if not self.said and now - self.since >= SOON:
             self.said = True
