@@ -80,6 +80,9 @@ class Scaling(FrozenSettings):
     ] = None
     threads: Annotated[int | None, Field(ge=1, description="torch threads a worker")] = None
     retries: Annotated[int, Field(ge=0, description="restarts after a lost worker or node, from the last state")] = 20
+    wait_minutes: Annotated[
+        float, Field(gt=0, description="that a training waits for nodes, or for room on them, before it ends")
+    ] = 60
     channels_last: Annotated[bool, Field(description="channels innermost in memory, what fast kernels want")] = True
     compile: Annotated[
         bool, Field(description="compile the residual blocks; takes a minute at the start, and a C++ compiler on CPUs")

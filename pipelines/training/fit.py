@@ -13,6 +13,7 @@ from pipelines.cluster import connection
 from pipelines.cluster.planning.known_nodes import known_nodes, wishes
 from pipelines.cluster.planning.node_engines import engines_shown, jpeg_engines
 from pipelines.cluster.planning.resource_plan import ResourcePlan, described, plan_training
+from pipelines.cluster.planning.waiting import RoomWatch
 from pipelines.models import initial_weights
 from pipelines.progress import console
 from pipelines.run import Run
@@ -93,7 +94,9 @@ def _train(
     try:
         with console.Watch(run.name, recorder.see, show=show):
             feed = feed or load_feed(run, source)
-            checkpoint, ended = run_workers(run, feed, callbacks, lambda: holder.lost)
+            watch = RoomWatch(plan.short, run.scaling.wait_minutes, partial(_say, show))
+            look = watch.look if connection.may_grow() else lambda: None  # nobody else is on a private Ray
+            checkpoint, ended = run_workers(run, feed, callbacks, lambda: holder.lost or look())
         outcome = _outcome(run, source, place, checkpoint, ended, time.monotonic() - began)
         gained = _recorded(recorder, source, place, outcome, ended)
     except BaseException as error:

@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.cluster import connection
+from pipelines.cluster.planning.waiting import waits_of
 from pipelines.cluster.planning.worker_group import scaling_config, worker_environment
 from pipelines.cluster.ray_internals import free_places, lean_trainer
 from pipelines.file_names import below
 from pipelines.progress import postings
-from pipelines.run import Run
+from pipelines.run import Run, Scaling
 from pipelines.training.guards.save_on_stop import saving_first
 from pipelines.training.run_data import WorkerData
 
@@ -71,11 +72,19 @@ def _trainer(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> Any:
         run_config=RunConfig(
             name=run.name,
             storage_path=below(run.folder, "ray"),  # Ray's own records; our checkpoints lie beside
-            failure_config=FailureConfig(max_failures=scaling.retries),
+            failure_config=FailureConfig(max_failures=scaling.retries, controller_failure_limit=_waits(scaling)),
             callbacks=list(callbacks),
             worker_runtime_env={"env_vars": worker_environment(scaling)},
         ),
     )
+
+
+def _waits(scaling: Scaling) -> int:
+    """How often Ray Train may wait for its workers' places before it gives up, a minute each; -1: `must_end` says when.
+
+    A trial of a sweep trains in another thread, which nobody ends.
+    """
+    return -1 if threading.current_thread() is threading.main_thread() else waits_of(scaling.wait_minutes)
 
 
 def beside_the_main_thread(act: Callable[[], Answer], must_end: Callable[[], str | None]) -> Answer:

@@ -21,6 +21,7 @@ PREPARATION, IMAGES, MODELS, TRACKING = (
     "tests/pipelines/models",
     "tests/pipelines/tracking",
 )
+HOST, CLUSTER, HOSTS = "tests/resnet/host", "tests/pipelines/cluster", "tests/real_world/test_hosts_rows.py"
 CLIENTS = "tests/serve/test_endpoint_clients_rows.py"
 
 # row: (what it is about, its tests)
@@ -118,10 +119,6 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     20: ("clients of /v2, HEAD, forms, gzip (rows 20 to 23)", (CLIENTS,)),
-    27: (
-        "--help | head",
-        ("tests/pipelines/test_command_line.py::test_help_that_is_cut_off_by_head_ends_quietly",),
-    ),
     28: ("missing parts of a numbered set", (f"{PREPARATION}/discovery/test_numbered_parts.py",)),
     29: (
         "duplicates within and across splits",
@@ -190,6 +187,52 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
     47: ("MLflow's pages", (f"{TRACKING}/test_mlflow_model.py::test_mlflows_pages_show_the_run",)),
     54: ("mistakes that only a replica would see", ("tests/serve/test_deploy_checks.py",)),
     60: ("OpenAPI, texts, errors by image, paths of others (rows 60, 63, 65 to 67)", (CLIENTS,)),
+    24: (
+        "RAY_ADDRESS that leads nowhere",
+        (f"{CLUSTER}/test_cluster_address.py", f"{CLUSTER}/test_cluster_welcome.py"),
+    ),
+    25: (
+        "cores by the container's quota",
+        (
+            f"{HOST}/test_cpu_quota.py",
+            f"{HOSTS}::test_half_a_core_is_one_cpu_to_ray",
+            f"{HOSTS}::test_taskset_counts_for_ray",
+        ),
+    ),
+    26: (
+        "users without a name, proxies, temporary folders, what ends leave",
+        (
+            f"{HOST}/test_home_folder.py",
+            f"{HOST}/test_proxy_exceptions.py",
+            f"{HOST}/test_temporary_folder.py",
+            f"{CLUSTER}/test_private_ray.py",
+            f"{HOSTS}::test_a_private_ray_runs_there",
+        ),
+    ),
+    27: (
+        "a reader that has closed the pipe",
+        (
+            f"{HOST}/test_closed_pipe.py",
+            "tests/pipelines/test_command_line.py::test_help_that_is_cut_off_by_head_ends_quietly",
+        ),
+    ),
+    48: (
+        "a head that asks for a token, and ray job submit as it stands",
+        (
+            f"{CLUSTER}/test_cluster_address.py::test_the_token_that_a_cluster_asks_for",
+            "tests/jobs/test_train_imagenet.py::test_the_demonstration_reaches_its_accuracy_by_the_literal_command",
+        ),
+    ),
+    50: ("a package with a command", ("tests/resnet_ray/test_package.py", "tests/resnet_ray/test_mlflow_loader.py")),
+    62: (
+        "make and plain jobs look in one place",
+        (
+            f"{HOST}/test_home_folder.py::test_of_a_checkout_it_is_where_make_puts_it",
+            f"{HOST}/test_home_folder.py::test_results_that_lie_elsewhere_are_found",
+            "tests/docs/test_commands.py::test_a_command_names_what_is_there",
+        ),
+    ),
+    85: ("statuses and lines of a submitted job", (f"{CLUSTER}/test_job_submission.py",)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,8 +47,8 @@ class RoomWatch:
         self.since = now if self.since is None else self.since
         if now - self.since >= 60 * self.minutes:
             return (
-                f"it waited {self.minutes:g} minutes (scaling.wait_minutes) for {lacking}; the same command goes on, "
-                "where fewer workers or smaller ones fit with --scaling.workers or --scaling.cpus-per-worker"
+                f"the training waited {self.minutes:g} minutes (scaling.wait_minutes) for {lacking}; the same command "
+                "goes on, where fewer workers or smaller ones fit with --scaling.workers or --scaling.cpus-per-worker"
             )
         if not self.said and now - self.since >= SOON:
             self.said = True
@@ -63,6 +64,11 @@ class RoomWatch:
         if self.said:
             self.say("The workers have room")
         self.since, self.said = None, False
+
+
+def waits_of(minutes: float) -> int:
+    """How often Ray Train may wait for its workers' places before it gives up; once takes it a minute."""
+    return max(0, math.ceil(minutes) - 1)
 
 
 def has_waiting_workers() -> bool:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipelines.cluster.planning.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
-from pipelines.cluster.planning.waiting import RoomWatch, has_waiting_workers
+from pipelines.cluster.planning.waiting import RoomWatch, has_waiting_workers, waits_of
 from pipelines.run import Scaling
 
 
@@ -28,8 +28,9 @@ def test_what_is_waited_for_is_said_once_and_the_wait_ends() -> None:
     ended = first(watch, range(11, 3600))
     assert ended is not None
     assert 1800 <= ended[0] <= 1810
-    assert ended[1].startswith("it waited 30 minutes (scaling.wait_minutes) for 4 workers with 1 GPU")
+    assert ended[1].startswith("the training waited 30 minutes (scaling.wait_minutes) for 4 workers with 1 GPU")
     assert len(said) == 1
+    assert [waits_of(minutes) for minutes in (0.5, 1, 2, 2.5, 60)] == [0, 0, 1, 2, 59], "beside the first"
 
 
 def test_a_node_that_comes_ends_the_wait_and_one_that_is_lost_begins_another() -> None:
