@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export RESNET_HOME ?= $(CURDIR)/runs
 ARGS ?=
 
-.PHONY: help setup train sweep serve test check docs bench-peers bench-ingest bench-serve requirements clean
+.PHONY: help setup train sweep serve test check audit docs bench-peers bench-ingest bench-serve requirements clean
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  ARGS='...' goes to the job: make train ARGS='imagenet-resnet18 --data.path SHARDS'"
@@ -29,6 +29,9 @@ test: setup ## all tests
 
 check: setup ## lint, format and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m basedpyright
+
+audit: setup ## look the pinned packages up among known vulnerabilities; says what could not be looked up
+	@$(PY) deploy/audit.py
 
 docs: setup ## the documentation as a site, runs/site/index.html; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict && echo runs/site/index.html

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -36,6 +37,17 @@ POLL = 0.3  # seconds between two looks for a new checkpoint
 Life = tuple[int, float, float]
 
 
+def require_own(folder: Path) -> None:
+    """ValueError where another user could have written what Tune left: its state are pickles, and reading runs them."""
+    for path in (folder, *folder.rglob("*")):
+        state = path.lstat()
+        if state.st_uid != os.getuid() or (not path.is_symlink() and state.st_mode & 0o002):
+            raise ValueError(
+                f"storage must hold a population that only you can write, for Tune reads it as code; got {path}, which "
+                "another user owns or may write"
+            )
+
+
 def train_population(
     asked: Search, base: Run, source: RunData, feed: WorkerData, board: Board, parent: str | None
 ) -> tuple[Tried, ...]:
@@ -52,6 +64,7 @@ def train_population(
     trainable: Any = tune.with_resources(tune.with_parameters(live, **fixed), {"CPU": 0.01})
     place = f"{base.storage_path}/tune"
     if tune.Tuner.can_restore(f"{place}/population"):
+        require_own(Path(place))
         tuner = tune.Tuner.restore(f"{place}/population", trainable, resume_unfinished=True, restart_errored=True)
     else:
         tuner = tune.Tuner(

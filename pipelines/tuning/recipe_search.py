@@ -110,8 +110,9 @@ def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) 
 
 
 def open_study(asked: Search, base: Run, source: RunData) -> Study:
-    """Optuna's study in $RESNET_HOME/optuna.db. ValueError: one of that place was asked for other things."""
+    """Optuna's study in $RESNET_HOME/optuna.db. ValueError: it is damaged, or was asked for other things."""
     import optuna
+    from sqlalchemy.exc import DatabaseError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     Path(home()).mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,11 @@ def open_study(asked: Search, base: Run, source: RunData) -> Study:
     if asked.sampler == "random":
         sampler = optuna.samplers.RandomSampler(seed=base.seed)
     where = f"sqlite:///{home()}/optuna.db"
-    study = optuna.create_study(storage=where, study_name=base.storage_path, sampler=sampler, load_if_exists=True)
+    try:
+        study = optuna.create_study(storage=where, study_name=base.storage_path, sampler=sampler, load_if_exists=True)
+    except (optuna.exceptions.StorageInternalError, DatabaseError) as error:  # damaged, or a file of something else
+        said = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f"{home()}/optuna.db must be Optuna's studies; move it away to begin anew ({said})") from None
     what = {"recipe": base.recipe.model_dump(mode="json"), "seed": base.seed, "data_sha256": source.sha256}
     what |= asked.model_dump(mode="json", exclude={"trials", "concurrent"})
     told = json.loads(json.dumps(what))

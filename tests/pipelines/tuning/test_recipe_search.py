@@ -10,7 +10,7 @@ from pipelines import command_line
 from pipelines.run import Run
 from pipelines.training.run_data import open_source
 from pipelines.tuning.recipe_search import _found as found  # pyright: ignore[reportPrivateUsage]
-from pipelines.tuning.recipe_search import base_run, search_table
+from pipelines.tuning.recipe_search import base_run, open_study, search_table
 from pipelines.tuning.search_space import Search, Tried
 from pipelines.tuning.trial_slots import judges
 
@@ -72,3 +72,18 @@ def test_held_out_images_are_val_and_no_image_is_in_both(tmp_path: Path) -> None
         for key in split.read(group, ("key",))["key"]
     ]
     assert len(keys) == len(set(keys)) == 1437
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04cos\nsystem\n", b"SQLite format 3\x00" + b"\xff" * 4096, b"no database" * 100]
+)
+def test_a_study_that_is_damaged_or_foreign_is_one_sentence(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNET_HOME", str(tmp_path))
+    (tmp_path / "optuna.db").write_bytes(content)
+    base = base_run("cifar10-resnet8", ["--storage", str(tmp_path / "search")], parse)
+    with pytest.raises(ValueError, match="must be Optuna's studies; move it away to begin anew") as refused:
+        open_study(Search(), base, open_source(base))
+    assert "\n" not in str(refused.value)
+    assert (tmp_path / "optuna.db").read_bytes() == content
