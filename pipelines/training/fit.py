@@ -126,7 +126,7 @@ def _recorded(
         name=source.dataset.name,
     )
     with tempfile.TemporaryDirectory(prefix="curves-") as folder:
-        figure = run_summary.curves(outcome.run, ended.rows, Path(folder))
+        figure = run_summary.curves(outcome.run, recorder.run.recipe.network, ended.rows, Path(folder))
         kept_at = run_summary.keep_beside(place.folder, figure)
         return ({"curves": kept_at} if kept_at else {}) | recorder.finish(outcome, str(figure), judged, records)
 

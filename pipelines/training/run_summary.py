@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from resnet.training.checkpoint import EpochRow
 
 
-def curves(name: str, rows: Sequence[EpochRow], folder: Path) -> Path:
+def curves(name: str, network: str, rows: Sequence[EpochRow], folder: Path) -> Path:
     """Draw training error (dashed) and validation error (bold) against steps, as the paper does, into a folder: the
     PNG, beside an SVG."""
-    network = name.rpartition(".s")[0].partition("@")[0]
     curve = [CurveRow(row.step, row.lr, row.train_loss, row.train_error, row.top1_error) for row in rows]
     last = rows[-1].top1_error
     title = name if last is None else f"{name}: {last:.2f} %"

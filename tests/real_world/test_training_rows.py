@@ -313,7 +313,7 @@ def test_43_a_report_of_nothing_is_a_sentence(tmp_path: Path) -> None:
 
 def test_43_one_epoch_is_a_point_beside_its_run(tmp_path: Path) -> None:
     for storage in ("one", "two"):
-        drawn = run_summary.curves("cifar10-resnet8-A.s0", [row()], tmp_path / "drawn")
+        drawn = run_summary.curves("cifar10-resnet8-A.s0", "cifar10-resnet8-A", [row()], tmp_path / "drawn")
         run_summary.keep_beside(Folder(str(tmp_path / storage / "run")), drawn)
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/run/*"))
     assert files == [f"{storage}/run/curves.{kind}" for storage in ("one", "two") for kind in ("png", "svg")]

@@ -20,7 +20,7 @@ def test_curves_of_one_run_are_a_picture(tmp_path):
     rows = [
         EpochRow(epoch=i, step=10 * i + 10, lr=0.1, train_error=90 - i, top1_error=80 - i, **fields) for i in range(3)
     ]
-    path = run_summary.curves("imagenet-resnet50-B-v1.5@90.s0", rows, tmp_path)
+    path = run_summary.curves("a-name-of-ones-own", "imagenet-resnet50-B-v1.5", rows, tmp_path)
     with Image.open(path) as image:
         assert image.format == "PNG"
 
