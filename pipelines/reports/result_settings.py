@@ -196,8 +196,8 @@ def _gentle(setting: Setting) -> Sequence[Any]:
 
 
 def differing(one: Setting, other: Setting) -> list[str]:
-    """Names of the aspects in which two settings differ."""
-    return [name for name, value in one.aspects.items() if value != other.aspects[name]]
+    """Names of the aspects in which two settings differ. One that only one of them has is such a name."""
+    return [name for name in {**one.aspects, **other.aspects} if one.aspects.get(name) != other.aspects.get(name)]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -137,3 +137,9 @@ def test_a_gentle_start_that_the_paper_has_not_is_told(row):
     (setting,) = settings([row("cifar10-plain56", recipe=started("cifar10-plain56", 0.01, 80.0))])
     assert "after a gentle start with lr 0.01 until the training error is below 80 %" in describe_setting(setting)
     assert particulars(setting) == ", gentle start"
+
+
+def test_rows_that_began_with_weights_differ_from_those_that_did_not(row):
+    """Whichever stands first: an aspect that only one of two settings has is a difference."""
+    scratch, begun = settings([row("cifar10-plain20"), row("cifar10-plain20", init_sha256="ab" * 32)])
+    assert differing(scratch, begun) == differing(begun, scratch) == ["init"]
