@@ -38,6 +38,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MARK = "RESNET_CASE"  # environment variable by which a case's processes are found
 PYTHON = str(Path(sys.executable))
 TRAIN = [PYTHON, "jobs/train_imagenet.py", "cifar10-resnet8", "--recipe.epochs", "1"]
+# What every job does first, and ends with its sentence
+SAY = "from pipelines import command_line; from pipelines.cluster import connection as c; "
+SAY += "command_line.run_job(lambda _: c.connect())"
+CONNECT = [PYTHON, "-c", SAY]
 LONGER = [PYTHON, "jobs/train_imagenet.py", "cifar10-resnet20", "--recipe.epochs", "200"]
 STRANGER = (
     "setpriv --reuid 12345 --regid 12345 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
@@ -95,19 +99,27 @@ class Host:
                     found.append(process)
         return found
 
-    def left(self, patience: float = GRACE) -> dict[str, list[str]]:
-        """What a job has left: processes, what they listen on, and temporary folders."""
-        deadline = time.monotonic() + patience
-        while (processes := self.processes()) and time.monotonic() < deadline:
+    def there(self) -> tuple[dict[int, psutil.Process], set[str]]:
+        """Processes with the mark, and temporary folders but caches."""
+        folders = {path.name for path in self.temporary.iterdir() if not path.name.startswith(CACHES)}
+        return {process.pid: process for process in self.processes()}, folders
+
+    def left(self, before: tuple[dict[int, psutil.Process], set[str]]) -> dict[str, list[str]]:
+        """What a job has left: processes, what they listen on, and temporary folders. before: a head that runs."""
+        deadline = time.monotonic() + GRACE
+        while new := [each for pid, each in self.there()[0].items() if pid not in before[0]]:
+            # idle workers of a head that runs are its own
+            new = [each for each in new if not (before[0] and _is_worker(each))]
+            if not new or time.monotonic() > deadline:
+                break
             time.sleep(0.5)
         told, ports = [], []
-        for process in processes:
+        for process in new:
             with contextlib.suppress(psutil.Error):
                 told.append(" ".join(process.cmdline())[:120])
                 listening = [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
                 ports += [f"{c.laddr.ip}:{c.laddr.port}" for c in listening]
-        folders = [p.name for p in self.temporary.iterdir() if not p.name.startswith(CACHES)]
-        return {"processes": told, "ports": ports, "folders": sorted(folders)}
+        return {"processes": told, "ports": ports, "folders": sorted(self.there()[1] - before[1])}
 
     def close(self) -> None:
         """End what is left, and remove all."""
@@ -115,6 +127,12 @@ class Host:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "ray::" in " ".join(process.cmdline()) or "default_worker" in " ".join(process.cmdline())
+    return True
 
 
 def sentence(stderr: str) -> str:
@@ -125,7 +143,7 @@ def sentence(stderr: str) -> str:
 
 def run(case: Case, host: Host) -> dict[str, Any]:
     """One case: what went wrong in words, or an empty list."""
-    began, pipe = time.monotonic(), subprocess.PIPE
+    began, pipe, before = time.monotonic(), subprocess.PIPE, host.there()
     process = subprocess.Popen(
         [*case.prefix, *case.command], env=host.environment(case), cwd=case.cwd, stdout=pipe, stderr=pipe, text=True,
         start_new_session=True,
@@ -139,7 +157,7 @@ def run(case: Case, host: Host) -> dict[str, Any]:
         out, err = process.communicate()
         err += "\n(killed by the benchmark: too long)"
     seconds = time.monotonic() - began
-    left = host.left()
+    left = host.left(before)
     wrong = []
     if process.returncode != case.status:
         wrong.append(f"status {process.returncode}, expected {case.status}")
@@ -158,7 +176,7 @@ def run(case: Case, host: Host) -> dict[str, Any]:
             "from resnet.host.temporary_folder import own_folder; own_folder('resnet-'); own_folder('rs-')",
         ]
         subprocess.run(follower, env=host.environment(case), cwd=ROOT, check=True)
-        if folders := host.left()["folders"]:
+        if folders := host.left(before)["folders"]:
             wrong.append(f"left after the next start: {folders}")
     found = {"case": case.name, "seconds": round(seconds, 1), "status": process.returncode, "wrong": wrong}
     return found | {"said": sentence(err)[:300]} | ({"stderr": err[-3000:]} if wrong else {})
@@ -275,7 +293,7 @@ def heads(host: Host) -> Iterator[Case]:
     ray = [PYTHON, "-m", "ray.scripts.scripts"]
     yield Case(
         "auto without a head",
-        TRAIN,
+        CONNECT,
         2,
         "RAY_ADDRESS=auto asks for the Ray",
         variables={"RAY_ADDRESS": "auto"},
@@ -284,7 +302,7 @@ def heads(host: Host) -> Iterator[Case]:
     (host.temporary / "ray").mkdir()
     (host.temporary / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     stale = {"RAY_ADDRESS": "auto"}
-    yield Case("auto beside a stale note", TRAIN, 2, "the one at 127.0.0.1:1 has ended", variables=stale, within=30)
+    yield Case("auto beside a stale note", CONNECT, 2, "the one at 127.0.0.1:1 has ended", variables=stale, within=30)
     shutil.rmtree(host.temporary / "ray")
     for given in (
         "",
@@ -297,7 +315,7 @@ def heads(host: Host) -> Iterator[Case]:
         status, says = (0, "") if not given else (2, f"RAY_ADDRESS={re.escape(given)} ")
         yield Case(
             f"RAY_ADDRESS={given}",
-            TRAIN,
+            CONNECT,
             status,
             says,
             variables={"RAY_ADDRESS": given},
@@ -314,7 +332,7 @@ def heads(host: Host) -> Iterator[Case]:
         "2",
         "--disable-usage-stats",
     ]
-    submit = [PYTHON, "-m", "pipelines.cluster", "--", "python", *TRAIN[1:]]
+    submit = [PYTHON, "-m", "pipelines.cluster", "--", "python", *CONNECT[1:]]
     literal = [*ray, "job", "submit", "jobs/train_imagenet.py"]
     for token in (False, True):
         if token:
@@ -325,13 +343,13 @@ def heads(host: Host) -> Iterator[Case]:
         environment["PATH"] = f"{Path(PYTHON).parent}:{environment['PATH']}"
         subprocess.run([*ray, *start], env=environment, cwd=ROOT, check=True, capture_output=True)
         try:
-            yield Case(f"head {name}: a job", TRAIN)
-            yield Case(f"head {name}: auto", TRAIN, variables={"RAY_ADDRESS": "auto"})
+            yield Case(f"head {name}: a job", CONNECT)
+            yield Case(f"head {name}: auto", CONNECT, variables={"RAY_ADDRESS": "auto"})
             yield Case(f"head {name}: submitted", submit)
             yield Case(f"head {name}: submitted by http", submit, variables={"RAY_ADDRESS": "http://127.0.0.1:8290"})
             yield Case(
                 f"head {name}: a job by http",
-                TRAIN,
+                CONNECT,
                 2,
                 "is where jobs are submitted",
                 variables={"RAY_ADDRESS": "http://127.0.0.1:8290"},
@@ -345,21 +363,21 @@ def heads(host: Host) -> Iterator[Case]:
                 )
                 yield Case(
                     "head with a token: disabled here",
-                    TRAIN,
+                    CONNECT,
                     2,
                     "asks for a token, and RAY_AUTH_MODE=disabled",
                     variables={"RAY_AUTH_MODE": "disabled"},
                 )
                 yield Case(
                     "head with a token: a wrong one",
-                    TRAIN,
+                    CONNECT,
                     2,
                     "asks for another token than that of RAY_AUTH_TOKEN",
                     variables={"RAY_AUTH_TOKEN": "b" * 64},
                 )
                 yield Case(
                     "head with a token: none here",
-                    TRAIN,
+                    CONNECT,
                     2,
                     "asks for a token: set RAY_AUTH_TOKEN_PATH",
                     variables={"HOME": "/nowhere"},
@@ -375,9 +393,9 @@ def heads(host: Host) -> Iterator[Case]:
                 yield Case("head without a token: ray job submit", literal, within=400)
                 yield Case(
                     "head without a token: RAY_AUTH_MODE=token here",
-                    TRAIN,
-                    2,
-                    "runs without a token",
+                    CONNECT,
+                    0,
+                    "",
                     variables={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "b" * 64},
                 )
         finally:
