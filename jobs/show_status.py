@@ -21,7 +21,7 @@ def job(argv: list[str]) -> Overview:
     asked = command_line.parse_arguments(OverviewOptions, None, argv, __doc__)
     from pipelines.cluster import connection
 
-    connection.connect_to_running()
+    connection.connect(only_running=True)
     while True:
         seen = overview(asked)
         print(overview_text(seen), file=sys.stderr)

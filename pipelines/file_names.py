@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator
 
-PACKAGE = "_ray_pkg_"  # in the path of the copy of a working directory that Ray gives a job
+from resnet.host.home_folder import UPLOADED
 
 # Where a byte that is not UTF-8 goes while a name is text: a private area of Unicode, as Cygwin and Darwin use it.
 _FIRST = 0xF700
@@ -71,7 +71,7 @@ def absolute(place: str) -> str:
 
 def require_lasting(place: str) -> str:
     """A place to write to. ValueError: it lies in the copy of the working directory that a Ray job runs in."""
-    if "://" not in place and not Path(place).expanduser().is_absolute() and PACKAGE in os.getcwd():
+    if "://" not in place and not Path(place).expanduser().is_absolute() and UPLOADED in os.getcwd():
         raise ValueError(
             f"must be an absolute path or a URI in a Ray job, whose working directory is a copy that Ray removes, "
             f"got {place}"

@@ -3,6 +3,7 @@
 import atexit
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -30,6 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not _on_gpus(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start. To say so
+        # by Popen's preexec_fn would fork this process with all threads of Ray, gRPC and AWS in it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
             print("RESNET_HOME is a place of this machine, and not passed on to the cluster", file=sys.stderr)
         # A checkout goes with its job; what is installed is on the cluster already.
         folder = "." if (provenance.ROOT / "pyproject.toml").exists() else None
-        sys.exit(run_as_job(words[1:], passed_on(address is None, here), folder))
+        sys.exit(run_as_job(words[1:], passed_on(address is None, here), folder, address))
     except (ValueError, ConnectionError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ValueError) else 1)

@@ -18,18 +18,23 @@ from resnet.host.temporary_folder import end_with
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in a submitted job, whose environment has been said at its submission
 
 
-def connect(dashboard: bool = False) -> dict[str, float]:
+def connect(dashboard: bool = False, *, only_running: bool = False) -> dict[str, float]:
     """Connect this process to Ray and return the cluster's resources, e.g. {"CPU": 2.0}.
 
     Uses the cluster of RAY_ADDRESS (set in every Ray job) or of `ray start` on this machine, else starts a private one
     that listens on the loopback interface only and ends with this process. dashboard: a private one has a dashboard.
-    ValueError: RAY_ADDRESS names no cluster that lets this process in.
+    only_running: start none. ValueError: RAY_ADDRESS names no cluster that lets this process in, or there is none.
     """
     if not ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         for name, value in (QUICK | QUIET).items():
             os.environ.setdefault(name, value)
         give_home()
         address = cluster_address()
+        if address is None and only_running:
+            raise ValueError(
+                "RAY_ADDRESS must name a running Ray, or `ray start --head` must run on this machine: found neither. A "
+                "job on a laptop has a private Ray, which shows its progress itself and ends with it"
+            )
         with stop_signals.not_in_between():
             if address is not None:
                 _join(address)
@@ -38,16 +43,6 @@ def connect(dashboard: bool = False) -> dict[str, float]:
     import ray  # not before it is known which: its import settles whether this process has a token
 
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
-
-
-def connect_to_running() -> None:
-    """Connect this process to the Ray of RAY_ADDRESS or of `ray start` on this machine. ValueError: there is none."""
-    if cluster_address() is None:
-        raise ValueError(
-            "RAY_ADDRESS must name a running Ray, or `ray start --head` must run on this machine: found neither. A job "
-            "on a laptop has a private Ray, which shows its progress itself and ends with it"
-        )
-    connect()
 
 
 def _join(address: str) -> None:

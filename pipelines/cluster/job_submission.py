@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.cluster.cluster_address import submission_address
 from pipelines.cluster.private_ray import DASHBOARD, QUICK, start_private
 from pipelines.cluster.ray_internals import await_agent
 from resnet.host.closed_pipe import quiet_when_closed
@@ -25,9 +24,11 @@ FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 @contextlib.contextmanager
-def submission_server() -> Iterator[tuple[str, bool]]:
-    """Where jobs are submitted, and whether that is a private head, which is ended on the way out."""
-    address = submission_address()
+def submission_server(address: str | None) -> Iterator[tuple[str, bool]]:
+    """Where jobs are submitted, and whether that is a private head, which is ended on the way out.
+
+    address: of a cluster that runs; None: a private head is started.
+    """
     if address is not None:
         yield address, False
         return
@@ -42,14 +43,14 @@ def submission_server() -> Iterator[tuple[str, bool]]:
         ray.shutdown()
 
 
-def run_as_job(command: list[str], variables: Mapping[str, str], folder: str | None) -> int:
+def run_as_job(command: list[str], variables: Mapping[str, str], folder: str | None, address: str | None) -> int:
     """Run a command as a job with these variables, and give its exit status; 130 where it was stopped.
 
-    folder: is uploaded, and the job runs in the copy; None: nothing is. The job's lines go to standard error, the JSON
-    of its outcome, the last line, to standard output. Ctrl-C stops a job on a private head, which ends with this
-    process; on another cluster the job goes on.
+    address: of submission_address(), None: a head of its own. folder: is uploaded, and the job runs in the copy; None:
+    nothing is. The job's lines go to standard error, the JSON of its outcome, the last line, to standard output. Ctrl-C
+    stops a job on a private head, which ends with this process; on another cluster the job goes on.
     """
-    with submission_server() as (address, private):
+    with submission_server(address) as (address, private):
         from ray.job_submission import JobSubmissionClient
 
         os.environ["RAY_ADDRESS"] = address  # Ray takes it before what it is given

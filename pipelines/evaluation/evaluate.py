@@ -16,6 +16,7 @@ from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
 from pipelines.file_names import Output
 from pipelines.models.by_name import label_map, open_checkpoint, open_models, output_names
+from pipelines.models.preprocessing import NetworkOption, PreprocessOption
 from pipelines.models.weight_files import is_weights
 from pipelines.preparation.splits.groups import GroupBy
 from pipelines.run import Run
@@ -44,13 +45,8 @@ class Evaluation(FrozenSettings):
         ViewProtocol | None, Field(description="None: single for policy pad-crop (CIFAR's), else 1-crop")
     ] = None
     mirror: Annotated[bool, Field(description="average the scores of mirror images as well")] = False
-    network: Annotated[
-        str | None, Field(description="what a file of weights holds, e.g. imagenet-resnet50-B-v1.5 for torchvision's")
-    ] = None
-    preprocess: Annotated[
-        str | None,
-        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
-    ] = None
+    network: NetworkOption = None
+    preprocess: PreprocessOption = None
     precision: Annotated[
         Precision, Field(description="of the matrix products; float32 is what a published figure should have")
     ] = "float32"

@@ -18,10 +18,13 @@ from pydantic import Field, model_validator
 from pipelines.evaluation.pooled_features import Features, pooled_features
 from pipelines.models.by_name import open_models
 from pipelines.models.initial_weights import as_wanted, read_initial
+from pipelines.models.preprocessing import NetworkOption, PreprocessOption
+from pipelines.progress.text_table import text_table
 from pipelines.run import Data, Run, home
 from pipelines.training.run_data import RunData, open_source
 from resnet.evaluation.error_summary import Ranked
 from resnet.frozen import Frozen
+from resnet.networks.architectures import parse_network
 from resnet.recipes.named import recipe
 
 if TYPE_CHECKING:
@@ -38,13 +41,8 @@ class Probe(Frozen):
     """What is probed, and where the checkpoint goes."""
 
     data: Data = Data()
-    network: Annotated[
-        str | None, Field(description="what a file of weights holds, e.g. imagenet-resnet50-B-v1.5 for torchvision's")
-    ] = None
-    preprocess: Annotated[
-        str | None,
-        Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
-    ] = None
+    network: NetworkOption = None
+    preprocess: PreprocessOption = None
     class_weights: Annotated[bool, Field(description="all classes weigh the same, however few images one has")] = False
     strength: Annotated[
         float | None,
@@ -117,10 +115,10 @@ def _run(name: str, model: Model, asked: Probe) -> Run:
     """The record of a probe as a run: fine-tuning of these weights with all but the classifier frozen."""
     begun = read_initial(name, model.network)
     base = recipe(f"{model.network}@finetune")
-    images = as_wanted(base.images, model) if base.images.policy == model.images.policy else base.images
-    if base.images.policy != model.images.policy:  # trained on whole small images, or the reverse: as the weights say
-        images = model.images
-    *_, last = net_parts(model.network)
+    images = model.images  # of another policy, for whole small images or the reverse: as the weights say
+    if base.images.policy == images.policy:
+        images = as_wanted(base.images, model)
+    *_, last = parse_network(model.network).parts
     tuned = base.finetune.model_copy(update={"frozen": last, "head": "new"})
     loss = base.loss.model_copy(update={"label_smoothing": 0.0, "class_weights": asked.class_weights})
     changed = {"images": images, "finetune": tuned, "loss": loss}
@@ -132,13 +130,6 @@ def _run(name: str, model: Model, asked: Probe) -> Run:
         init_sha256=begun.sha256,
         promote=False,
     )
-
-
-def net_parts(network: str) -> tuple[str, ...]:
-    """stem and stages of a network by its name."""
-    from resnet.networks.architectures import parse_network
-
-    return parse_network(network).parts
 
 
 def chosen_strength(train: Features, balanced: bool) -> tuple[float, float]:
@@ -239,6 +230,5 @@ def probe_table(outcome: ProbeOutcome) -> str:
         "next": f"python jobs/train_imagenet.py {outcome.network}@finetune --data.path {outcome.data} "
         f"--init {outcome.checkpoint}",
     }
-    width = max(map(len, rows))
     title = f"linear probe of {outcome.model}: {outcome.classes} classes"
-    return "\n".join(["", title, *(f"  {name:<{width}}  {value}" for name, value in rows.items())])
+    return "\n".join(["", title, *(f"  {line}" for line in text_table("ll", (), list(rows.items())))])

@@ -5,26 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipelines.progress.console import meter
 from pipelines.run import home
 from pipelines.shards.row_groups import Split
-from pipelines.stream.augmentation import center
+from pipelines.stream.augmentation import center_or_black
 from resnet.host.cpu_quota import usable_cores
-from resnet.images.checks.image_limits import CorruptImage
 
 if TYPE_CHECKING:
     from resnet.evaluation.scorer import Model
 
 BATCH = 64
-LINE = 10.0  # seconds between two lines of progress
 
 
 class Features(NamedTuple):
@@ -75,40 +73,26 @@ def _computed(model: Model, split: Split, show: bool) -> Features:
     normalize = Normalize(model.mean, model.std).to(device)
     features: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    began = said = time.monotonic()
-    with torch.inference_mode():
+    shown = meter(f"features of {split.name}", split.examples) if show else nullcontext()
+    with torch.inference_mode(), shown as counter:
         for pixels, own in _crops(model, split):
             features.append(net.embed(normalize(torch.from_numpy(pixels).to(device))).float().cpu().numpy())
             labels.append(own)
-            done, now = sum(map(len, labels)), time.monotonic()
-            if show and (now - said > LINE or done == split.examples):
-                said = now
-                pace = done / (now - began)
-                print(
-                    f"features: {done:,} of {split.examples:,} {split.name} images, {pace:,.3g} img/s", file=sys.stderr
-                )
+            if counter is not None:
+                counter.add(len(own))
     return Features(np.concatenate(features), np.concatenate(labels))
 
 
 def _crops(model: Model, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of centre crops, (n, S, S, 3) uint8, and their labels; the next is decoded while one is computed.
-
-    An image that cannot be decoded is a black one, as in every test.
-    """
-
-    def crop(data: bytes) -> np.ndarray:
-        try:
-            return center(data, model.images)
-        except CorruptImage:
-            return np.zeros((model.images.size, model.images.size, 3), np.uint8)
-
+    """Batches of centre crops, (n, S, S, 3) uint8, and their labels; the next is decoded while one is computed."""
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
         waiting = None
         for group in range(len(split.rows)):
             rows = split.read(group)
             for start in range(0, len(rows["image"]), BATCH):
                 images, own = rows["image"][start : start + BATCH], rows["label"][start : start + BATCH]
-                coming = [pool.submit(crop, data) for data in images], np.asarray(own, np.int64)
+                crops = [pool.submit(center_or_black, data, model.images) for data in images]
+                coming = crops, np.asarray(own, np.int64)
                 if waiting is not None:
                     yield np.stack([f.result() for f in waiting[0]]), waiting[1]
                 waiting = coming

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.shards.row_groups import Split
-from pipelines.stream.augmentation import center
-from resnet.images.checks.image_limits import CorruptImage
+from pipelines.stream.augmentation import center_or_black
 
 if TYPE_CHECKING:
     from resnet.evaluation.scorer import Model
@@ -43,7 +42,7 @@ def worst_mistakes(
     rows = _rows(split, wrong)
     for start in range(0, len(wrong), 16):
         part = wrong[start : start + 16]
-        crops = [_crop(rows[place][0], model) for place in part]
+        crops = [center_or_black(rows[place][0], model.images) for place in part]
         maps = _maps(model, np.stack(crops), outputs[np.asarray(part)])
         for place, crop, seen in zip(part, crops, maps, strict=True):
             _, label, key = rows[place]
@@ -63,14 +62,6 @@ def _rows(split: Split, places: Sequence[int]) -> dict[int, tuple[bytes, int, st
             i = place - int(starts[group])
             found[place] = rows["image"][i], int(rows["label"][i]), rows["key"][i]
     return found
-
-
-def _crop(data: bytes, model: Model) -> np.ndarray:
-    """The centre crop, (S, S, 3); black where the image cannot be decoded."""
-    try:
-        return center(data, model.images)
-    except CorruptImage:
-        return np.zeros((model.images.size, model.images.size, 3), np.uint8)
 
 
 def _maps(model: Model, crops: np.ndarray, outputs: np.ndarray) -> np.ndarray:

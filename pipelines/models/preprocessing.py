@@ -26,6 +26,15 @@ TIMM_NAMES = re.compile(r"resnet(?:18|34|50|101|152)_a([123])_0-[0-9a-f]{8}\.pth
 TIMM_SIDES = {"1": 224, "2": 224, "3": 160}
 TORCHVISION_NAMES = re.compile(r"resnet(18|34|50|101|152)-([0-9a-f]{8})\.pth")
 
+# Options of the jobs that open files of weights
+NetworkOption = Annotated[
+    str | None, Field(description="what a file of weights holds, e.g. imagenet-resnet50-B-v1.5 for torchvision's")
+]
+PreprocessOption = Annotated[
+    str | None,
+    Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say, e.g. 232; else its own"),
+]
+
 
 class ImagePreprocessing(Frozen):
     """Processing of an image before the network sees it. resize: shorter side in pixels; size: of the square that is

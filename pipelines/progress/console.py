@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipelines.progress.postings import forget, last_status
-from pipelines.progress.status import Status
+from pipelines.progress.status import LINE, Status
 
-LINE, MOST = 3.0, 60.0  # seconds between two lines where stderr is no terminal, at first and later
+MOST = 60.0  # seconds between two lines where stderr is no terminal, in a long job; LINE at first
 POLL = 0.5  # seconds between two looks
 
 

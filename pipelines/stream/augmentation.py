@@ -131,6 +131,14 @@ def cut(data: Data, policy: Images, rng: np.random.Generator) -> training_crops.
     return training_crops.cut_resized(data, rng, policy.area, flip=policy.flip)
 
 
+def center_or_black(data: bytes, policy: Images) -> np.ndarray:
+    """`center`; black where the image cannot be decoded, as in every test."""
+    try:
+        return center(data, policy)
+    except image_limits.CorruptImage:
+        return np.zeros((policy.size, policy.size, 3), np.uint8)
+
+
 def center(data: bytes, policy: Images) -> np.ndarray:
     """Bytes of an image -> (size, size, 3) uint8: shorter side resized, centre cropped."""
     return evaluation_crops.center_crop(data, policy.size, policy.eval_side, interpolation=policy.eval_interpolation)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from resnet.host.control_groups import control_groups
+
 ENDLESS = 2**60  # bytes: a version 1 group without a limit says a number near 2**63
 
 
@@ -19,9 +21,9 @@ class FreeMemory(NamedTuple):
     of: str
 
 
-def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> FreeMemory | None:
+def free_memory(proc: Path = Path("/proc")) -> FreeMemory | None:
     """The tightest of the limits that hold for this process; None on a system that tells none (not Linux)."""
-    found = [*_machine(proc), *_groups(proc, groups), *_own_limit(proc)]
+    found = [*_machine(proc), *_groups(proc), *_own_limit(proc)]
     return min(found, default=None)
 
 
@@ -40,22 +42,11 @@ def _machine(proc: Path) -> Iterator[FreeMemory]:
         yield FreeMemory(sizes["MemAvailable"], sizes["MemTotal"], "this machine")
 
 
-def _groups(proc: Path, groups: Path) -> Iterator[FreeMemory]:
+def _groups(proc: Path) -> Iterator[FreeMemory]:
     """The process's control group and those above it, as far as they can be seen: of version 2, or of version 1."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root = groups / "memory" if controllers else groups
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        parts = [part for part in path.split("/") if part and part != ".."]
-        # In a container the path is the host's, and what it sees of it is mounted at the root
-        for depth in range(len(parts) + 1):
-            yield from _group(root.joinpath(*parts[:depth]), *names)
+    for folder in control_groups("memory", proc / "self"):
+        yield from _group(folder, "memory.max", "memory.current")
+        yield from _group(folder, "memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def _group(folder: Path, most: str, taken: str) -> Iterator[FreeMemory]:

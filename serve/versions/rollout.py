@@ -20,13 +20,13 @@ from ray.serve.exceptions import RayServeException
 from ray.util import list_named_actors
 
 from resnet.frozen import Frozen
+from resnet.host.proxy_exceptions import LOOPBACK
 from serve.settings import Args
 from serve.versions.attempts import Attempts, OwnNotes
 from serve.versions.traffic import CanaryComparison, Traffic, Verdict, judge, together
 
 APPLICATION = "resnet"
 DEPLOYMENT = "classifier"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY = "deployed"
 LOOK = 1.0  # seconds between two looks of a replica
 WITHOUT = "RESNET_WITHOUT_INTERNALS"  # environment variable: 1 does without Ray's private names, as pipelines does

@@ -18,6 +18,7 @@ from serve.api import application
 from serve.deploy_settings import Deploy
 from serve.versions.attempts import Attempts, OwnNotes
 from serve.versions.served_models import Models
+from tests.s3_server import s3_server
 from tests.serve.conftest import Client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,17 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.FileSystem]:
     """The file system of bucket `runs`, which AWS's own variables name for all processes."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "EC2_METADATA_DISABLED": "true"}
-    for name, value in (keys | {"ENDPOINT_URL": f"http://{host}:{port}", "REGION": "us-east-1"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    system, _ = fs.FileSystem.from_uri("s3://runs?allow_bucket_creation=true")
-    system.create_dir("runs")
-    yield system
-    server.stop()
+    with s3_server("runs") as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        yield fs.FileSystem.from_uri("s3://runs")[0]
 
 
 def test_what_was_trained_into_a_bucket_answers(

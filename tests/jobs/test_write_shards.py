@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +98,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path: Path) -> No
     source, out = write_folders(tmp_path / "images", images=100, side=600), tmp_path / "out"
     command = [sys.executable, SCRIPT, "--source.path", source, "--out", out, "--row-group-size", "8", "--workers", "0"]
     # A shell has Ctrl-C ignored in what it starts in the background, and so in the tests that run there.
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(out.glob(".writing/*.parquet.json")):
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)

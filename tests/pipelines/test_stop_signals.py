@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,11 +41,10 @@ def ended(
     signals: Sequence[int], *words: str, apart: float = 0.7, ignored: int | None = None
 ) -> tuple[int, str, float]:
     """Exit status, standard error without its first line, and seconds from the first signal to the end."""
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has it ignored in the background
-    ignore = partial(signal.signal, ignored, signal.SIG_IGN) if ignored else heard
-    process = subprocess.Popen(
-        [sys.executable, "-c", JOB, *words], stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=ignore
-    )
+    command = [sys.executable, "-c", JOB, *words]
+    if ignored:
+        command = ["sh", "-c", f"trap '' {ignored}; exec \"$@\"", "sh", *command]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     began = time.monotonic()

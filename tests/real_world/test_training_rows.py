@@ -12,14 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from pyarrow import fs
 
 from jobs import evaluate_model, predict_images, search_recipe, sweep_paper, train_imagenet, write_report
 from pipelines.command_line import explained, parse_run
@@ -36,6 +34,7 @@ from resnet import build
 from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, save_checkpoint
 from resnet.training.checkpoint_tensors import restore_state
 from resnet.training.optimizer import optimizer
+from tests.s3_server import options_of, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,18 +155,10 @@ def test_91_a_sweep_beside_a_running_training_is_told_who_trains(tmp_path: Path)
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """A bucket of an S3 server on the loopback interface, by Arrow's options in the URI, as users of MinIO have it."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("EC2_METADATA_DISABLED", "true")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    server = moto.ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    fs.FileSystem.from_uri(f"s3://runs?{options}&allow_bucket_creation=true")[0].create_dir("runs")
-    yield f"s3://runs?{options}"
-    server.stop()
+    with s3_server("runs") as address:
+        yield f"s3://runs?{options_of(address)}"
 
 
 def test_a_storage_with_an_endpoint_in_its_options_holds_runs(bucket: str) -> None:
@@ -219,9 +210,8 @@ def test_ctrl_c_that_is_held_down_ends_at_once() -> None:
         "    with stop_signals.stoppable(lambda patience: time.sleep(30)): time.sleep(30)\n"
         "command_line.run_job(job)"
     )
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     words = [sys.executable, "-c", code]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=heard)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr is not None
     child, began = int(process.stderr.readline()), time.monotonic()
     while process.poll() is None and time.monotonic() - began < 10:

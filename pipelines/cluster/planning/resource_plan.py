@@ -67,8 +67,7 @@ class ResourcePlan(NamedTuple):
     @property
     def per_worker(self) -> dict[str, float]:
         """Resources of a worker, as Ray names them."""
-        cpus = {"CPU": self.scaling.cpus_per_worker or 1.0}
-        return cpus | ({"GPU": self.scaling.gpus_per_worker or 1.0} if self.scaling.gpu else {})
+        return resources_per_worker(self.scaling)
 
     @property
     def shown(self) -> str:
@@ -97,6 +96,12 @@ class ResourcePlan(NamedTuple):
             return None
         device = f"{gpus:g} GPU and " if gpus else ""
         return f"{number(least, 'worker')} with {device}{cpus:g} CPUs each; the nodes that are up have room for {room}"
+
+
+def resources_per_worker(scaling: Scaling) -> dict[str, float]:
+    """Resources of a worker of a scaling in which nothing is left open, as Ray names them."""
+    gpus = {"GPU": scaling.gpus_per_worker or 1.0} if scaling.gpu else {}
+    return {"CPU": scaling.cpus_per_worker or 1.0} | gpus
 
 
 def number(count: int, what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipelines.cluster.planning.resource_plan import resources_per_worker
 from pipelines.run import Scaling
 from resnet.host import glibc_allocator
 
@@ -18,11 +19,10 @@ def scaling_config(scaling: Scaling) -> ScalingConfig:
     """Ray Train's, of a scaling in which nothing is left open."""
     from ray.train import ScalingConfig
 
-    cpus = {"CPU": scaling.cpus_per_worker or 1.0}
     return ScalingConfig(
         num_workers=(scaling.least, scaling.most) if scaling.is_elastic else scaling.most,
         use_gpu=bool(scaling.gpu),
-        resources_per_worker=cpus | ({"GPU": scaling.gpus_per_worker or 1.0} if scaling.gpu else {}),
+        resources_per_worker=resources_per_worker(scaling),
         # GPUs talk fastest inside a node. Two workers on one node's CPUs would leave another's idle.
         placement_strategy="PACK" if scaling.gpu else "SPREAD",
     )

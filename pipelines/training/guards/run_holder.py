@@ -22,6 +22,7 @@ from typing import NamedTuple, Self
 
 from pyarrow import fs
 
+from pipelines.cluster.connection import IN_A_JOB
 from pipelines.storage import Folder
 from resnet.frozen import Frozen
 
@@ -29,7 +30,6 @@ BEAT, DEAD = 10.0, 30.0
 SETTLE = 2.0
 LOOK = 1.0  # seconds between two looks at the file of another
 NAME = re.compile(r"holder-(\d{6})(?:-\w+)?\.json")
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # of a process that `ray job submit` has started
 
 
 class Holder(Frozen):
@@ -242,6 +242,6 @@ def _began(pid: int) -> str:
 def _job() -> str | None:
     """The id of the Ray job that this process is, or None."""
     with contextlib.suppress(ValueError, AttributeError):
-        metadata = json.loads(os.environ.get(JOB, "{}")).get("metadata", {})
+        metadata = json.loads(os.environ.get(IN_A_JOB, "{}")).get("metadata", {})
         return metadata.get("job_submission_id")
     return None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.cluster import job_submission
+from pipelines.cluster.cluster_address import submission_address
 from pipelines.cluster.job_submission import run_as_job
 
 LOST = "http://127.0.0.1:1"
@@ -29,7 +30,7 @@ def test_status_lines_and_outcome(cluster: str, capfd: pytest.CaptureFixture[str
         "import os, sys; print('{\"not\": \"last\"}'); print('a line', file=sys.stderr);"
         "print('{\"outcome\": \"' + os.environ['GIVEN'] + '\"}'); sys.exit(3)"
     )
-    assert run_as_job([sys.executable, "-c", code], {"GIVEN": "with 'quotes'"}, None) == 3
+    assert run_as_job([sys.executable, "-c", code], {"GIVEN": "with 'quotes'"}, None, submission_address()) == 3
     out, err = capfd.readouterr()
     assert json.loads(out) == {"outcome": "with 'quotes'"}
     assert "a line" in err
@@ -50,7 +51,7 @@ def test_a_stopped_job_is_130(cluster: str, capfd: pytest.CaptureFixture[str]) -
 
     thread = threading.Thread(target=stop)
     thread.start()
-    assert run_as_job(["sleep", "3599"], {}, None) == 130
+    assert run_as_job(["sleep", "3599"], {}, None, submission_address()) == 130
     thread.join()
 
 
@@ -70,7 +71,7 @@ def test_ctrl_c_leaves_the_job_of_a_shared_cluster(cluster: str, capfd: pytest.C
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    assert run_as_job(["sleep", "3598"], {}, None) == 130
+    assert run_as_job(["sleep", "3598"], {}, None, submission_address()) == 130
     thread.join()
     (job,) = running()
     assert f"{job} goes on: `ray job logs {job} --follow --address {cluster}`" in capfd.readouterr().err

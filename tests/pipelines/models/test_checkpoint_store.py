@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pyarrow import fs
 
 from pipelines.models.checkpoint_store import CheckpointStore, Writer
 from resnet.image_class import ImageClass
 from resnet.training.checkpoint import Checkpoint, EpochRow, Progress
+from tests.s3_server import KEYS, options_of, running, s3_server
 
 
 def checkpoint(step: int, error: float | None = None) -> Checkpoint:
@@ -136,30 +136,22 @@ def test_a_lost_bucket_is_told_and_the_same_checkpoint_is_written_once_it_is_bac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An S3 server on the loopback interface that is stopped and started again with what it held."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("EC2_METADATA_DISABLED", "true")):
-        monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr(Writer, "RETRY", 0.2)
-    server = moto.ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    fs.FileSystem.from_uri(f"s3://runs?{options}&allow_bucket_creation=true")[0].create_dir("runs")
-    store = CheckpointStore(f"s3://runs/one?{options}", keep=1)
-    writer = Writer(store)
-    writer.submit(checkpoint(10))
-    writer.flush()
-    assert writer.written == "step-00000010"
-    server.stop()
+    with s3_server("runs") as address:
+        store = CheckpointStore(f"s3://runs/one?{options_of(address)}", keep=1)
+        writer = Writer(store)
+        writer.submit(checkpoint(10))
+        writer.flush()
+        assert writer.written == "step-00000010"
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
     writer.submit(checkpoint(20))
     writer.flush()
     assert writer.trouble is not None
     assert "the checkpoint of step 20 cannot be written to s3://runs/one: " in writer.trouble, "without its options"
-    again = moto.ThreadedMotoServer("127.0.0.1", port)
-    again.start()
-    writer.close()
-    assert writer.trouble is None
-    found = store.latest()
-    assert found is not None
-    assert found[1].progress.step == 20
-    again.stop()
+    with running(int(address.rpartition(":")[2])):
+        writer.close()
+        assert writer.trouble is None
+        found = store.latest()
+        assert found is not None
+        assert found[1].progress.step == 20

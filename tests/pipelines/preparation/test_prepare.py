@@ -23,6 +23,7 @@ from pipelines.preparation.prepare import verify
 from pipelines.shards.manifest import Encoding, read_manifest
 from pipelines.storage import Folder
 from tests.pipelines.preparation.sources_on_disk import digests, encoded, rows_of, smooth, smooth_folders, write
+from tests.s3_server import options_of, s3_server
 
 # --- What is written ---
 
@@ -194,19 +195,8 @@ def test_counts_that_were_edited_together_are_found_by_verification(tmp_path: Pa
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """URI template of a bucket on an S3 server on the loopback interface: s3://images/{}?..."""
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed").ThreadedMotoServer(
-        "127.0.0.1", 0
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        server.start()
-        host, port = server.get_host_and_port()
-        options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-        fs.FileSystem.from_uri(f"s3://images?{options}&allow_bucket_creation=true")[0].create_dir("images")
-        yield "s3://images/{}?" + options
-        server.stop()
+    with s3_server("images") as address:
+        yield "s3://images/{}?" + options_of(address)
 
 
 def upload(folder: Path, uri: str) -> None:

@@ -20,6 +20,7 @@ from pipelines.stream import augmentation, streamed
 from pipelines.stream.example_order import Order
 from resnet.images.crops.pca_color import pca_shift
 from resnet.recipes.recipe_settings import Images
+from tests.s3_server import options_of, s3_server
 
 Where = Literal["tasks", "worker"]
 JITTER = Images(size=32, policy="scale-jitter", shorter_side=(256, 480), color="pca", eval_shorter_side=256)
@@ -138,17 +139,11 @@ def test_a_shard_that_cannot_be_read_is_named(ray_local: Any, copy: Path) -> Non
 @pytest.fixture
 def bucket(ray_local: Any, copy: Path) -> Iterator[str]:
     """The same shards on an S3 server on the loopback interface."""
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    running = server.ThreadedMotoServer("127.0.0.1", 0)
-    running.start()
-    host, port = running.get_host_and_port()
-    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
-    uri = f"s3://images/shards?{options}"
-    system, root = fs.FileSystem.from_uri(uri)
-    system.create_dir("images")
-    fs.copy_files(str(copy), root, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
-    yield uri
-    running.stop()
+    with s3_server("images") as address:
+        uri = f"s3://images/shards?{options_of(address)}"
+        system, root = fs.FileSystem.from_uri(uri)
+        fs.copy_files(str(copy), root, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system)
+        yield uri
 
 
 def test_a_bucket_streams_the_same_batches_and_a_shard_that_vanishes_is_named(

@@ -19,6 +19,9 @@ def host(folder: Path, cgroup: str) -> tuple[Path, Path]:
     groups.mkdir()
     (proc / "meminfo").write_text(MEMINFO)
     (proc / "self" / "cgroup").write_text(cgroup)
+    version_2 = f"31 23 0:27 / {groups} rw - cgroup2 cgroup2 rw\n"
+    version_1 = f"32 23 0:28 / {groups}/memory rw - cgroup cgroup rw,memory\n"
+    (proc / "self" / "mountinfo").write_text(version_2 + version_1)
     (proc / "self" / "statm").write_text("1000 10 10 1 0 10 0\n")
     return proc, groups
 
@@ -32,20 +35,20 @@ def group(folder: Path, **files: str) -> None:
 def test_without_limits_it_is_what_the_machine_has(tmp_path: Path):
     proc, groups = host(tmp_path, "0::/\n")
     group(groups, memory__max="max\n", memory__current="5\n", memory__stat="inactive_file 1\n")
-    assert free_memory.free_memory(proc, groups) == FreeMemory(20000000 * 1024, 24105000 * 1024, "this machine")
+    assert free_memory.free_memory(proc) == FreeMemory(20000000 * 1024, 24105000 * 1024, "this machine")
 
 
 def test_a_container_of_version_2_counts_what_the_kernel_can_drop_as_free(tmp_path: Path):
     proc, groups = host(tmp_path, "0::/kubepods/pod1/abc\n")
     group(groups, memory__max=f"{2**30}", memory__current=f"{2**29}", memory__stat="anon 1\ninactive_file 1048576\n")
-    assert free_memory.free_memory(proc, groups) == FreeMemory(2**29 + 2**20, 2**30, "its control group")
+    assert free_memory.free_memory(proc) == FreeMemory(2**29 + 2**20, 2**30, "its control group")
 
 
 def test_the_group_above_counts_where_it_is_tighter(tmp_path: Path):
     proc, groups = host(tmp_path, "0::/a/b\n")
     group(groups / "a", memory__max=f"{2**30}", memory__current=f"{2**30 - 7}", memory__stat="inactive_file 0\n")
     group(groups / "a/b", memory__max=f"{2**30}", memory__current="0", memory__stat="inactive_file 0\n")
-    found = free_memory.free_memory(proc, groups)
+    found = free_memory.free_memory(proc)
     assert found is not None
     assert found.free == 7
 
@@ -55,7 +58,7 @@ def test_version_1_says_its_limit_elsewhere_and_a_huge_number_without_one(tmp_pa
     stat = "inactive_file 9\ntotal_inactive_file 3\n"
     group(groups / "memory", memory__limit_in_bytes=str(2**63 - 4096), memory__usage_in_bytes="9", memory__stat=stat)
     group(groups / "memory/x", memory__limit_in_bytes="1000", memory__usage_in_bytes="400", memory__stat=stat)
-    assert free_memory.free_memory(proc, groups) == FreeMemory(603, 1000, "its control group")
+    assert free_memory.free_memory(proc) == FreeMemory(603, 1000, "its control group")
 
 
 def test_its_own_limit_counts():
@@ -68,7 +71,7 @@ def test_its_own_limit_counts():
 
 
 def test_where_nothing_is_told_there_is_nothing(tmp_path: Path):
-    assert free_memory.free_memory(tmp_path, tmp_path) is None
+    assert free_memory.free_memory(tmp_path) is None
 
 
 @pytest.mark.parametrize(("size", "shown"), [(2**20 * 312, "312 MiB"), (2**30 * 1.94, "1.94 GiB")])

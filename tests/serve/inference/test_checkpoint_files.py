@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from serve.inference import checkpoint_files
 from serve.inference.classifier import Classifier
+from tests.s3_server import options_of, s3_server
 from tests.serve.conftest import write_checkpoint
 
 
@@ -23,21 +24,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def s3(checkpoint: Path) -> Iterator[str]:
     """URI of a checkpoint in a bucket of moto's S3, {} stands for the folder."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("ACCESS_KEY_ID", "t"), ("SECRET_ACCESS_KEY", "t"), ("EC2_METADATA_DISABLED", "true")):
-            patch.setenv(f"AWS_{name}", value)
-        options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-        system, _ = fs.FileSystem.from_uri(f"s3://models?{options}&allow_bucket_creation=true")
-        system.create_dir("models")
+    with s3_server("models") as address:
+        system, _ = fs.FileSystem.from_uri(f"s3://models?{options_of(address)}")
         for file in checkpoint.iterdir():
             with system.open_output_stream(f"models/best/{file.name}") as stream:
                 stream.write(file.read_bytes())
-        yield f"s3://models/{{}}?{options}"
-    server.stop()
+        yield f"s3://models/{{}}?{options_of(address)}"
 
 
 class Quiet(SimpleHTTPRequestHandler):

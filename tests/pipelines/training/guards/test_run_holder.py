@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from pipelines.storage import Folder
 from pipelines.training.guards import run_holder
 from pipelines.training.guards.run_holder import Holder, RunHolder, require_free
+from tests.s3_server import options_of, s3_server
 
 ROOT = Path(__file__).resolve().parents[4]
 # Holds the folder of argv[1] until its standard input closes; says who holds it where another does.
@@ -140,18 +140,10 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """A bucket of an S3 server on the loopback interface."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("EC2_METADATA_DISABLED", "true")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    server = moto.ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    fs.FileSystem.from_uri(f"s3://runs?{options}&allow_bucket_creation=true")[0].create_dir("runs")
-    yield f"s3://runs/one?{options}"
-    server.stop()
+    with s3_server("runs") as address:
+        yield f"s3://runs/one?{options_of(address)}"
 
 
 def test_in_a_bucket_one_of_several_at_once_holds(bucket: str) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_from_there(ray_local: Any, tm
     command = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--recipe.epochs", "30"]
     command += ["--scaling.workers", "1", "--scaling.threads", "1", "--no-promote", "--storage", str(tmp_path)]
     environment = {**os.environ, "RAY_ADDRESS": ray_local.address_info["gcs_address"]}
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe, folder = subprocess.PIPE, tmp_path / "cifar10-resnet8-A.s0"
-    process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard)
+    process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
     wait_for(lambda: any(folder.glob("step-*/progress.json")), process)
     process.send_signal(signal.SIGINT)
     out, told = process.communicate(timeout=120)
