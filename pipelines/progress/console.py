@@ -80,27 +80,33 @@ def say(text: str) -> None:
 class Watch:
     """Within `with`: shows the status of a run on stderr, and hands each new one to `seen`.
 
-    One line is rewritten in place on a terminal; elsewhere lines are printed now and then.
+    On a terminal it is one line, always the newest; elsewhere lines are printed now and then.
     """
 
     def __init__(self, run: str, seen: Callable[[Status], None], *, show: bool = True) -> None:
         self.run, self.seen, self.show = run, seen, show
-        self.in_place = sys.stderr.isatty()
+        self._live: Any = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
-        self._began, self._printed, self._seen, self._phase, self._width = time.monotonic(), 0.0, 0.0, ("", -1), 0
+        self._began, self._printed, self._seen, self._phase = time.monotonic(), 0.0, 0.0, ("", -1)
         self._trouble: str | None = None
 
     def __enter__(self) -> Self:
         forget(self.run)
+        if self.show and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live.start()
         self._thread.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._end.set()
         self._thread.join()
-        if self.show and self.in_place:
-            print(file=sys.stderr)
+        if self._live is not None:
+            self._live.stop()
 
     def _follow(self) -> None:
         while not self._end.wait(POLL):
@@ -112,18 +118,18 @@ class Watch:
             return
         self.seen(status)
         self._tell(status)
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text(status.line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+            return
         now, phase = time.monotonic(), status.phase.partition(",")[0]
         # A line every few seconds at first, in a long job ever more rarely; each phase behind the last step has one.
         wait = min(MOST, max(LINE, (now - self._began) / 20))
-        due = (
-            self.in_place
-            or now - self._printed > wait
-            or (status.step == status.total and (phase, status.step) != self._phase)
-        )
-        if self.show and due and status.time != self._seen:
-            line = f"{status.line():<{self._width}}" if self.in_place else status.line()
-            print(line, file=sys.stderr, end="\r" if self.in_place else "\n", flush=True)
-            self._printed, self._seen, self._phase, self._width = now, status.time, (phase, status.step), len(line)
+        last = status.step == status.total and (phase, status.step) != self._phase
+        if self.show and (last or now - self._printed > wait) and status.time != self._seen:
+            say(status.line())
+            self._printed, self._seen, self._phase = now, status.time, (phase, status.step)
 
     def _tell(self, status: Status) -> None:
         """Say once when checkpoints cannot be written, and when they can be again."""

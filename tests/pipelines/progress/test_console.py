@@ -1,5 +1,6 @@
 """Progress on stderr: lines now and then where it is no terminal, and each new status handed on."""
 
+import sys
 import time
 from typing import Any
 
@@ -78,3 +79,21 @@ def test_a_watch_that_is_not_shown_prints_nothing(status: Any, capsys: pytest.Ca
         postings.post(status("quiet", 100, trouble="disk full"))
     assert [found.step for found in seen] == [100]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_on_a_terminal_the_newest_line_stays_and_what_is_said_stands_above(
+    status: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "POLL", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich's way to be told of a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    with Watch("shown", lambda _: None):
+        postings.post(status("shown", 10, trouble="disk full", saved="step-10"))
+        time.sleep(0.5)
+        postings.post(status("shown", 20, saved="step-20"))
+    err = capsys.readouterr().err
+    assert err.index("disk full") < err.index("checkpoints are written again") < err.rindex("shown  ")
+    assert "…" in err.rpartition("shown  ")[2], "cut to the terminal's width"
