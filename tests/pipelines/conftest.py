@@ -5,60 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from pipelines.preparation.prepare import write_shards
-from pipelines.preparation.sources import Source
-from pipelines.run import Run, standard
-from resnet.networks.resnet import build
 from resnet.paper.result_rows import CurveRow, DataSet, ResultRow
 from resnet.recipes.named import recipe
-from resnet.training.checkpoint import Checkpoint, EpochRow, Progress, save_checkpoint
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Shards of the embedded digits: 1,437 to train, 360 held out."""
-    out = str(tmp_path_factory.mktemp("digits") / "shards")
-    write_shards(Source(kind="digits"), out, workers=0)
-    return out
-
-
-@pytest.fixture(scope="session")
-def untrained(tmp_path_factory: pytest.TempPathFactory, digits: str) -> Any:
-    """untrained(seed) -> the folder of a finished run of ResNet-8 on the digits that learnt nothing."""
-    import json
-
-    from pipelines.shards.manifest import read_manifest
-
-    root, manifest = tmp_path_factory.mktemp("untrained"), read_manifest(digits)
-
-    def make(seed: int = 0) -> Path:
-        run = Run(
-            **(standard("cifar10-resnet8", data_is_given=False).model_dump() | {"seed": seed, "data": {"path": digits}})
-        )
-        folder = root / run.name
-        if folder.exists():
-            return folder
-        total = run.recipe.total_steps(manifest.examples("train"))
-        torch.manual_seed(seed)
-        net = build(run.recipe.network, 10)
-        net(torch.randn(64, 3, 32, 32))  # batch norm statistics that are no longer 0 and 1
-        rows = (EpochRow(epoch=0, step=total, lr=0.1, train_loss=2.3, train_error=90, val_loss=2.3, top1_error=88.5,
-                         top5_error=45, seconds=1, images_per_second=100),)  # fmt: skip
-        pixels = {"mean": torch.full((3, 32, 32), 80.0), "std": torch.full((3, 1, 1), 60.0)}
-        progress = Progress(step=total, total_steps=total, examples=360, classes=manifest.classes, rows=rows)
-        checkpoint = folder / f"step-{total:08d}"
-        save_checkpoint(checkpoint, Checkpoint(net.state_dict(), {}, pixels, run.model_dump(mode="json"), progress))
-        sha = manifest.fingerprint_before()
-        asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": seed, "data_sha256": sha}
-        outcome = {"run": run.name, "top1_error": 88.5, "top5_error": 45.0, "train_error": 90.0, "examples": 360,
-                   "steps": total, "seconds": 1.0, "data": digits, "checkpoint": str(checkpoint)}  # fmt: skip
-        (folder / "asked.json").write_text(json.dumps(asked))
-        (folder / "outcome.json").write_text(json.dumps(outcome))
-        return folder
-
-    return make
 
 
 @pytest.fixture(scope="session")

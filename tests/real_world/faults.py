@@ -189,7 +189,7 @@ FAULTS: dict[int, tuple[str, tuple[str, ...]]] = {
     43: (
         "reports of nothing and of one epoch",
         (
-            f"{TRAINING_ROWS}::test_43_a_report_of_nothing_is_a_sentence",
+            "tests/jobs/test_write_report.py::test_a_report_of_nothing_is_a_sentence",
             f"{TRAINING_ROWS}::test_43_one_epoch_is_a_point_beside_its_run",
         ),
     ),

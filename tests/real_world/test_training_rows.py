@@ -293,14 +293,6 @@ def test_a_relative_place_in_a_job_of_ray_is_refused(tmp_path: Path, monkeypatch
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-def test_43_a_report_of_nothing_is_a_sentence(tmp_path: Path) -> None:
-    words = ["--out", str(tmp_path / "report"), "--runs"]
-    assert "got /nothing, which is no folder" in said(write_report.job, [*words, "/nothing"])
-    (tmp_path / "empty").mkdir()
-    assert "which is a folder without a finished training" in said(write_report.job, [*words, str(tmp_path / "empty")])
-    assert not (tmp_path / "report").exists()
-
-
 def test_43_one_epoch_is_a_point_beside_its_run(tmp_path: Path) -> None:
     for storage in ("one", "two"):
         drawn = run_summary.curves("cifar10-resnet8-A.s0", "cifar10-resnet8-A", [row()], tmp_path / "drawn")

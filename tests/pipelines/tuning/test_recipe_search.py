@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs import search_recipe
 from pipelines import command_line
 from pipelines.run import Run
 from pipelines.training.run_data import open_source
@@ -45,21 +44,6 @@ def test_the_table_has_the_best_first_and_the_command_on_all_images(tmp_path: Pa
     lines = search_table(result).splitlines()
     assert lines[3].split()[:5] == ["1", "0.1", "0.0002", "4", "20.00"]
     assert "5 epochs trained, 38 % fewer than the 8 of all settings to the end" in lines
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["cifar10-resnet9"], "cifar10-resnet9"),
-        (["cifar10-resnet8", "--lr", "1", "0.1"], "lr must be two positive numbers, the smaller first, got 1 0.1"),
-        (["cifar10-resnet8", "--scheduler", "pbt", "--sampler", "grid"], "sampler has no effect with scheduler pbt"),
-        (["cifar10-resnet8", "--data.holdout", "9999"], "holdout must leave training images"),
-    ],
-)
-def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence) as caught:
-        search_recipe.job(words)
-    assert "\n" not in str(caught.value)
 
 
 def test_held_out_images_are_val_and_no_image_is_in_both(tmp_path: Path) -> None:
