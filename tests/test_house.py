@@ -83,7 +83,6 @@ KNOWN: Mapping[str, frozenset[str]] = {
             "serve/deployment.py",
             "serve/inference/engines/onednn.py",
             "serve/inference/engines/onnx_int8.py",
-            "serve/inference/engines/openvino.py",
             "serve/inference/inference_service.py",
             "serve/pyfunc_model.py",
             "serve/versions/canary.py",

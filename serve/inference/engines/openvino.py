@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 import warnings
 from importlib import import_module
@@ -28,12 +29,23 @@ class Traced(nn.Module):
         return self.plain.features(x)
 
 
+@functools.cache
+def core() -> Any:
+    """OpenVINO's runtime, one for the process. ImportError: not installed.
+
+    Its CPU plugin gives the thread that loads it another stack for signal handlers, and takes that back when it ends.
+    Of two plugins that end in the order of their begin, the second one gives back the stack of the first, which is gone
+    then, and the next signal kills the process: a replica that has changed its version would not hear SIGTERM.
+    """
+    return import_module("openvino").Core()
+
+
 class OpenVINO:
     """The features of a ResNet whose batch normalisation is folded. ImportError: not installed."""
 
     def __init__(self, plain: ResNet, images: Tensor, threads: int) -> None:
         """plain: float32 or bfloat16, which is what is computed in; images: (N, 3, S, S), as they will come."""
-        openvino: Any = import_module("openvino")
+        runtime = core()
         front: Any = import_module("openvino.frontend")
         torch_front: Any = import_module("openvino.frontend.pytorch.ts_decoder")
         net = Traced(copy.deepcopy(plain).float()).eval()
@@ -50,7 +62,7 @@ class OpenVINO:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # where it runs is for Ray and the system to say
         }
-        self._request: Any = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        self._request: Any = runtime.compile_model(model, "CPU", settings).create_infer_request()
         self._lock = threading.Lock()  # a request is one caller's
 
     def features(self, x: Tensor) -> Tensor:

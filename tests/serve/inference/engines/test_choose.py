@@ -12,7 +12,7 @@ import torch
 
 from resnet.networks.resnet import ResNet, build
 from serve.inference.classifier import folded
-from serve.inference.engines import choose
+from serve.inference.engines import choose, openvino
 from serve.inference.engines.onednn import Convolution
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -33,8 +33,7 @@ def require(engine: str, dtype: torch.dtype = torch.float32) -> None:
     if engine == "OpenVINO" and importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed: .venv/bin/uv pip install openvino")
     if engine == "OpenVINO" and dtype == torch.bfloat16:
-        core = importlib.import_module("openvino").Core()
-        if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if "BF16" not in openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             pytest.skip("OpenVINO multiplies bfloat16 with AVX512 or AMX only, which this CPU lacks")
     if engine == "oneDNN" and not torch.backends.mkldnn.is_available():
         pytest.skip("torch has no oneDNN here")
