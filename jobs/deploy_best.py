@@ -26,7 +26,7 @@ def job(argv: list[str]) -> dict[str, object]:
         return steered  # whatever serves the model follows the registry
     if not steered:
         asked.prepare(args, private)
-    connection.connect()
+    connection.connect(shielded=True)
     from serve.deployment import follow_once, follower, present  # reads the settings above when it is imported
 
     following = follower(asked, canary_alias.traffic, canary_alias.note_verdict, canary_alias.note_refusal)

@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig
 
 from resnet.host import glibc_allocator
+from serve import job_log
 from serve.api import application
 from serve.settings import Args
 from serve.versions import rollout
@@ -38,6 +39,8 @@ class Replica:
     """One process that decodes, computes and answers."""
 
     def __init__(self, args: Args) -> None:
+        job_log.send_to_job()
+        rollout.close_own_server()
         self.args = args
         self.name = serve.get_replica_context().replica_id.unique_id
         own = Traffic(stable=Version(version=args.version, checkpoint=args.checkpoint))

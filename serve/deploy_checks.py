@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
+import sys
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -22,9 +25,18 @@ def require_servable_models(args: Args, what: str) -> None:
 
 
 def require_keys(args: Settings) -> None:
-    """ValueError where the file of keys cannot be read or holds none."""
-    if args.api_key_file is not None:
-        Keys(args.api_key_file, warn=lambda _: None)
+    """ValueError where the file of keys cannot be read, holds none, or can be changed by every user of the machine.
+
+    One that every user can read is told on standard error.
+    """
+    if args.api_key_file is None:
+        return
+    Keys(args.api_key_file, warn=lambda _: None)
+    mode = os.stat(args.api_key_file).st_mode
+    if mode & stat.S_IWOTH:
+        raise ValueError(f"api_key_file must not be one that every user can change, got {args.api_key_file}")
+    if mode & stat.S_IROTH:
+        print(f"every user of this machine can read the keys: chmod 600 {args.api_key_file}", file=sys.stderr)
 
 
 def this_machine() -> dict[str, float]:

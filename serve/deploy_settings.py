@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from serve.haproxy import environment
+from serve.haproxy.front_config import FrontChoices
+from serve.job_log import JobLog
 from serve.settings import Args, Settings
 from serve.versions.traffic import Traffic
 
@@ -46,6 +48,13 @@ class Deploy(Settings):
         Field(description="who takes the requests, where Ray is this job's own; auto: HAProxy where it runs"),
     ] = "auto"
 
+    log_file: Annotated[
+        str | None,
+        Field(
+            description="file for the lines of replicas and HAProxy, in place of standard error; another is begun "
+            "every 64 MiB, and five are kept"
+        ),
+    ] = None
     grpc_port: Annotated[
         int | None,
         Field(ge=1, le=65535, description="port for gRPC clients of the Open Inference Protocol, while the job stays"),
@@ -92,6 +101,8 @@ class Deploy(Settings):
 
         if private and self.grow:
             raise ValueError("grow is for a cluster that others started, where an autoscaler adds nodes")
+        if self.log_file is not None and not private:
+            raise ValueError("log_file is for a Ray of this job's own: a cluster keeps its replicas' lines in its logs")
         if self.trusted_proxies and not private:
             raise ValueError("trusted_proxies is for a Ray of this job's own: on a cluster its Serve was told already")
         if private:
@@ -107,7 +118,18 @@ class Deploy(Settings):
         served = "checkpoint" if self.checkpoint else f"checkpoint of {self.model}, version {args.version},"
         deploy_checks.require_servable_models(args, served)
         if private:
-            environment.use_haproxy(self.proxy, self.max_waiting, self.timeout, self.trusted_proxies)
+            self._prepare_private()
+
+    def _prepare_private(self) -> None:
+        """What a Ray of this job's own inherits: where its log goes, and HAProxy, which alone listens on the host."""
+        try:
+            log = JobLog(self.log_file).path
+        except OSError as error:
+            raise ValueError(
+                f"log_file must be one that can be written, got {self.log_file}: {error.strerror}"
+            ) from None
+        wanted = {"timeout": self.timeout, "most": self.max_waiting, "keys": self.api_key_file, "host": self.host}
+        environment.use_haproxy(self.proxy, FrontChoices(**wanted, trusted=self.trusted_proxies, log=log))
 
     def require_room(self, nodes: Sequence[Mapping[str, float]]) -> None:
         """ValueError where the replicas fit on no node of a cluster: Serve would wait for one, for ever.

@@ -21,10 +21,13 @@ from serve.app import build
 from serve.deploy_settings import Deploy
 from serve.grpc_gateway.gateway import listening_for_grpc
 from serve.haproxy import environment
+from serve.haproxy.front_control import FrontControl
 from serve.settings import Args
 from serve.versions import rollout
 from serve.versions.rollout import APPLICATION, Deployed
 from serve.versions.traffic import Traffic, Version
+
+FLUSHED = 0.4  # seconds in which the last lines of replicas reach the log
 
 
 def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None, follower: Follower | None = None) -> str:
@@ -151,12 +154,14 @@ def follow_once(follower: Follower | None, outcome: dict[str, Any]) -> dict[str,
 def present(asked: Deploy, args: Args, traffic: Traffic, follower: Follower | None, private: bool) -> dict[str, Any]:
     """Deploy, say on standard error how to ask, and stay where Ray is the caller's own or --follow asks for it."""
     asked.require_room([node["Resources"] for node in ray.nodes() if node["Alive"]])
-    url = deploy(args, asked.host, asked.port, traffic, follower)
+    front = environment.own_front() if private else None
+    host = asked.host if front is None else "127.0.0.1"  # of replicas; HAProxy alone listens where it was asked to
+    url = deploy(args, host, asked.port, traffic, follower)
     print(f"{args.name}, {traffic.shown}: {url}", file=sys.stderr)
     print(f"  curl --data-binary @IMAGE {url}/v1/predict", file=sys.stderr, flush=True)
     if private or asked.follow:
         with _grpc(asked, args, url):
-            stay(follower, asked.every, end=private)
+            stay(follower, asked.every, end=private, front=front, patience=args.timeout)
     return {"url": url, "model": args.name, "version": args.version, "checkpoint": args.checkpoint}
 
 
@@ -172,17 +177,57 @@ def _grpc(asked: Deploy, args: Args, url: str) -> Iterator[None]:
         yield
 
 
-def stay(follower: Follower | None, every: float, end: bool = True) -> None:
-    """Return at Ctrl-C or SIGTERM. end: then end Serve; open requests are answered, replicas leave in order."""
-    stopped = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stopped.set())
+def stay(
+    follower: Follower | None, every: float, end: bool = True, front: str | None = None, patience: float = 30.0
+) -> None:
+    """Return at Ctrl-C, SIGTERM or SIGHUP. end: then end Serve and Ray.
+
+    front: folder of an own HAProxy. What it has accepted is answered first, for so many seconds at most (patience);
+    what is new gets 503 with Retry-After. Another signal ends that at once.
+    """
+    asked = StopRequests()
     threading.Thread(target=_attend, args=(follower, every), name="attend", daemon=True).start()
-    while not stopped.wait(1.0):  # a signal is only seen between two waits
-        pass
-    if end:
+    while not asked.count:  # a signal is only seen between two waits
+        time.sleep(0.2)
+    if not end:
+        return
+    if front is None:
         serve.shutdown()
-        ray.shutdown()
+    else:
+        _drain(FrontControl(front), patience, asked)
+    ray.shutdown()
+
+
+class StopRequests:
+    """Signals that ask this process to end, counted. Several within half a second are one: a terminal that is closed
+    sends more, and `timeout` asks the process and then its group."""
+
+    ONE = 0.5
+
+    def __init__(self) -> None:
+        self.count, self._last = 0, 0.0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+                signal.signal(number, self._hear)
+
+    def _hear(self, *_: object) -> None:
+        now = time.monotonic()
+        if not self.count or now - self._last > self.ONE:
+            self.count += 1
+        self._last = now
+
+
+def _drain(front: FrontControl, patience: float, asked: StopRequests) -> None:
+    """Let requests end, and then HAProxy. Replicas hold none then, and end with Ray."""
+    print("ending: what was accepted is answered, what is new is refused", file=sys.stderr, flush=True)
+    try:
+        left = front.drain(patience, lambda: asked.count > 1)
+        if left:
+            print(f"{left} requests are cut off: not answered within {patience:g} seconds", file=sys.stderr, flush=True)
+        time.sleep(FLUSHED)
+    except OSError as error:
+        print(f"requests in progress are cut off: HAProxy's keeper is gone ({error})", file=sys.stderr, flush=True)
+    front.end()
 
 
 def _attend(follower: Follower | None, every: float) -> None:

@@ -45,7 +45,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("api",),
         ("versions",),
         ("inference",),
-        ("haproxy", "settings", "problems", "metrics"),
+        ("haproxy", "settings", "problems", "metrics", "job_log"),
     ),
 }
 # A module -> the files and folders that alone may import it

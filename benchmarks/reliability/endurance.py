@@ -41,6 +41,7 @@ from resnet.networks.resnet import build
 from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from serve.haproxy import environment
+from serve.haproxy.front_config import FrontChoices
 from serve.inference.offline_classifier import Offline
 from serve.settings import Args
 from serve.versions.traffic import Canary, Traffic, Version
@@ -304,7 +305,7 @@ def main() -> None:
     parser.add_argument("--proxy", choices=("auto", "haproxy", "serve"), default="auto")
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=TRIALS)
     asked = parser.parse_args()
-    environment.use_haproxy(asked.proxy, MOST, TIMEOUT)
+    environment.use_haproxy(asked.proxy, FrontChoices(TIMEOUT, MOST))
     connection.connect()
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
         endurance = Endurance(Path(folder), photographs(asked.images), asked.seconds)

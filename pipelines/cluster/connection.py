@@ -18,12 +18,13 @@ from resnet.host.temporary_folder import end_with
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in a submitted job, whose environment has been said at its submission
 
 
-def connect(dashboard: bool = False, *, only_running: bool = False) -> dict[str, float]:
+def connect(dashboard: bool = False, *, only_running: bool = False, shielded: bool = False) -> dict[str, float]:
     """Connect this process to Ray and return the cluster's resources, e.g. {"CPU": 2.0}.
 
     Uses the cluster of RAY_ADDRESS (set in every Ray job) or of `ray start` on this machine, else starts a private one
     that listens on the loopback interface only and ends with this process. dashboard: a private one has a dashboard.
-    only_running: start none. ValueError: RAY_ADDRESS names no cluster that lets this process in, or there is none.
+    only_running: start none. shielded: a private one hears no signal that is sent to all processes of this one's group:
+    this one ends it. ValueError: RAY_ADDRESS names no cluster that lets this process in, or there is none.
     """
     if not ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
         for name, value in (QUICK | QUIET).items():
@@ -39,7 +40,7 @@ def connect(dashboard: bool = False, *, only_running: bool = False) -> dict[str,
             if address is not None:
                 _join(address)
             else:
-                start_private(**(DASHBOARD if dashboard else {}))
+                start_private(shielded, **(DASHBOARD if dashboard else {}))
     import ray  # not before it is known which: its import settles whether this process has a token
 
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ SPARING = {
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
 }
+TO_ALL = frozenset({signal.SIGTERM, signal.SIGHUP})
 ALONE = "RESNET_RAY_ALONE"  # set where Ray is one machine, and stays one
 DASHBOARD: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
 # Workers' own lines would bury the progress; they are in the session's log files, and here if they are asked for.
@@ -46,8 +48,11 @@ LONGEST = f"/{SESSIONS}/session_2026-11-27_20-19-00_123456_1234567/sockets/plasm
 LOGS = bool(os.environ.get("RESNET_WORKER_LOGS"))
 
 
-def start_private(**options: Any) -> Any:
-    """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process."""
+def start_private(shielded: bool = False, **options: Any) -> Any:
+    """Start Ray on this machine, on the loopback interface only, with a token of its own. Ends with the process.
+
+    shielded: no process of Ray ends by a signal that `timeout`, a terminal or systemd sends to all at once.
+    """
     folder = f"{private_folder()}/{SESSIONS}"
     # One machine is not taken away from itself; the actor that watches for that is one more process to start.
     os.environ.update({"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", ALONE: "1"})
@@ -60,12 +65,24 @@ def start_private(**options: Any) -> Any:
         "log_to_driver": LOGS,
         "_temp_dir": folder,
     } | options
-    context: Any = ray.init(address="local", **settings)
+    with _blocked(TO_ALL if shielded else frozenset()):
+        context: Any = ray.init(address="local", **settings)
     end_in_order()  # Ray has set a handler of its own, which prints a trace and ends at once
     # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
     ray_internals.note_address(context.address_info["gcs_address"], folder)
     watch_private()
     return context
+
+
+@contextlib.contextmanager
+def _blocked(numbers: frozenset[signal.Signals]) -> Iterator[None]:
+    """Within: what this process starts never hears these signals, nor does what that starts. Ray itself blocks SIGINT
+    so; by SIGTERM its node manager ends at once, with what the replicas had in progress."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def private_folder() -> Path:

@@ -9,53 +9,46 @@ Ray with.
 
 from __future__ import annotations
 
-import atexit
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from resnet.host.cpu_quota import usable_cores
+from resnet.host.temporary_folder import own_folder
+from serve.haproxy.front_config import FrontChoices, FrontSettings
 
-# What HAProxy itself answers when no replica does, as problem details.
-UNAVAILABLE = (
-    "HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
-    '{{"type": "about:blank", "title": "{title}", "status": {status}, "detail": "{detail}"}}'
-)
 # Ray's template binds the statistics to all interfaces, makes HAProxy's own failures a 500 and logs to syslog's port,
-# whoever listens there: put right in the file that Ray has written, each time that HAProxy is started with it.
-# HAProxy sends a request to another replica only if it had all of it when it sent the first byte: it has to wait for
-# the body, which most clients send after the head, and limits that wait, for the replica sees no such request. It tells
-# the replica (uvicorn) the client's address, for the log and the rate limit: what the client itself says of it counts
-# only where the client is a proxy that is trusted. An X-Request-ID that is unfit for a log is dropped here, for Ray
-# would echo it; the replica makes another.
-# What the buffer does not hold goes round by a second HAProxy, which keeps all of it and asks the first one again where
-# that answers 502: a replica died. It is the first one's child, and ends with it.
-WRAPPER = Path(__file__).with_name("wrapper.sh.in")  # for str.format
-LARGE_BACKEND = """backend large
-    server large unix@{folder}/large.sock check
-    server direct unix@{folder}/again.sock backup
+# whoever listens there: front_config.py puts it right, each time that Ray has written it anew. HAProxy sends a request
+# to another replica only if it had all of it when it sent the first byte: it has to wait for the body, which most
+# clients send after the head. What the buffer does not hold goes round by a second HAProxy, which keeps all of it and
+# asks the first one again where that answers 502: a replica died. front_keeper.py keeps both running.
+WRAPPER = """#!/bin/sh
+# HAProxy with Ray's configuration made into ours: {root}/serve/haproxy/launcher.py
+PYTHONPATH={root} exec {python} -S -B -m serve.haproxy.launcher {folder} "$@"
 """
-LARGE = Path(__file__).with_name("large_bodies.cfg.in")  # for str.format
 # Bytes: a request that fits can be sent again when its replica dies. For that HAProxy copies the whole buffer, however
 # little is in it, at each request: 0.3 ms of CPU for 1 MiB, 1.8 for 4. Hence two.
 BUFFER = 5 * 2**16
 LARGEST = 2**24 + 2**16  # of the second: the largest body that the endpoint takes by default, and its head
 HOT = 2**26  # of free buffers that HAProxy keeps: without them it maps the memory anew, which doubles the cost
 
+LONGEST = "/front-10000.sock.4194304.tmp"  # of the sockets, as HAProxy first names it
 NOBODY = "255.255.255.255"
-DROP_ID, SENDER = "http-request del-header x-request-id", "http-request set-header X-Forwarded-For"
-PORTS = 8404, 9101  # of statistics and metrics, where Ray is not told others
+AS_USUAL = FrontChoices()
+NICENESS = "RAY_worker_niceness"
 # What holds for every instance; deploy/kubernetes/endpoint/rayservice.yaml sets the same on each node of a cluster
 SETTINGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     # A line of every request to the manager, in Python: our own /metrics has these figures
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # How soon a stopped replica is passed over: two looks without an answer in four seconds
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
+    # How soon Ray sees that its keeper of HAProxy is gone: three looks
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "3",
     # Classifying twice does no harm. A replica that dies with a request in it leaves an empty response
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
@@ -70,6 +63,8 @@ SETTINGS = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     # The controller looks around ten times a second, which costs 4 % of a core when nobody asks
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # Ray ends a proxy that is not ready after five seconds: on a crowded machine every one
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # A replica and the second proxy hand their counts to Ray ten times a second: 3 % of the event loop
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
@@ -98,37 +93,42 @@ def binary() -> str:
     return get_haproxy_binary()
 
 
-def use_haproxy(proxy: str = "auto", most: int = 128, timeout: float = 30.0, trusted: Sequence[str] = ()) -> None:
+def use_haproxy(proxy: str = "auto", given: FrontChoices = AS_USUAL) -> str | None:
     """Make the next Ray of this process serve behind HAProxy, or say on standard error why not.
 
     Before Ray starts, whose processes inherit the settings. proxy: auto, serve, or haproxy (ValueError where it does
-    not run). most: requests at one replica at once; more wait in HAProxy, five seconds at most, which costs the replica
-    nothing: to refuse them itself takes most of its time where ten times as many clients ask as it can serve.
-    timeout: seconds for a request's body. trusted: addresses of proxies whose X-Forwarded-For names the client.
+    not run). given: what a person decides. The folder of HAProxy's files, or None.
     """
-    for_serve = {"FORWARDED_ALLOW_IPS": ",".join(trusted) or NOBODY}  # uvicorn trusts loopback if it is not told
+    for_serve = {"FORWARDED_ALLOW_IPS": ",".join(given.trusted) or NOBODY}  # uvicorn trusts loopback if it is not told
     if proxy == "serve":
         os.environ.update(for_serve)
-        return
+        return None
     if reason := refusal():
         if proxy == "haproxy":
             raise ValueError(f"proxy must be auto or serve on this machine, got haproxy: {reason}")
         print(f"Ray Serve's own proxy takes the requests, which is slower than HAProxy: {reason}", file=sys.stderr)
         os.environ.update(for_serve)
-        return
-    folder = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))  # short: a Unix socket's path holds 107 bytes
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(environment(folder, binary(), most, timeout, trusted))
+        return None
+    folder = own_folder("rs-", inside=len(LONGEST), executable=True)
+    os.environ.update(environment(folder, binary(), given, private=True))
+    return str(folder)
 
 
-def environment(
-    folder: Path, program: str, most: int = 128, timeout: float = 30.0, trusted: Sequence[str] = ()
-) -> dict[str, str]:
+def own_front() -> str | None:
+    """The folder of the HAProxy that `use_haproxy` has set this process up for; None where another proxy answers."""
+    folder = os.path.dirname(os.environ.get("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", ""))
+    try:
+        return folder if folder and FrontSettings.read(folder).private else None
+    except OSError:
+        return None
+
+
+def environment(folder: Path, program: str, given: FrontChoices = AS_USUAL, private: bool = False) -> dict[str, str]:
     """Variables of a Ray whose Serve uses HAProxy, with files in the folder and ports that are free now."""
     stats, metrics, http, grpc = free_ports(4)
-    wrapper = write_files(folder, program, (stats, metrics), most, timeout, trusted)
+    size = int(os.environ.get("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", BUFFER))
+    wrapper = write_files(folder, program, given, private, size)
     first = 20000 + http % 97 * 100  # of replicas; outside of what the system and Ray's workers take
-    given = os.environ.get("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", str(BUFFER))
     return SETTINGS | {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
@@ -143,33 +143,31 @@ def environment(
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, usable_cores() // 4)),
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": given,
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(size),
+        # Ray's 15 leaves a replica what nobody else on the machine wants
+        NICENESS: os.environ.get(NICENESS, "0"),
     }
 
 
 def write_files(
-    folder: Path,
-    program: str,
-    ports: tuple[int, int] = PORTS,
-    most: int = 128,
-    timeout: float = 30.0,
-    trusted: Sequence[str] = (),
+    folder: Path, program: str, given: FrontChoices = AS_USUAL, private: bool = False, size: int = BUFFER
 ) -> Path:
-    """Write what HAProxy is started by, and its own answers, into the folder. ports: of statistics and metrics."""
-    for status, title, detail in (
-        (408, "Request Timeout", f"the body must arrive within {timeout:g} seconds"),
-        (502, "Bad Gateway", "the replica that had the request ended; try again"),
-        (503, "Service Unavailable", "no replica answers at the moment; try again"),
-        (504, "Gateway Timeout", "no answer in time; try again"),
-    ):
-        (folder / f"{status}.http").write_bytes(UNAVAILABLE.format(status=status, title=title, detail=detail).encode())
+    """Write what HAProxy is started by, and what it is told, into the folder. size: of its buffer in bytes."""
+    FrontSettings(
+        folder=str(folder),
+        binary=program,
+        buffer=size,
+        largest=LARGEST,
+        hot=HOT,
+        retry_on=SETTINGS["RAY_SERVE_HAPROXY_RETRY_ON"],
+        retries=SETTINGS["RAY_SERVE_HAPROXY_RETRIES"],
+        private=private,
+        **asdict(given),
+    ).write()
     wrapper = folder / "haproxy"
-    times = {"milliseconds": round(1000 * timeout), "folder": folder}
-    rules = {"id": DROP_ID, "sender": SENDER, "trusted": " ".join(trusted) or NOBODY}
-    settings = times | rules | {"ports": rf"{ports[0]}\|{ports[1]}", "hot": HOT, "buffer": BUFFER, "most": most}
-    wrapper.write_text(WRAPPER.read_text().format(binary=shlex.quote(program), **settings))
-    (folder / "large.cfg").write_text(LARGE.read_text().format(bytes=LARGEST, **times, **SETTINGS))
-    (folder / "large.backend").write_text(LARGE_BACKEND.format(folder=folder))
+    root = Path(__file__).resolve().parents[2]
+    words = {"root": root, "python": sys.executable, "folder": folder}
+    wrapper.write_text(WRAPPER.format(**{name: shlex.quote(str(word)) for name, word in words.items()}))
     wrapper.chmod(0o700)
     return wrapper
 

@@ -37,6 +37,7 @@ PRIVATE_NAMES = {
     "ray.experimental.internal_kv._internal_kv_get": "the same: a look of each replica a second, 1 ms",
     "ray.experimental.internal_kv._internal_kv_list": "the same",
     "ray.experimental.internal_kv._internal_kv_del": "the same",
+    "ray.serve._private.replica.add_port_to_grpc_server": "a replica listens for Ray's own calls at its node's address",
     "ray.serve.context._get_global_client": "another host or port than Serve's is refused at once, not after 120 s",
 }
 log = logging.getLogger("serve")
@@ -134,6 +135,26 @@ def serve_address() -> tuple[str, int] | None:
         return there.host or "127.0.0.1", there.port
     except (ImportError, AttributeError):
         return None
+
+
+def close_own_server() -> None:
+    """Let this replica listen for calls of Ray's other processes at its node's address only, not at all of the machine.
+
+    What arrives there is unpickled. Without the private name it stays as Ray has it, guarded by Ray's token alone.
+    """
+    if os.environ.get(WITHOUT) == "1":
+        return
+    try:
+        from ray.serve._private import replica
+
+        names: Any = replica
+        add = names.add_port_to_grpc_server
+    except (ImportError, AttributeError):
+        log.warning("this Ray has no add_port_to_grpc_server: a replica listens for Ray's calls on all interfaces")
+        return
+    address = ray.util.get_node_ip_address()
+    node = f"[{address}]" if ":" in address else address
+    names.add_port_to_grpc_server = lambda server, asked: add(server, asked.replace("[::]", node))
 
 
 def behind_haproxy() -> bool:

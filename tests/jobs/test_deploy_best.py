@@ -1,5 +1,6 @@
 """jobs/deploy_best.py as a person runs it: refusals in one sentence before Ray starts, and a served checkpoint."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -27,6 +29,8 @@ from resnet.image_class import ImageClass
 from resnet.networks.resnet import build
 from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from serve.haproxy import environment
+from serve.haproxy.front_control import FrontControl
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = [sys.executable, str(ROOT / "jobs" / "deploy_best.py")]
@@ -216,21 +220,91 @@ def test_wrong_canaries_are_named_and_change_nothing(checkpoint: Path):
     assert model_registry.resolve("resnet@champion")[1] == version
 
 
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes of a job that was started with this mark, HAProxy's among them, which no longer descend from it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("RESNET_TEST_MARK") == mark:
+                found.append(process)
+    return found
+
+
+def check_listeners(processes: list[psutil.Process], port: int) -> None:
+    """Of a job with --host 0.0.0.0: it is the only address of the network, and HAProxy the only program there."""
+    found = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found |= {c.laddr: process.name() for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+    open_ones = {place: name for place, name in found.items() if place[0].removeprefix("::ffff:") != "127.0.0.1"}
+    if environment.refusal() is None:
+        assert open_ones == {("0.0.0.0", port): "haproxy"}
+
+
+def check_haproxy_comes_back(processes: list[psutil.Process], url: str) -> None:
+    """After SIGKILL to it, within a second; the machine of a test may be crowded."""
+    haproxy = next(p for p in processes if p.is_running() and "front-" in " ".join(p.cmdline()))
+    haproxy.kill()
+    haproxy.wait(10)
+    deadline = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def end_by_sigterm_to_all(job: subprocess.Popen[str], processes: list[psutil.Process], port: int, image: bytes) -> str:
+    """SIGTERM to all processes of the job's group, as `timeout` sends it, while four clients send; the job's stdout.
+
+    What was accepted is answered, and what is new is told to come again.
+    """
+    keeper = next(p for p in processes if p.is_running() and "serve.haproxy.front_keeper" in p.cmdline())
+    control = FrontControl(keeper.cmdline()[-2])
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(4)]
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(image)}\r\n\r\n"
+    for client in clients:
+        client.sendall(head.encode() + image[:10])
+    deadline = time.monotonic() + 30
+    while control.order(busy=True)["streams"] < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGTERM)
+    os.kill(job.pid, signal.SIGTERM)  # the same request once more
+    while httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code != 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for client in clients:
+        client.sendall(image[10:])
+    assert {client.recv(4096).partition(b"\r\n")[0] for client in clients} == {b"HTTP/1.1 200 OK"}
+    stdout, _ = job.communicate(timeout=90)
+    return stdout
+
+
 def test_the_model_is_served_and_followed_until_told_to_stop(checkpoint: Path, tmp_path: Path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     first = registered(checkpoint, "tried")
-    command = [*JOB, "--model", "resnet@tried", "--port", port, "--every", "0.5"]
+    command = [*JOB, "--model", "resnet@tried", "--host", "0.0.0.0", "--port", port, "--every", "0.5"]
     with (tmp_path / "err").open("w+") as errors:
-        job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=tmp_path)
+        job = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"RESNET_TEST_MARK": str(tmp_path)},
+            start_new_session=True,
+        )
         try:
             url = f"http://127.0.0.1:{port}"
 
             def wait_for(words: str) -> None:
                 deadline = time.monotonic() + 120
                 while words not in (tmp_path / "err").read_text():
-                    assert job.poll() is None
+                    assert job.poll() is None, (tmp_path / "err").read_text()
                     assert time.monotonic() < deadline, (tmp_path / "err").read_text()
                     time.sleep(0.3)
 
@@ -245,8 +319,17 @@ def test_the_model_is_served_and_followed_until_told_to_stop(checkpoint: Path, t
             second = registered(checkpoint, "tried")
             wait_for(f"now answers version {second}")
             assert httpx.get(f"{url}/readyz").json()["version"] == second
-            os.kill(job.pid, signal.SIGINT)
-            stdout, _ = job.communicate(timeout=60)
+            line = '"path": "/v1/predict", "status": 200, "ms": '
+            wait_for(line)  # of a replica, in the job's own words
+            processes = marked(str(tmp_path))
+            check_listeners(processes, int(port))
+            if environment.refusal() is None:
+                check_haproxy_comes_back(processes, url)
+                stdout = end_by_sigterm_to_all(job, processes, int(port), (tmp_path / "digit.png").read_bytes())
+            else:
+                job.terminate()
+                stdout, _ = job.communicate(timeout=90)
+            assert not [p for p in marked(str(tmp_path)) if p.status() != psutil.STATUS_ZOMBIE]
         finally:
             if job.poll() is None:
                 job.terminate()

@@ -8,6 +8,7 @@ PREPARATION, IMAGES, MODELS, TRACKING = (
 )
 HOST, CLUSTER, HOSTS = "tests/resnet/host", "tests/pipelines/cluster", "tests/real_world/test_hosts_rows.py"
 TRAINING_ROWS, GUARDS = "tests/real_world/test_training_rows.py", "tests/pipelines/training/guards"
+HAPROXY, DEPLOY = "tests/serve/haproxy", "tests/jobs/test_deploy_best.py"
 CLIENTS = "tests/serve/test_endpoint_clients_rows.py"
 
 # row: (what it is about, its tests)
@@ -214,7 +215,72 @@ FAULTS: dict[int, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     47: ("MLflow's pages", (f"{TRACKING}/test_mlflow_model.py::test_mlflows_pages_show_the_run",)),
+    52: (
+        "an end in order, of one process and of a group; more orders: benchmarks/reliability/survival.py",
+        (
+            f"{HAPROXY}/test_front_control.py",
+            f"{HAPROXY}/test_front_keeper.py::test_signals_to_all_at_once_end_nothing",
+            f"{DEPLOY}::test_the_model_is_served_and_followed_until_told_to_stop",
+        ),
+    ),
+    53: (
+        "no order of deaths leaves a port or a token",
+        (
+            f"{HAPROXY}/test_front_keeper.py::test_the_end_of_ray_ends_all_and_removes_the_folder_with_the_token",
+            f"{HAPROXY}/test_front_keeper.py::test_where_serve_is_ended_on_a_ray_that_goes_on_the_port_is_free",
+            f"{HOST}/test_temporary_folder.py",
+            f"{DEPLOY}::test_the_model_is_served_and_followed_until_told_to_stop",
+        ),
+    ),
     54: ("mistakes that only a replica would see", ("tests/serve/test_deploy_checks.py",)),
+    55: (
+        "replicas' lines reach the job",
+        (
+            "tests/serve/test_job_log.py",
+            f"{HAPROXY}/test_front_config.py::test_what_no_replica_saw_is_a_line_of_json",
+            f"{DEPLOY}::test_the_model_is_served_and_followed_until_told_to_stop",
+        ),
+    ),
+    56: (
+        "nothing listens but what was asked",
+        (
+            f"{HAPROXY}/test_front_config.py::test_nothing_listens_but_what_was_asked",
+            f"{HAPROXY}/test_front_config.py::test_what_the_installed_ray_writes_becomes_a_valid_configuration",
+            f"{DEPLOY}::test_the_model_is_served_and_followed_until_told_to_stop",
+        ),
+    ),
+    57: (
+        "private folders and files of keys",
+        (
+            f"{CLUSTER}/test_private_ray.py",
+            f"{HOST}/test_temporary_folder.py",
+            "tests/serve/test_deploy_checks.py::"
+            "test_a_file_of_keys_that_others_can_change_is_refused_and_one_they_can_read_is_told",
+        ),
+    ),
+    58: (
+        "HAProxy that dies is back; 503 where there is no route",
+        (
+            f"{HAPROXY}/test_front_keeper.py::test_what_is_killed_is_back_at_once",
+            f"{HAPROXY}/test_front_keeper.py::test_without_ray_s_actor_it_goes_on_and_the_next_actor_finds_it",
+            f"{HAPROXY}/test_front_config.py::test_answers_of_haproxy_are_problem_details_with_the_id",
+        ),
+    ),
+    59: (
+        "a stopped replica",
+        (
+            f"{HAPROXY}/test_front_config.py::test_a_stopped_replica_is_passed_over_and_what_it_held_goes_to_another",
+            f"{HAPROXY}/test_front_config.py::test_where_all_replicas_are_stopped_the_answer_is_an_error_in_time",
+        ),
+    ),
+    61: (
+        "strangers and the way of large bodies",
+        (
+            f"{HAPROXY}/test_front_config.py::test_a_key_is_asked_for_before_the_body",
+            f"{HAPROXY}/test_front_config.py::test_one_client_cannot_hold_the_way_of_large_bodies",
+            f"{HAPROXY}/test_front_keys.py",
+        ),
+    ),
     60: ("OpenAPI, texts, errors by image, paths of others (rows 60, 63, 65 to 67)", (CLIENTS,)),
     24: (
         "RAY_ADDRESS that leads nowhere",

@@ -1,6 +1,7 @@
 """Room for replicas: how many fit on nodes of some CPUs and GPUs. The other checks: tests/jobs/test_deploy_best.py."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,20 @@ def test_room(settings: dict[str, float], nodes: list[dict[str, float]], sentenc
         return
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         deploy_checks.require_room(asked, nodes)
+
+
+def test_a_file_of_keys_that_others_can_change_is_refused_and_one_they_can_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    keys = tmp_path / "keys"
+    keys.write_text("ann 0123456789abcdef\n")
+    asked = Settings(api_key_file=str(keys))
+    for mode, told in ((0o600, ""), (0o640, ""), (0o644, f"chmod 600 {keys}")):
+        keys.chmod(mode)
+        deploy_checks.require_keys(asked)
+        said = capsys.readouterr().err
+        assert told in said
+        assert bool(told) == bool(said)
+    keys.chmod(0o646)
+    with pytest.raises(ValueError, match="api_key_file must not be one that every user can change, got "):
+        deploy_checks.require_keys(asked)
