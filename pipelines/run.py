@@ -85,8 +85,12 @@ class Scaling(FrozenSettings):
     ] = 60
     channels_last: Annotated[bool, Field(description="channels innermost in memory, what fast kernels want")] = True
     compile: Annotated[
-        bool, Field(description="compile the residual blocks; takes a minute at the start, and a C++ compiler on CPUs")
-    ] = False
+        Literal["auto", "on", "off"],
+        Field(
+            description="compile the residual blocks; takes a minute at the start, and a C++ compiler. auto: on a GPU, "
+            "in a run of 10,000 steps or more. Where it fails they stay as they are"
+        ),
+    ] = "auto"
     deterministic: Annotated[
         bool,
         Field(
@@ -96,6 +100,12 @@ class Scaling(FrozenSettings):
     ] = False
     bucket_mb: Annotated[float, Field(gt=0, description="MiB of gradients that DDP sends at once")] = 25
     static_graph: Annotated[bool, Field(description="tell DDP that all steps are alike")] = False
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _older_choices_are_read(cls, value: object) -> object:
+        """Until November 2026 it was a flag."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("workers")
     @classmethod

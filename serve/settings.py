@@ -11,6 +11,10 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 from resnet.frozen import Frozen
 from resnet.images.checks.image_limits import LIMITS
 
+# A core decodes some 500 to 1,000 photographs a second (docs/benchmarks.md), a GPU answers a few thousand: an estimate,
+# no GPU has been measured.
+DECODING_THREADS = 4
+
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
@@ -38,7 +42,15 @@ class Settings(Frozen):
             "rounded to 10 bits, on GPUs; int8: on CPUs, of a folder from jobs/export_model.py"
         ),
     ] = "auto"
-    threads: Annotated[int, Field(ge=1, le=1024, description="torch threads, and threads that decode images")] = 1
+    threads: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=1024,
+            description="torch threads, and threads that decode images. None: 1; with a whole GPU 4, or it waits for "
+            "its images: reserve --cpus beside them",
+        ),
+    ] = None
     batch: Annotated[int, Field(ge=1, le=1024, description="most images of one pass through the network")] = 16
     max_waiting: Annotated[int, Field(ge=1, description="images in progress; more requests are answered by 503")] = 128
     max_images: Annotated[int, Field(ge=1, description="images of one request")] = 32
@@ -95,6 +107,11 @@ class Settings(Frozen):
     @classmethod
     def _folders_are_absolute(cls, value: dict[str, str]) -> dict[str, str]:
         return {name: from_root(place) for name, place in value.items()}
+
+    @property
+    def threads_used(self) -> int:
+        """Threads of a replica, said or by its share of a GPU."""
+        return self.threads or max(1, round(DECODING_THREADS * min(1.0, self.gpus)))
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:

@@ -9,7 +9,8 @@ imagenet   ResNet-50 v1.5 as recipe @90 trains it (bfloat16, channels_last, one-
            way of torchvision's references with --amp (float16 and a gradient scaler, contiguous images in float32,
            loss and accuracy read after each step), written here with the library's parts. Synthetic images lie on the
            device for both. The ways take turns; a ratio is of neighbours in time. engine_default is what a user gets
-           who sets nothing: the engine's order of calls, in passes of the recipe's batch norm, nothing compiled.
+           who sets nothing: the engine's order of calls, in passes of the recipe's batch norm, blocks compiled as
+           `--scaling.compile auto` does on this device.
 cifar      ResNet-20 and -56 as benchmarks/training/single.py trains them: steps in CUDA graphs, one and several lanes
 serving    the endpoint's model without HTTP: images a second and waiting times with 1, 8 and 64 clients, and the
            offline prediction (benchmarks/serving/gpu_serving.py)
@@ -44,19 +45,21 @@ from resnet import build
 from resnet.host import hardware
 from resnet.networks import cost
 from resnet.recipes.named import recipe
+from resnet.training.devices.compiled_blocks import compile_blocks, is_to_be_compiled
 from resnet.training.lr_schedule import lr_at
 from resnet.training.optimizer import optimizer
 from resnet.training.step import (
     Normalize,
     accumulate,
     choose_algorithms,
-    compile_blocks,
     native_precision,
     scaler,
     to_device,
     train_step,
     update,
 )
+
+STEPS = 450_000  # of recipe @90
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Ours:
         """Forward, backward, update, sums; nothing waits for the device."""
         for _ in range(count):
             for group in self.optimizer.param_groups:
-                group["lr"] = lr_at(self.step, 450_000, self.recipe.optim, self.recipe.schedule)
+                group["lr"] = lr_at(self.step, STEPS, self.recipe.optim, self.recipe.schedule)
             smoothing = self.recipe.loss.label_smoothing
             pixels = self.normalize(self.images)
             self.sums += train_step(
@@ -166,7 +169,8 @@ class EngineDefault(Ours):
     """The same as pipelines/training trains it where nothing is set: passes of bn_batch images, then the update."""
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
-        super().__init__(sizes, device, compiled=Scaling().compile)
+        choice = is_to_be_compiled(Scaling().compile, device, STEPS, Scaling().deterministic)
+        super().__init__(sizes, device, compiled=choice)
         self.part = min(self.recipe.bn_batch or sizes.batch, sizes.batch)
         self.precision = native_precision(device)
 
@@ -176,7 +180,7 @@ class EngineDefault(Ours):
         share, smoothing = self.part / len(self.labels), self.recipe.loss.label_smoothing
         for _ in range(count):
             for group in self.optimizer.param_groups:
-                group["lr"] = lr_at(self.step, 450_000, self.recipe.optim, self.recipe.schedule)
+                group["lr"] = lr_at(self.step, STEPS, self.recipe.optim, self.recipe.schedule)
             pixels = self.normalize(self.images)
             for x, y in zip(pixels.split(self.part), self.labels.split(self.part), strict=True):
                 self.sums += accumulate(self.network, x, y, share, self.precision, smoothing)

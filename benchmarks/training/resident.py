@@ -70,11 +70,3 @@ def plan(order: Order, images: Images, epoch: int) -> Plan:
     offsets, flips = draw_pad_crop(np.random.default_rng((order.seed, epoch, 1)), order.examples, images.pad)
     flips = flips if images.flip else np.zeros_like(flips)
     return Plan(index, offsets[index, 0], offsets[index, 1], flips[index])
-
-
-def crops(padded: Tensor, index: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int) -> Tensor:
-    """(B, size, size, 3) uint8 crops of padded images, some mirrored. index, top, left: (B,) int64; flip: (B,) bool."""
-    span = torch.arange(size, device=padded.device)
-    rows = top[:, None] + span
-    columns = left[:, None] + torch.where(flip[:, None], size - 1 - span, span)
-    return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.training.cifar import CLASSES
-from benchmarks.training.resident import Plan, Resident, crops
+from benchmarks.training.resident import Plan, Resident
 from resnet import build
 from resnet.recipes.recipe import Recipe
+from resnet.training.devices.compiled_blocks import compile_blocks
+from resnet.training.devices.resident_crops import mirrored_crops
 from resnet.training.finite_loss import no_bad_step, see_
 from resnet.training.optimizer import optimizer
-from resnet.training.step import accumulate, compile_blocks, native_precision, to_device, update
+from resnet.training.step import accumulate, native_precision, to_device, update
 from resnet.training.weight_average import Average, decay_at
 
 STEPS_A_GRAPH = 10
@@ -94,7 +96,7 @@ class Stepper:
 
     def batch(self, index: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
         """Augmented and normalised pixels (B, 3, S, S) of one step of a plan."""
-        return self.normalize(crops(self.padded, index, top, left, flip, self.recipe.images.size))
+        return self.normalize(mirrored_crops(self.padded, index, top, left, flip, self.recipe.images.size))
 
     def _one_step(self, look: Callable[[nn.Module, Tensor], None] | None = None) -> None:
         """Gather, augment, train. On CUDA without any word from the host, so that it can be captured.

@@ -19,7 +19,6 @@ from pipelines.cluster.store_actor import store_actor
 
 log = logging.getLogger(__name__)
 WITHOUT = "RESNET_WITHOUT_INTERNALS"
-PACE = 0.05  # seconds from one look of Ray Data's executor at its tasks to the next
 
 Answer = TypeVar("Answer")
 FAILURES = "ray.train.v2._internal.execution.failure_handling"
@@ -209,8 +208,8 @@ def autoscaled_types() -> list[tuple[int, dict[str, int]]]:
 
 
 @cache
-def paced() -> type | None:
-    """A callback by which Ray Data's executor looks at its tasks no more often than every PACE seconds, or None.
+def paced(pace: Callable[[], float]) -> type | None:
+    """A callback by which Ray Data's executor looks at its tasks no more often than every pace() seconds, or None.
 
     It is a thread of the consumer, here of a training worker. Where all tasks have blocks ready that nobody has room
     for, Ray 2.60 looks again at once, 800 times a second, and holds Python's lock while it does: threads that decode
@@ -227,7 +226,7 @@ def paced() -> type | None:
 
             def on_execution_step(self, executor: Any) -> None:
                 """Called by the executor's thread."""
-                time.sleep(max(0.0, self.last + PACE - time.monotonic()))
+                time.sleep(max(0.0, self.last + pace() - time.monotonic()))
                 self.last = time.monotonic()
 
         return Paced

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.cluster.planning.resource_plan import Node, actor_shares, holders
+from pipelines.cluster.planning.waiting import shortage_of_room
 from pipelines.shards.row_groups import Split
 from resnet.evaluation.error_summary import Ranked
 from resnet.evaluation.views import ViewProtocol, views
@@ -25,6 +26,7 @@ from resnet.recipes.recipe_settings import Images
 if TYPE_CHECKING:
     from resnet.evaluation.scorer import Model
 
+PATIENCE = 600  # seconds without a block that end a test: five scales of a row group take minutes
 CHUNK = 32  # images that a task yields at once
 LINE = 5.0  # seconds between two lines of progress
 
@@ -98,7 +100,10 @@ def score_split(test: ScoringJob, where: Placing, show: bool = True) -> Scored:
 
     from pipelines.cluster.data_execution import settle
 
-    settle(600)  # five scales of a row group take minutes on a small machine
+    settle(PATIENCE)
+    note = shortage_of_room(where.cpus, float(where.gpu), ray.available_resources(), PATIENCE)
+    if show and note is not None:
+        print(note, file=sys.stderr)
     items = [{"group": group} for group in range(len(test.split.rows))]
     read = partial(_read, test.split, test.models[0].images, test.protocol, test.keys)
     dataset = ray.data.from_items(items, override_num_blocks=len(items))

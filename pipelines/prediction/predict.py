@@ -18,12 +18,14 @@ from typing import Any
 from pipelines.cluster import connection
 from pipelines.cluster.planning.known_nodes import known_nodes
 from pipelines.cluster.planning.resource_plan import actor_shares, holders
+from pipelines.cluster.planning.waiting import shortage_of_room
 from pipelines.prediction.prediction_worker import PredictionJob, PredictionPart, Predictor, Worker, part_name
 from pipelines.progress.status import LINE, clock
 from pipelines.shards.manifest import MANIFEST, read_manifest
 from pipelines.storage import NOT_IMAGES, Folder
 from resnet.frozen import Frozen
 
+PATIENCE = 3600  # seconds without a block that end a prediction: a part on one slow core
 PLAN = "_plan.json"  # readers of Parquet folders pass over names that begin with _
 
 
@@ -144,7 +146,7 @@ def _write_all(
 
     from pipelines.cluster.data_execution import settle
 
-    settle(3600)  # a part on one slow core
+    settle(PATIENCE)
     holding = holders(known_nodes(), asked.gpu)
     on_gpu = holding[0].gpus >= 1 if asked.gpu is None else asked.gpu
     room = sum(int(node.gpus if on_gpu else node.cpus) for node in holding)
@@ -159,6 +161,9 @@ def _write_all(
         num_cpus=min(1.0, share),
         num_gpus=1 if on_gpu else 0,
     )
+    note = shortage_of_room(min(1.0, share), float(on_gpu), ray.available_resources(), PATIENCE)
+    if show and note is not None:
+        print(note, file=sys.stderr)
     began, shown, done, total = time.monotonic(), 0.0, 0, sum(part.images for part in missing)
     blocks: Any = dataset.iter_batches(batch_size=None, batch_format="numpy")
     for block in blocks:

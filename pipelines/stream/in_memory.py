@@ -28,6 +28,21 @@ class Resident(NamedTuple):
     labels: np.ndarray
 
 
+class Draws(NamedTuple):
+    """A batch that is not made yet. ids: (N,) places in the split; offsets: (N, 2) top and left of each crop in the
+    padded image; flips: (N,) bool; turns: (N,) quarter turns; replaced: as Batch has it, none of a decoded set."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    flips: np.ndarray
+    turns: np.ndarray
+    replaced: int = 0
+
+    def table(self) -> np.ndarray:
+        """(N, 5) int64: place, top, left, mirrored, quarter turns."""
+        return np.column_stack([self.ids, self.offsets, self.flips, self.turns]).astype(np.int64)
+
+
 def load_resident(split: Split, size: int, limit: int) -> Resident:
     """Decode a split once into size x size images. limit: bytes that the result may have.
 
@@ -71,22 +86,10 @@ def _decode_groups(split: Split, size: int, groups: np.ndarray) -> Resident:
     return decoded
 
 
-def resident_batches(
-    resident: Resident,
-    order: Order,
-    policy: Images,
-    epoch: int,
-    first_step: int,
-    rank: int,
-    world_size: int,
-    border: np.ndarray | None = None,
-) -> Iterator[Batch]:
-    """A rank's training batches of an epoch from `first_step` on: pad, random crop, mirror (section 4.2).
-
-    border: (3,) uint8, colour of the padding; black without one.
-    """
-    if policy.border != "black" and border is None:
-        raise ValueError(f"border {policy.border} needs a colour, got none")
+def resident_draws(
+    order: Order, policy: Images, epoch: int, first_step: int, rank: int, world_size: int
+) -> Iterator[Draws]:
+    """A rank's training batches of an epoch from `first_step` on, as drawn: pad, random crop, mirror (section 4.2)."""
     assert policy.pad is not None  # the recipe's validator: policy pad-crop
     starts = np.cumsum([0, *order.rows])
     # One draw for the whole epoch: an example's crop depends on (seed, epoch, example) alone, whoever trains on it.
@@ -99,11 +102,32 @@ def resident_batches(
     for window, skip in order.remaining(epoch, first_step):
         for group, row in zip(*order.share(epoch, window, rank, world_size, skip), strict=True):
             index = starts[group] + row
-            crops = pad_crop_flip(resident.images[index], offsets[index], flips[index], policy.pad, border)
-            for turn in set(turns[index].tolist()) - {0}:
-                mine = turns[index] == turn
-                crops[mine] = np.rot90(crops[mine], turn, axes=(1, 2))
-            yield Batch(crops, resident.labels[index], index)
+            yield Draws(index, offsets[index], flips[index], turns[index])
+
+
+def resident_batches(
+    resident: Resident,
+    order: Order,
+    policy: Images,
+    epoch: int,
+    first_step: int,
+    rank: int,
+    world_size: int,
+    border: np.ndarray | None = None,
+) -> Iterator[Batch]:
+    """A rank's training batches of an epoch from `first_step` on, made here.
+
+    border: (3,) uint8, colour of the padding; black without one.
+    """
+    if policy.border != "black" and border is None:
+        raise ValueError(f"border {policy.border} needs a colour, got none")
+    assert policy.pad is not None  # the recipe's validator: policy pad-crop
+    for ids, offsets, flips, turns, _ in resident_draws(order, policy, epoch, first_step, rank, world_size):
+        crops = pad_crop_flip(resident.images[ids], offsets, flips, policy.pad, border)
+        for turn in set(turns.tolist()) - {0}:
+            mine = turns == turn
+            crops[mine] = np.rot90(crops[mine], turn, axes=(1, 2))
+        yield Batch(crops, resident.labels[ids], ids)
 
 
 def resident_evaluation(resident: Resident, batch_size: int, rank: int, world_size: int) -> Iterator[Batch]:

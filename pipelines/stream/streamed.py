@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import re
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -40,6 +40,7 @@ SHIPPED = 3  # batches of encoded images in a block: less costs more calls, more
 MOST_SHIPPED = 2**26  # bytes of a block
 ITEMS = 64  # of an epoch; each costs a millisecond before the first batch, 621 windows of ImageNet would take 0.7 s
 AHEAD = 2  # batches that a worker's threads decode ahead
+BUFFERS = AHEAD + 2  # with the batch that is looked at, and the one before, which a GPU may still copy
 
 
 def streamed_batches(
@@ -53,10 +54,13 @@ def streamed_batches(
     room: TaskBudget,
     decode: Literal["tasks", "worker"] = "tasks",
     threads: int = 1,
+    memory: Callable[[], np.ndarray] | None = None,
 ) -> Iterator[Batch]:
     """A rank's training batches of an epoch from `first_step` on.
 
     room: what this rank's tasks may hold; decode: where images are decoded; threads: of this process, that decode.
+    memory: gives (N, S, S, 3) uint8 that they decode into; BUFFERS arrays in turn will do for a consumer that, when it
+    asks for a batch, needs the one before no more, or only until the next is asked for. None: fresh memory.
     """
     part = RankEpoch(EpochAugmentation(split, policy, order.seed, epoch), order, first_step, rank, world_size)
     windows, tasks = len(part.windows()), room.tasks
@@ -68,7 +72,7 @@ def streamed_batches(
         # A block ends with the batch that makes it large enough.
         block_size = min(MOST_SHIPPED, round((SHIPPED - 0.5) * part.batch_size * split.mean_bytes))
         with closing(_run(items, partial(_ship, part), block_size, None, few, "pyarrow")) as blocks:
-            yield from _late(part, blocks, max(1, threads))
+            yield from _late(part, blocks, max(1, threads), memory)
         return
     block_size = part.batch_size * policy.size**2 * 3
     with closing(_run(items, partial(_decode, part), block_size, None, room, "numpy")) as blocks:
@@ -116,13 +120,15 @@ def _batch(block: dict[str, np.ndarray]) -> Batch:
     return Batch(block["image"], block["label"], block["index"], block.get("shift"), int(block["replaced"].sum()))
 
 
-def _late(part: RankEpoch, blocks: Iterator[pa.Table], threads: int) -> Iterator[Batch]:
+def _late(
+    part: RankEpoch, blocks: Iterator[pa.Table], threads: int, memory: Callable[[], np.ndarray] | None = None
+) -> Iterator[Batch]:
     """Undecoded blocks -> batches, decoded ahead by threads of this process, mostly outside of Python."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     started: deque[Any] = deque()
     try:
         for rows in _regrouped(blocks, part.batch_size):
-            started.append(part.pictures.start(rows, pool))
+            started.append(part.pictures.start(rows, pool, None if memory is None else memory()))
             if len(started) > AHEAD:
                 yield started.popleft()()
         while started:
@@ -199,7 +205,7 @@ def _run(
     import ray
     from ray.exceptions import RayError
 
-    from pipelines.cluster.data_execution import settle
+    from pipelines.cluster.data_execution import BLOCKS, settle
 
     if not items:
         return
@@ -210,7 +216,9 @@ def _run(
     dataset = source.map_batches(task, batch_size=1, num_cpus=room.each, concurrency=room.tasks)
     try:
         # Without a batch size blocks come as they are: nothing is cut, put together or copied.
-        yield from dataset.iter_batches(batch_size=batch_size, prefetch_batches=2, batch_format=batch_format)
+        for block in dataset.iter_batches(batch_size=batch_size, prefetch_batches=2, batch_format=batch_format):
+            BLOCKS.took_block()
+            yield block
     except RayError as error:  # a task's own error is somewhere inside
         found = re.search(r"UnreadableShard: (.+)", str(error))
         if found is None:

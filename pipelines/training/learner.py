@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,7 @@ from pipelines.training.rank_data import RankData
 from resnet import build
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
+from resnet.training.devices.compiled_blocks import compile_or_say, is_to_be_compiled, restore_blocks
 from resnet.training.finetuning.epoch_choice import ends_early
 from resnet.training.finetuning.trained_parts import class_weights, freeze
 from resnet.training.mixing import draw_mix, mix
@@ -24,7 +27,6 @@ from resnet.training.step import (
     accumulate,
     autocast,
     choose_algorithms,
-    compile_blocks,
     native_precision,
     require_device,
     scaler,
@@ -33,6 +35,7 @@ from resnet.training.step import (
 )
 from resnet.training.weight_average import Average, copy_into, decay_at
 
+log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
 # torch 2.15 has renamed it, and warns of the old name.
 NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -51,8 +54,7 @@ class Learner:
         network = build(recipe.network, len(task.feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
         freeze(network, recipe.finetune)
         self.network = to_device(network, task.device, scaling.channels_last)
-        if scaling.compile:
-            compile_blocks(self.network)
+        self.compiled = self._compiled()
         self.optimizer = optimizer(self.network, recipe.optim, recipe.finetune.head_lr)
         self.scaler = scaler(task.device, self.precision)
         if self.scaler.is_enabled() and recipe.optim.momentum:
@@ -78,6 +80,32 @@ class Learner:
         told = [native_precision(self.task.device) if wanted == "auto" else wanted]
         torch.distributed.broadcast_object_list(told, src=0)
         return told[0]
+
+    def _compiled(self) -> bool:
+        """Compile the residual blocks where the run says so: on all ranks, or on none where one of them cannot."""
+        task, scaling = self.task, self.task.run.scaling
+        if not is_to_be_compiled(scaling.compile, task.device, task.total, scaling.deterministic):
+            return False
+        told: list[Any] = [None] * task.world_size
+        why = compile_or_say(self.network, self._passes(), self.precision)
+        torch.distributed.all_gather_object(told, why)
+        failed = [(rank, reason) for rank, reason in enumerate(told) if reason is not None]
+        if failed and task.rank == 0:
+            log.warning("the residual blocks are not compiled, which rank %d could not do: %s", *failed[0])
+        if failed:
+            restore_blocks(self.network)
+        return not failed
+
+    def _passes(self) -> Iterator[Tensor]:
+        """Pixels of one pass, in each size that the training has in any epoch."""
+        epochs, images = self.task.total / self.task.order.steps_per_epoch, self.task.run.recipe.images
+        for size in sorted({images.at(epoch, epochs).size for epoch in range(math.ceil(epochs))}):
+            yield self._zeros(size)
+
+    def _zeros(self, size: int) -> Tensor:
+        """Pixels of one pass, of black images."""
+        shape = (max(2, self.task.order.part), size, size, 3)
+        return self.task.normalize(torch.zeros(shape, dtype=torch.uint8, device=self.task.device)).float()
 
     def run(self) -> dict[str, Any]:
         """The run as its checkpoints record it: JSON, with the precision that was chosen."""
@@ -106,11 +134,9 @@ class Learner:
         It does so after its first pass: with three and more ranks a resumed run would add gradients in another order
         than the run that was never stopped, and differ in the last bit.
         """
-        size, device = self.task.run.recipe.images.size, self.task.device
-        images = torch.zeros(max(2, self.task.order.part), size, size, 3, dtype=torch.uint8, device=device)
-        pixels = self.task.normalize(images).float()
+        pixels = self._zeros(self.task.run.recipe.images.size)
         for _ in range(2):
-            with autocast(device, self.precision):
+            with autocast(self.task.device, self.precision):
                 model(pixels).float().sum().backward()
         model.zero_grad(set_to_none=True)
 

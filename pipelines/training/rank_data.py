@@ -15,6 +15,8 @@ from pipelines.stream import augmentation, in_memory, streamed
 from pipelines.stream.example_order import Order
 from pipelines.training.run_data import WorkerData
 from resnet.images.crops.padded_crops import border_color
+from resnet.training.devices.pinned_ring import PinnedRing
+from resnet.training.devices.resident_crops import ResidentCrops, fits
 from resnet.training.step import Normalize
 
 
@@ -43,6 +45,13 @@ class RankData:
         self.normalize = Normalize(pixels["mean"], pixels["std"], run.scaling.channels_last).to(device)
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.resident: dict[str, in_memory.Resident] = {}
+        self.crops_on_device = (
+            self.copies is not None
+            and feed.resident is not None
+            and fits(feed.train.examples, run.recipe.images.size, run.recipe.images.pad or 0, device)
+        )
+        self.crops: ResidentCrops | None = None
+        self.ring: PinnedRing | None = None
 
     def split(self, name: str) -> in_memory.Resident:
         """A decoded split, fetched once; its arrays are views of the object store."""
@@ -53,15 +62,23 @@ class RankData:
             self.resident[name] = in_memory.Resident(*ray.get(self.feed.resident[name]))
         return self.resident[name]
 
-    def training(self, epoch: int, first_step: int) -> Iterator[augmentation.Batch]:
-        """This rank's batches of an epoch."""
+    def training(self, epoch: int, first_step: int) -> Iterator[augmentation.Batch | in_memory.Draws]:
+        """This rank's batches of an epoch, each for `tensors` before the next is asked for."""
         place = (epoch, first_step, self.rank, self.world_size)
         images = self.run.recipe.images.at(epoch, self.total / self.order.steps_per_epoch)
         if self.feed.resident is not None:
+            if self.crops_on_device:
+                return in_memory.resident_draws(self.order, images, *place)
             border = border_color(images.border, self.feed.pixels["mean"])
             return in_memory.resident_batches(self.split("train"), self.order, images, *place, border)
         where = "tasks" if self.run.data.decode == "tasks" else "worker"
-        return streamed.streamed_batches(self.feed.train, self.order, images, *place, self.room, where, self.threads)
+        memory = None
+        if self.copies is not None and where == "worker":  # a ring an epoch, whose images may grow
+            self.ring = PinnedRing(streamed.BUFFERS, (self.local, images.size, images.size, 3))
+            memory = self.ring.take
+        return streamed.streamed_batches(
+            self.feed.train, self.order, images, *place, self.room, where, self.threads, memory
+        )
 
     def evaluation(self, split: Literal["train", "val"] = "val") -> Iterator[augmentation.Batch]:
         """This rank's part of a split, without augmentation."""
@@ -77,19 +94,35 @@ class RankData:
         groups, rows = self.order.batches(epoch, window)
         return (self.feed.train.starts()[groups[skip]] + rows[skip]).tolist()
 
-    def tensors(self, batch: augmentation.Batch) -> tuple[Tensor, Tensor]:
+    def tensors(self, batch: augmentation.Batch | in_memory.Draws) -> tuple[Tensor, Tensor]:
         """Pixels (N, 3, S, S), normalised on the device, and labels (N,)."""
+        if isinstance(batch, in_memory.Draws):
+            images, labels = self._resident_crops().batch(self._sent(batch.table()), self.run.recipe.images.turns)
+            return self.normalize(images), labels
         images, labels = self._sent(batch.images), self._sent(batch.labels)
         return self.normalize(images, None if batch.shift is None else self._sent(batch.shift)), labels
+
+    def _resident_crops(self) -> ResidentCrops:
+        """The training split on the device, sent there once."""
+        if self.crops is None:
+            images = self.run.recipe.images
+            border = border_color(images.border, self.feed.pixels["mean"])
+            self.crops = ResidentCrops(*self.split("train"), images.pad or 0, border, self.device)
+        return self.crops
 
     def _sent(self, array: np.ndarray) -> Tensor:
         """On the device. A GPU copies it on a stream of its own, while it still computes the step before."""
         tensor = torch.from_numpy(array)
         if self.copies is None:
             return tensor.to(self.device)
-        computing = torch.cuda.current_stream(self.device)
+        computing, ring = torch.cuda.current_stream(self.device), self.ring
+        held = ring is not None and ring.holds(array)
         with torch.cuda.stream(self.copies):
-            sent = tensor.pin_memory().to(self.device, non_blocking=True)
+            sent = (tensor if held else tensor.pin_memory()).to(self.device, non_blocking=True)
+            if ring is not None and held:
+                done = torch.cuda.Event()
+                done.record()
+                ring.is_copied(array, done)
         computing.wait_stream(self.copies)
         sent.record_stream(computing)  # its memory is free for others only after the step that reads it
         return sent

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from resnet.training.checkpoint import Progress
 from resnet.training.conditions import Conditions
+from resnet.training.devices.device_wait import DeviceWait
 from resnet.training.finite_loss import no_bad_step, see_
 from resnet.training.gradient_norms import LayerNorms
 
 
 class Epoch(NamedTuple):
     """An epoch over all ranks. sums: loss, top-1 errors, examples; replaced: images that could not be decoded;
-    seconds, wait: wall time of the training and of waiting for data; cpu_seconds: of all ranks."""
+    seconds, wait: wall time of the training, and that in which the device waited for data; cpu_seconds: of all ranks.
+    """
 
     sums: list[float]
     replaced: float
@@ -39,6 +41,7 @@ class TrainingState:
         self.norms: tuple[LayerNorms, ...] = ()
         self.replaced = 0  # training images of the epoch so far, of this rank, that could not be decoded
         self._since, self._cpu_since = time.monotonic(), time.process_time()
+        self._device_wait = DeviceWait.of(device)
         if saved is not None:
             self.step, self.rows, self.seconds, self.wait = saved.step, saved.rows, saved.seconds, saved.wait
             self.conditions, self.norms = saved.conditions, saved.norms
@@ -63,16 +66,18 @@ class TrainingState:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time within is time that the training waited for data."""
-        began = time.perf_counter()
-        yield
-        self.wait += time.perf_counter() - began
+        """Time within, in which the device had nothing to compute, is time that the training waited for data."""
+        with self._device_wait.waiting():
+            yield
+        self.wait += self._device_wait.taken()
 
     def close(self) -> Epoch:
         """End an epoch: what it was, over all ranks. All starts anew."""
         counts = torch.tensor([float(self.replaced), self.cpu_seconds], dtype=torch.float64, device=self.sums.device)
         replaced, cpu_seconds = all_reduce(counts)
-        ended = Epoch(all_reduce(self.sums), replaced, self.seconds, self.wait, cpu_seconds)
+        sums = all_reduce(self.sums)  # the device has now come to the end of all waits
+        self.wait += self._device_wait.taken()
+        ended = Epoch(sums, replaced, self.seconds, self.wait, cpu_seconds)
         self.sums.zero_()
         self.seconds = self.wait = self.cpu_seconds = 0.0
         self.replaced = 0

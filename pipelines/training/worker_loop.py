@@ -182,6 +182,7 @@ def _note_conditions(task: RankData, learner: Learner, state: TrainingState) -> 
         bn_batch=task.order.part,
         versions={"ray": ray.__version__},
         jpeg_engine=engines_named(engines),
+        compiled=learner.compiled,
     )
     if not (state.conditions and found.is_as(state.conditions[-1])):
         state.conditions = (*state.conditions, found)

@@ -31,6 +31,7 @@ class Conditions(Frozen):
     bn_batch: int
     jpeg_engine: str
     versions: dict[str, str]
+    compiled: bool = False
 
     def is_as(self, other: Conditions) -> bool:
         """True if a training that goes on meets the same conditions; speed varies from one measurement to the next."""
@@ -53,6 +54,7 @@ def conditions(
     bn_batch: int,
     versions: dict[str, str],
     jpeg_engine: str | None = None,
+    compiled: bool = False,
 ) -> Conditions:
     """Those of this process. Measures for a second.
 
@@ -73,6 +75,7 @@ def conditions(
         bn_batch=bn_batch,
         jpeg_engine=jpeg_engine or jpeg_region.best().name,
         versions={"python": platform.python_version(), **library_versions(on_gpu), **versions},
+        compiled=compiled,
     )
 
 

@@ -6,18 +6,15 @@ can be captured in a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
-from resnet.networks.resnet import BasicBlock, Bottleneck
 from resnet.training.mixing import Mixed
-from resnet.training.torch_internals import allow_recompilations, multiplies_bfloat16
+from resnet.training.torch_internals import multiplies_bfloat16
 
 # tf32 is float32 whose products a GPU rounds to 10 bits, as cuDNN does in convolutions unless it is told otherwise.
 PRECISIONS = {
@@ -112,22 +109,6 @@ def scaler(device: torch.device, precision: str) -> GradScaler:
 def to_device(network: nn.Module, device: torch.device, channels_last: bool = True) -> nn.Module:
     """The network on a device, its convolutions in the memory format of their images. Normalize takes the same flag."""
     return network.to(device).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-
-def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
-    """Compile each residual block in place, for training. Blocks of one shape share their code, so that 152 layers
-    compile as fast as 50. Evaluation runs without: it would compile every shape a second time.
-    """
-    # Two shapes a stage, for each size of progressive resizing: torch gives up after 8.
-    allow_recompilations(64)
-    for block in network.modules():
-        if isinstance(block, BasicBlock | Bottleneck):
-            compiled = torch.compile(block.forward, backend=backend, dynamic=False)
-            block.forward = _in_training(block, compiled, block.forward)
-
-
-def _in_training(block: nn.Module, compiled: Callable[[Tensor], Tensor], plain: Callable[[Tensor], Tensor]) -> Any:
-    return lambda x: compiled(x) if block.training else plain(x)
 
 
 def accumulate(

@@ -50,7 +50,7 @@ class Inference:
         self.metrics = metrics
         self.in_progress = 0
         self._batcher = Batcher(classifier.run_batch, settings.batch)
-        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(settings.threads_used, thread_name_prefix="decode")
 
     def warm_up(self) -> None:
         """Run each power of two and the largest batch, so that no request pays for set-up (on a GPU, for a graph)."""

@@ -63,7 +63,7 @@ class Loaded:
 
 def load_version(wanted: Version, args: Args, name: str, replica: str) -> Loaded:
     """A version, checked and warm. ValueError, OSError and what else readers of URIs raise: it is not served."""
-    classifier = Classifier(wanted.checkpoint, precision=args.precision, threads=args.threads, device=args.device)
+    classifier = Classifier(wanted.checkpoint, precision=args.precision, threads=args.threads_used, device=args.device)
     check_answers(classifier)
     metrics = Metrics({"model": name, "version": wanted.version, "replica": replica})
     inference = Inference(classifier, args, metrics)

@@ -51,6 +51,13 @@ def test_a_run_of_before_is_read_with_its_precision_and_group() -> None:
     assert (found.recipe.precision, found.recipe.bn_batch) == ("float32", 16)
 
 
+def test_a_run_whose_compiling_was_a_flag_is_read() -> None:
+    found = [Scaling.model_validate({"compile": old}).compile for old in (True, False, "auto")]
+    assert found == ["on", "off", "auto"]
+    with pytest.raises(ValueError, match=r"compile must be 'auto', 'on' or 'off', got 'yes'"):
+        Scaling(compile="yes")  # pyright: ignore[reportArgumentType]
+
+
 @given(st.integers(1, 8), st.integers(1, 8), st.data())
 def test_ranks_share_a_batch_by_whole_parts_as_evenly_as_can_be(parts: int, part: int, data: st.DataObject) -> None:
     world_size = data.draw(st.integers(1, parts))

@@ -54,3 +54,10 @@ def test_defaults_hold_and_survive_json() -> None:
     args = Args(checkpoint="/best", version="3")
     assert Args.model_validate_json(args.model_dump_json()) == args
     assert args.name == "resnet"
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "used"), [(None, 0, 1), (None, 1, 4), (None, 0.25, 1), (2, 1, 2), (3, 0, 3)]
+)
+def test_beside_a_gpu_more_threads_decode(threads: int | None, gpus: float, used: int) -> None:
+    assert Settings(threads=threads, gpus=gpus).threads_used == used

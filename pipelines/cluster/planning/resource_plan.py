@@ -153,7 +153,7 @@ def is_on_gpus(nodes: Sequence[Node], wishes: Wishes) -> bool:
     if wishes.needs_gpu and not found:
         raise ValueError(
             "scaling.gpu must be said on a cluster that has no GPU and is not known to add one "
-            "(RESNET_ADDABLE_NODES in docs/cluster.md): --no-scaling.gpu trains ImageNet on its CPUs"
+            "(RESNET_ADDABLE_NODES in docs/cluster.md): --scaling.gpu False trains ImageNet on its CPUs"
         )
     return found
 

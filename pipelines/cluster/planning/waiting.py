@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipelines.cluster.planning.known_nodes import nodes_up
@@ -64,6 +64,23 @@ class RoomWatch:
         if self.said:
             self.say("The workers have room")
         self.since, self.said = None, False
+
+
+def shortage_of_room(cpus: float, gpus: float, free: Mapping[str, float], patience: int) -> str | None:
+    """What a worker of Ray Data has to wait for at present, in one line; None where there is room for one.
+
+    cpus, gpus: of a worker; free: of the cluster; patience: seconds until Ray Data gives up.
+    """
+    wanted = {"CPU": cpus, "GPU": gpus}
+    lacking = [name for name, count in wanted.items() if free.get(name, 0.0) < count]
+    if not lacking:
+        return None
+    needs = " and ".join(f"{count:g} {name}" for name, count in wanted.items() if count)
+    held = " and ".join(f"{free.get(name, 0.0):g} {name}" for name in lacking)
+    return (
+        f"Waiting for room: a worker needs {needs}, and free are {held}; it ends after "
+        f"{patience / 60:g} minutes without progress"
+    )
 
 
 def waits_of(minutes: float) -> int:

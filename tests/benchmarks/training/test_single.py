@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.training import cifar, single
 from benchmarks.training.lane import Lane
-from benchmarks.training.resident import Resident, crops, plan
+from benchmarks.training.resident import Resident, plan
 from benchmarks.training.stepper import Options
 from pipelines.stream.example_order import Order
 from resnet import build
@@ -21,6 +21,7 @@ from resnet.paper.result_rows import read_results
 from resnet.recipes.named import recipe
 from resnet.recipes.recipe import Recipe
 from resnet.training.checkpoint import load_checkpoint
+from resnet.training.devices.resident_crops import mirrored_crops
 from resnet.training.lr_schedule import lr_at
 from resnet.training.optimizer import optimizer
 from resnet.training.step import Normalize, eval_step, train_step
@@ -74,7 +75,7 @@ def test_an_epoch_has_the_engines_batches(resident: Resident) -> None:
     padded, steps = resident.padded(4), 0
     for step, batch in enumerate(engine):
         index, top, left, flip = (torch.from_numpy(part[step]) for part in made)
-        assert torch.equal(crops(padded, index, top, left, flip, 32), torch.from_numpy(batch.images))
+        assert torch.equal(mirrored_crops(padded, index, top, left, flip, 32), torch.from_numpy(batch.images))
         assert made.image[step].tolist() == batch.ids.tolist()
         steps += 1
     assert steps == order.steps_per_epoch == len(made.image)
@@ -86,7 +87,7 @@ def test_crops_on_the_device_are_those_of_numpy() -> None:
     offsets, flips = rng.integers(0, 7, (6, 2)), rng.random(6) < 0.5
     padded = torch.nn.functional.pad(torch.from_numpy(images), (0, 0, 3, 3, 3, 3))
     parts = (torch.arange(6), torch.from_numpy(offsets[:, 0]), torch.from_numpy(offsets[:, 1]), torch.from_numpy(flips))
-    assert np.array_equal(crops(padded, *parts, 8).numpy(), pad_crop_flip(images, offsets, flips, 3))
+    assert np.array_equal(mirrored_crops(padded, *parts, 8).numpy(), pad_crop_flip(images, offsets, flips, 3))
 
 
 def test_a_lane_gives_the_numbers_of_the_engines_loop_bit_for_bit(resident: Resident) -> None:

@@ -13,13 +13,15 @@ import pytest
 from pyarrow import fs
 from pyarrow import parquet as pq
 
-from pipelines.cluster import ray_internals
+from pipelines.cluster import data_execution, ray_internals
 from pipelines.cluster.free_cpus import TaskBudget
 from pipelines.shards import row_groups
 from pipelines.stream import augmentation, streamed
 from pipelines.stream.example_order import Order
+from pipelines.stream.rank_batches import RankEpoch
 from resnet.images.crops.pca_color import pca_shift
 from resnet.recipes.recipe_settings import Images
+from resnet.training.devices.pinned_ring import PinnedRing
 from tests.s3_server import options_of, s3_server
 
 Where = Literal["tasks", "worker"]
@@ -94,7 +96,7 @@ def test_an_executor_that_has_to_wait_does_not_spin(
     ray_local: Any, shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its thread holds Python's lock, which the threads that decode and train need."""
-    callback: Any = ray_internals.paced()
+    callback: Any = ray_internals.paced(data_execution.BLOCKS.seconds)
     seen, pace = [0], callback.on_execution_step
 
     def counted(self: Any, executor: Any) -> None:
@@ -109,7 +111,23 @@ def test_an_executor_that_has_to_wait_does_not_spin(
         next(batches)
         begin, before = time.monotonic(), seen[0]
         time.sleep(1)
-        assert seen[0] - before <= 1.1 * (time.monotonic() - begin) / ray_internals.PACE
+        assert seen[0] - before <= 1.1 * (time.monotonic() - begin) / data_execution.SLOWEST
+
+
+def test_batches_decoded_into_a_ring_of_buffers_are_the_same(shards: str) -> None:
+    """Each is whole until the one after the next is asked for, as a GPU that still copies it needs."""
+    split = row_groups.open_split(shards, "train")[1]
+    part = RankEpoch(augmentation.EpochAugmentation(split, JITTER, 5, 3), Order(split.rows, 24, 4, 5), 0, 0, 1)
+    tables = list(part.tables(0, len(part.windows())))
+    expected = [batch.images for batch in streamed._late(part, iter(tables), 2)]
+    ring = PinnedRing(streamed.BUFFERS, (24, 32, 32, 3), pinned=False)
+    before = None
+    for batch, images in zip(streamed._late(part, iter(tables), 2, ring.take), expected, strict=True):
+        assert ring.holds(batch.images)
+        np.testing.assert_array_equal(batch.images, images)
+        if before is not None:
+            np.testing.assert_array_equal(*before)
+        before = batch.images, images
 
 
 def test_evaluation_counts_every_image_once_for_any_number_of_workers(ray_local: Any, shards: str) -> None:

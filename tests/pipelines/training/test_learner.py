@@ -1,5 +1,6 @@
 """The engine's knobs, each by what it does to a trained tensor: one rank in this process, real data, no Ray Train."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from benchmarks.training import cifar
 from benchmarks.training.lane import Lane
 from benchmarks.training.resident import Resident
 from benchmarks.training.stepper import Options
+from pipelines.training import learner as learner_module
 from pipelines.training.learner import Learner
 from pipelines.training.rank_data import RankData
 from pipelines.training.run_data import RunData, WorkerData
 from resnet import build
 from resnet.training.checkpoint import Checkpoint, Progress
+from resnet.training.devices.compiled_blocks import compile_or_say
 from resnet.training.weight_average import Average, decay_at
 from tests.pipelines.training.digits_run import CPU, small, trained
 
@@ -185,3 +188,30 @@ def test_the_step_of_a_batch_in_four_parts_is_the_same_at_any_number_of_workers(
     for found, expected in zip(zip(*gradients, strict=True), reference.parameters(), strict=True):
         assert expected.grad is not None
         torch.testing.assert_close(sum(found) / world_size, expected.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, which it hides by another filter
+@pytest.mark.parametrize("works", [True, False])
+def test_a_compiler_that_fails_is_one_line_in_the_log_and_the_run_is_as_one_without(
+    works: bool,
+    data: tuple[RunData, WorkerData],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        if not works:
+            raise FileNotFoundError("no cc here")
+        return graph.forward
+
+    monkeypatch.setattr(learner_module, "compile_or_say", partial(compile_or_say, backend=backend))
+    learners = []
+    for choice in ("off", "on"):
+        task = RankData(small(tmp_path, scaling={"workers": 1, "compile": choice}), data[1], 0, 1, CPU)
+        learners.append(Learner(task, None))
+        learners[-1].step(*task.tensors(next(task.training(0, 0))), 0, 0, 0.1)
+    assert [learner.compiled for learner in learners] == [False, works]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [] if works else len(said) == 1 and "no cc here" in said[0]
+    off, on = (learner.tensors()[0] for learner in learners)
+    assert all(torch.equal(off[name], tensor) for name, tensor in on.items())

@@ -52,3 +52,20 @@ def test_tensors_are_normalised_by_the_mean_and_std_of_the_data(data: tuple[RunD
     torch.testing.assert_close(pixels, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
     assert labels.tolist() == batch.labels.tolist()
     assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_crops_that_the_device_makes_are_those_of_the_host(data: tuple[RunData, WorkerData]) -> None:
+    """On a GPU that has room for the set; here the device is the CPU, and the bits are the same."""
+    changes: Any = {"recipe": {"images": standard_images() | {"border": "mean", "turns": True}}}
+    host, device = task(data, **changes), task(data, **changes)
+    device.crops_on_device = True
+    for ours, theirs in zip(device.training(2, 3), host.training(2, 3), strict=True):
+        assert ours.ids.tolist() == theirs.ids.tolist()
+        assert ours.replaced == theirs.replaced == 0
+        for made, expected in zip(device.tensors(ours), host.tensors(theirs), strict=True):
+            assert torch.equal(made, expected)
+
+
+def standard_images() -> dict[str, Any]:
+    """Settings of the digits' images."""
+    return small(Path("/unused")).recipe.images.model_dump()

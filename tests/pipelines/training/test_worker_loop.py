@@ -15,6 +15,7 @@ from pipelines.models.checkpoint_store import CheckpointStore
 from pipelines.models.initial_weights import identified
 from pipelines.run import Run
 from pipelines.stream.augmentation import Batch
+from pipelines.stream.in_memory import Draws
 from pipelines.training.rank_data import RankData
 from pipelines.training.run_data import RunData, WorkerData, class_counts
 from pipelines.training.run_folder import RunFolder
@@ -35,7 +36,7 @@ EVERYTHING = {"ema": 0.9, "loss": {"mixup": 0.2, "cutmix": 1.0}, "bn_examples": 
 class Dying(RankData):
     """A task whose data end in the middle of the first epoch, after a checkpoint."""
 
-    def training(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def training(self, epoch: int, first_step: int) -> Iterator[Batch | Draws]:
         yield from itertools.islice(super().training(epoch, first_step), 18)
         raise ConnectionError("the data are gone")
 
@@ -62,7 +63,7 @@ class Judged(RankData):
 
     epoch = 0
 
-    def training(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def training(self, epoch: int, first_step: int) -> Iterator[Batch | Draws]:
         self.epoch = epoch
         return super().training(epoch, first_step)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 
@@ -20,7 +20,6 @@ from resnet.training.step import (
     accumulate,
     autocast,
     choose_algorithms,
-    compile_blocks,
     error_sums,
     eval_step,
     loss_and_errors,
@@ -149,24 +148,6 @@ def test_memory_format_is_an_option_that_changes_no_number(channels_last: bool) 
     assert model.get_parameter("conv1.weight").is_contiguous(memory_format=wanted)
     assert pixels.is_contiguous(memory_format=wanted)
     torch.testing.assert_close(model(pixels), plain((images.permute(0, 3, 1, 2).float() - 120) / 60))
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, which it hides by another filter
-def test_blocks_of_one_shape_are_compiled_once_and_give_the_same_numbers() -> None:
-    torch.manual_seed(0)
-    plain = build("cifar10-resnet20", 4)
-    model, graphs = copy.deepcopy(plain), []
-
-    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
-        graphs.append(graph)
-        return graph.forward
-
-    compile_blocks(model, backend=count)  # pyright: ignore[reportArgumentType]
-    pixels = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(model(pixels), plain(pixels))
-    assert len(graphs) == 5, "9 blocks: one shape in the first stage, two in each other"
-    torch.testing.assert_close(model.eval()(pixels), plain.eval()(pixels))
-    assert len(graphs) == 5
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         [Node(4)] * 10, {"workers": 2, "cpus_per_worker": 10}, r"fit on a node \(10 x 4 CPUs\), got 2 x 10",
     ),
     "a head alone that takes no work": ([Node(0)], {}, "must have a node with CPUs.* got none"),
-    "ImageNet without a GPU": ([Node(8), Node(8)], {"needs_gpu": True}, r"scaling.gpu must be said .*--no-scaling.gpu"),
+    "ImageNet without a GPU": ([Node(8), Node(8)], {"needs_gpu": True}, r"gpu must be said .*--scaling.gpu False"),
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipelines.cluster.planning.resource_plan import Node, NodeKind, Wishes, plan_training, with_added
-from pipelines.cluster.planning.waiting import RoomWatch, has_waiting_workers, waits_of
+from pipelines.cluster.planning.waiting import RoomWatch, has_waiting_workers, shortage_of_room, waits_of
 from pipelines.run import Scaling
 
 
@@ -67,3 +67,15 @@ def test_a_group_that_fits_nowhere_waits(ray_local: Any) -> None:
     assert has_waiting_workers()
     remove_placement_group(group)
     assert not has_waiting_workers()
+
+
+def test_a_worker_of_ray_data_that_must_wait_is_told_for_what() -> None:
+    assert shortage_of_room(0.5, 1, {"CPU": 0.5, "GPU": 1.0, "memory": 1e9}, 600) is None
+    assert shortage_of_room(0.9, 0, {"CPU": 1.0}, 600) is None
+    assert shortage_of_room(0.5, 1, {"CPU": 8.0}, 600) == (
+        "Waiting for room: a worker needs 0.5 CPU and 1 GPU, and free are 0 GPU; it ends after 10 minutes without "
+        "progress"
+    )
+    assert shortage_of_room(0.9, 0, {"CPU": 0.5}, 3600) == (
+        "Waiting for room: a worker needs 0.9 CPU, and free are 0.5 CPU; it ends after 60 minutes without progress"
+    )
