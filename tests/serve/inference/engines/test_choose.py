@@ -33,7 +33,8 @@ def require(engine: str, dtype: torch.dtype = torch.float32) -> None:
     if engine == "OpenVINO" and importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed: .venv/bin/uv pip install openvino")
     if engine == "OpenVINO" and dtype == torch.bfloat16:
-        if "BF16" not in openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        capabilities = openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if "BF16" not in capabilities:
             pytest.skip("OpenVINO multiplies bfloat16 with AVX512 or AMX only, which this CPU lacks")
     if engine == "oneDNN" and not torch.backends.mkldnn.is_available():
         pytest.skip("torch has no oneDNN here")
