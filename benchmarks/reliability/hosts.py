@@ -253,10 +253,27 @@ def hosts(host: Host) -> Iterator[Case]:
         variables={"RESNET_HOME": str(ROOT.parent / ".hosts-home")}, needs=root,
     )  # fmt: skip
     with cgroup(0.5) as prefix:
-        yield Case("quota of half a core", TRAIN, says="1 worker on CPU with 1 thread", prefix=prefix, needs=root)
+        yield Case(
+            "quota of half a core",
+            TRAIN,
+            says="1 worker on 1 node, each with .* and 1 thread;",
+            prefix=prefix,
+            needs=root,
+        )
     with cgroup(1.5) as prefix:
-        yield Case("quota of a core and a half", TRAIN, says="1 worker on CPU with 1 thread", prefix=prefix, needs=root)
-    yield Case("taskset to one core", TRAIN, says="1 worker on CPU with 1 thread", prefix=["taskset", "-c", "0"])
+        yield Case(
+            "quota of a core and a half",
+            TRAIN,
+            says="1 worker on 1 node, each with .* and 1 thread;",
+            prefix=prefix,
+            needs=root,
+        )
+    yield Case(
+        "taskset to one core",
+        TRAIN,
+        says="1 worker on 1 node, each with .* and 1 thread;",
+        prefix=["taskset", "-c", "0"],
+    )
     offline = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     yield Case("no network", TRAIN, prefix=offline, needs=root)
     yield Case("no network, submitted", submit, prefix=offline, needs=root)

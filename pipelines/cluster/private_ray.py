@@ -132,14 +132,32 @@ def _end_private() -> None:
     if threading.current_thread() is threading.main_thread():
         for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
+    folders = _socket_folders()
     ray.shutdown()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill_private(folder: Path) -> None:
     """End Ray's processes, which are this one's children and theirs, without a word to them."""
     import psutil
 
+    folders = _socket_folders()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in (folder, *folders):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _socket_folders() -> set[Path]:
+    """Folders that multiprocessing made for sockets of this process's children. Ray kills its dashboard, which has one,
+    and so nobody removes it."""
+    import psutil
+
+    found: set[Path] = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            places = [Path(str(socket.laddr)).parent for socket in process.net_connections("unix")]
+            found |= {place for place in places if place.name.startswith("pymp-")}
+    return found

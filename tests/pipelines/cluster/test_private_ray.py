@@ -20,7 +20,7 @@ MARK = "RESNET_TEST_MARK"  # all processes of a private Ray inherit it
 JOB = """
 import sys, time
 from pipelines.cluster.connection import connect
-connect()
+connect(dashboard="dashboard" in sys.argv)
 print("connected", flush=True)
 time.sleep(600)
 """
@@ -52,16 +52,21 @@ def place() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "times", "group"),
-    [("SIGHUP", 1, False), ("SIGTERM", 1, False), ("SIGINT", 3, True), ("SIGKILL", 1, False)],
+    ("name", "times", "group", "words"),
+    [
+        ("SIGHUP", 1, False, ()),
+        ("SIGTERM", 1, False, ("dashboard",)),
+        ("SIGINT", 3, True, ()),
+        ("SIGKILL", 1, False, ()),
+    ],
 )
-def test_nothing_is_left(name: str, times: int, group: bool, place: Path) -> None:
+def test_nothing_is_left(name: str, times: int, group: bool, words: tuple[str, ...], place: Path) -> None:
     """SIGINT comes as from an impatient person at a terminal: several times, to the whole group."""
     mark = uuid.uuid4().hex
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     kept |= {MARK: mark, "TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
     job = subprocess.Popen(
-        [sys.executable, "-c", JOB], env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", JOB, *words], env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     assert job.stdout is not None
