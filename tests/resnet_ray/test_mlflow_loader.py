@@ -7,8 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # As in an environment with the wheel: resnet_ray can be imported, and this program's other folders cannot.
 CODE = """
-import importlib.util, sys
-assert importlib.util.find_spec("serve") is None or not importlib.util.find_spec("serve").origin.startswith(sys.argv[1])
+import importlib.util, os, sys
+# An editable installation, of this checkout or another, has them on the path
+sys.path[:] = [path for path in sys.path if not os.path.isdir(f"{path}/serve")]
+sys.meta_path[:] = [each for each in sys.meta_path if "__editable" not in getattr(each, "__module__", "")]
+assert importlib.util.find_spec("serve") is None
 spec = importlib.util.spec_from_file_location(
     "resnet_ray", f"{sys.argv[1]}/resnet_ray/__init__.py", submodule_search_locations=[f"{sys.argv[1]}/resnet_ray"]
 )
