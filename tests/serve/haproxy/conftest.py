@@ -146,10 +146,12 @@ Fronts = Callable[..., Front]
 
 
 @pytest.fixture
-def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronts]:
+def fronts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fronts]:
     """fronts(replicas=2, **choices): HAProxy with so many replicas behind it."""
     if reason := environment.refusal():
         pytest.skip(reason)
+    # A keeper removes the folder of its Ray's token at the end: not that of the Ray that tests share
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     made: list[Front] = []
 
     def make(replicas: int = 2, private: bool = True, **choices: object) -> Front:
