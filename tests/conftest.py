@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.s3_server import KEYS
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -87,7 +89,7 @@ def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from serve.haproxy import environment
 
     before = os.environ.copy()
-    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+    os.environ |= KEYS
     environment.use_haproxy()
     context = private_ray.start_private(
         num_cpus=4,
@@ -115,12 +117,8 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch, moto.mock_aws(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tried to parse AWS::Budgets::Budget")  # moto knows no budgets
         patch.setenv("HOME", str(home))
-        for name, value in (
-            ("ACCESS_KEY_ID", "test"),
-            ("SECRET_ACCESS_KEY", "test"),
-            ("EC2_METADATA_DISABLED", "true"),
-        ):
-            patch.setenv(f"AWS_{name}", value)
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
         place: dict[str, Any] = {"LocationConstraint": "us-west-2"}
         boto3.client("s3", "us-west-2").create_bucket(Bucket="pictures", CreateBucketConfiguration=place)

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipelines import stop_signals
 from pipelines.cluster import ray_internals
 from pipelines.cluster.death_watch import watch_private
@@ -132,7 +134,7 @@ def _end_private() -> None:
     if threading.current_thread() is threading.main_thread():
         for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
-    folders = _socket_folders()
+    folders = _socket_folders(_children())
     ray.shutdown()
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
@@ -140,23 +142,25 @@ def _end_private() -> None:
 
 def _kill_private(folder: Path) -> None:
     """End Ray's processes, which are this one's children and theirs, without a word to them."""
-    import psutil
-
-    folders = _socket_folders()
-    for process in psutil.Process().children(recursive=True):
+    children = _children()
+    folders = _socket_folders(children)
+    for process in children:
         with contextlib.suppress(psutil.Error):
             process.kill()
     for left in (folder, *folders):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _socket_folders() -> set[Path]:
-    """Folders that multiprocessing made for sockets of this process's children. Ray kills its dashboard, which has one,
-    and so nobody removes it."""
-    import psutil
+def _children() -> list[psutil.Process]:
+    """Ray's processes: this one's children and theirs."""
+    return psutil.Process().children(recursive=True)
 
+
+def _socket_folders(processes: list[psutil.Process]) -> set[Path]:
+    """Folders that multiprocessing made for sockets of these processes. Ray kills its dashboard, which has one, and so
+    nobody removes it."""
     found: set[Path] = set()
-    for process in psutil.Process().children(recursive=True):
+    for process in processes:
         with contextlib.suppress(psutil.Error):
             places = [Path(str(socket.laddr)).parent for socket in process.net_connections("unix")]
             found |= {place for place in places if place.name.startswith("pymp-")}

@@ -72,6 +72,18 @@ def meter(what: str, total: int, done: int = 0) -> Iterator[Meter]:
         yield counter
 
 
+def live_on_terminal(**options: Any) -> Any:
+    """What is shown on standard error and renewed in place, a rich.live.Live that has begun; None: no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.live import Live
+
+    live = Live(console=Console(stderr=True), **options)
+    live.start()
+    return live
+
+
 def say(text: str) -> None:
     """A line for the person who waits."""
     print(text, file=sys.stderr, flush=True)
@@ -93,12 +105,8 @@ class Watch:
 
     def __enter__(self) -> Self:
         forget(self.run)
-        if self.show and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
-            self._live.start()
+        if self.show:
+            self._live = live_on_terminal(auto_refresh=False)
         self._thread.start()
         return self
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import sys
 import textwrap
 import threading
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from pipelines.progress.console import live_on_terminal, say
 from pipelines.progress.postings import forget, last_status
 from pipelines.progress.status import Status, clock, remaining
 from pipelines.progress.text_table import text_table
@@ -98,7 +98,7 @@ class Board:
     rows: dict[str, Row]
     slots: int
     show: bool = True
-    write: Callable[[str], Any] = field(default=lambda text: print(text, file=sys.stderr, flush=True))
+    write: Callable[[str], Any] = field(default=say)
 
     def __post_init__(self) -> None:
         self._end, self._printed, self._changed = threading.Event(), 0.0, True
@@ -108,12 +108,10 @@ class Board:
     def __enter__(self) -> Self:
         for run in self.rows:
             forget(run)
-        if self.show and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(self.table(), console=Console(stderr=True), refresh_per_second=2)
-            self._live.start()
+        if self.show:
+            self._live = live_on_terminal(refresh_per_second=2)
+        if self._live is not None:
+            self._live.update(self.table())
         self._thread.start()
         return self
 

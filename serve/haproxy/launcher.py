@@ -55,14 +55,9 @@ def _order(keeper: socket.socket, config: str, parent: int) -> dict[str, str] | 
     answer = b""
     with contextlib.suppress(ConnectionError):
         keeper.sendall(json.dumps(order).encode() + b"\n")
-        while not answer.endswith(b"\n"):
-            part = keeper.recv(4096)
-            if not part:
-                return None
+        while not answer.endswith(b"\n") and (part := keeper.recv(4096)):
             answer += part
-    if not answer.endswith(b"\n"):
-        return None
-    return json.loads(answer)
+    return json.loads(answer) if answer.endswith(b"\n") else None
 
 
 def parent_of(pid: int) -> int:

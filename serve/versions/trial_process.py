@@ -8,7 +8,6 @@ process before any other.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -17,11 +16,11 @@ import sys
 from pathlib import Path
 
 from resnet.frozen import Frozen
+from serve.haproxy.haproxy_process import die_with_parent
 from serve.settings import Args
 from serve.versions.traffic import Version
 
 SECONDS = 600.0  # for a checkpoint to come over a network, and to be compiled by its engine
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class TrialOrder(Frozen):
@@ -72,7 +71,7 @@ def _end_first() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
     os.nice(5)
 
 

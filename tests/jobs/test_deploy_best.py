@@ -31,6 +31,7 @@ from resnet.recipes.named import recipe
 from resnet.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from serve.haproxy import environment
 from serve.haproxy.front_control import FrontControl
+from tests.pipelines.cluster.test_private_ray import MARK, processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = [sys.executable, str(ROOT / "jobs" / "deploy_best.py")]
@@ -220,16 +221,6 @@ def test_wrong_canaries_are_named_and_change_nothing(checkpoint: Path):
     assert model_registry.resolve("resnet@champion")[1] == version
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """The processes of a job that was started with this mark, HAProxy's among them, which no longer descend from it."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("RESNET_TEST_MARK") == mark:
-                found.append(process)
-    return found
-
-
 def check_listeners(processes: list[psutil.Process], port: int) -> None:
     """Of a job with --host 0.0.0.0: it is the only address of the network, and HAProxy the only program there."""
     found = {}
@@ -295,7 +286,7 @@ def test_the_model_is_served_and_followed_until_told_to_stop(checkpoint: Path, t
             stderr=errors,
             text=True,
             cwd=tmp_path,
-            env=os.environ | {"RESNET_TEST_MARK": str(tmp_path)},
+            env=os.environ | {MARK: str(tmp_path)},
             start_new_session=True,
         )
         try:
@@ -321,7 +312,7 @@ def test_the_model_is_served_and_followed_until_told_to_stop(checkpoint: Path, t
             assert httpx.get(f"{url}/readyz").json()["version"] == second
             line = '"path": "/v1/predict", "status": 200, "ms": '
             wait_for(line)  # of a replica, in the job's own words
-            processes = marked(str(tmp_path))
+            processes = processes_of(str(tmp_path))
             check_listeners(processes, int(port))
             if environment.refusal() is None:
                 check_haproxy_comes_back(processes, url)
@@ -329,7 +320,7 @@ def test_the_model_is_served_and_followed_until_told_to_stop(checkpoint: Path, t
             else:
                 job.terminate()
                 stdout, _ = job.communicate(timeout=90)
-            assert not [p for p in marked(str(tmp_path)) if p.status() != psutil.STATUS_ZOMBIE]
+            assert not [p for p in processes_of(str(tmp_path)) if p.status() != psutil.STATUS_ZOMBIE]
         finally:
             if job.poll() is None:
                 job.terminate()

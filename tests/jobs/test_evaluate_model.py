@@ -8,10 +8,7 @@ import pytest
 from jobs import evaluate_model
 from pipelines import command_line
 from pipelines.evaluation.evaluate import Evaluation, Shards, evaluate
-
-
-def checkpoint(untrained, seed=0):
-    return str(next(untrained(seed).glob("step-*")))
+from tests.pipelines.evaluation.test_evaluate import checkpoint
 
 
 @pytest.mark.parametrize("protocol", ["10-crop", "multi-scale"])

@@ -27,7 +27,7 @@ time.sleep(600)
 STATUS = {"SIGHUP": 129, "SIGTERM": 143, "SIGKILL": -9, "SIGINT": 1}  # a job makes 130 of it
 
 
-def processes(mark: str) -> list[psutil.Process]:
+def processes_of(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -39,7 +39,7 @@ def processes(mark: str) -> list[psutil.Process]:
 def left(mark: str, patience: float = 30.0) -> list[str]:
     """Command lines of what is left after a while."""
     deadline = time.monotonic() + patience
-    while (there := processes(mark)) and time.monotonic() < deadline:
+    while (there := processes_of(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return [" ".join(process.cmdline()) for process in there]
 
@@ -71,7 +71,7 @@ def test_nothing_is_left(name: str, times: int, group: bool, words: tuple[str, .
     )  # fmt: skip
     assert job.stdout is not None
     assert job.stdout.readline() == "connected\n"
-    listening = [c for p in processes(mark) for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    listening = [c for p in processes_of(mark) for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
     assert {c.laddr[0] for c in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     (folder,) = place.glob("resnet-*")
     assert folder.stat().st_mode & 0o777 == 0o700
