@@ -34,11 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not _on_gpus(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        # A shell in the background and nohup have these ignored, and so would the programs that tests start. To say
-        # otherwise by Popen's preexec_fn would fork this process with all threads of Ray, gRPC and AWS in it.
+    # A shell in the background and nohup have these ignored, and so would the programs that tests start. To say
+    # otherwise by Popen's preexec_fn would fork this process with all threads of Ray, gRPC and AWS in it.
+    for number, heard in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, heard)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
