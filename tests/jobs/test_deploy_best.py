@@ -155,8 +155,9 @@ def test_a_champion_whose_files_are_gone_is_named(checkpoint: Path, tmp_path: Pa
 
 
 def test_nothing_registered_is_one_sentence_and_status_2(tmp_path: Path):
-    home = os.environ | {"RESNET_HOME": str(tmp_path)}
-    done = subprocess.run(JOB, capture_output=True, text=True, cwd=ROOT, env=home, timeout=120)
+    # A store of its own: of an empty home it would name the runs of this checkout, where `make train` has left some
+    own = os.environ | {"RESNET_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/own.db"}
+    done = subprocess.run(JOB, capture_output=True, text=True, cwd=ROOT, env=own, timeout=120)
     assert done.returncode == 2
     assert done.stderr.endswith("got 'resnet@champion'; `make train` trains and registers one\n")
     assert done.stdout == ""

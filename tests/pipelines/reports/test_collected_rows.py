@@ -72,7 +72,8 @@ def test_evaluations_gather_in_the_row_of_their_training(untrained, tmp_path):
         add_evaluation(str(tmp_path), checkpoint.replace("264", "001"), evaluation(checkpoint), ())
 
 
-def test_mlflow_gives_the_rows_that_the_folders_give(untrained, tmp_path):
+def test_mlflow_gives_the_rows_that_the_folders_give(untrained, tmp_path, store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # in the one of all tests the same run may be twice, and one row
     folder = untrained(3)
     checkpoint = load_checkpoint(next(folder.glob("step-*")))
     run = Run.model_validate(checkpoint.run)

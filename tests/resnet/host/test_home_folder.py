@@ -24,7 +24,10 @@ def said(*prefix: str, cwd: Path = ROOT, **variables: str) -> str:
 def test_of_a_checkout_it_is_where_make_puts_it(tmp_path: Path) -> None:
     assert "export RESNET_HOME ?= $(CURDIR)/runs" in (ROOT / "Makefile").read_text()
     assert said(HOME=str(tmp_path)).split("|")[0] == f"{ROOT}/runs"
-    assert said(HOME=str(tmp_path), RESNET_HOME="~/elsewhere") == f"{tmp_path}/elsewhere"
+    here, *others = said(HOME=str(tmp_path), RESNET_HOME="~/elsewhere").split("|")
+    assert here == f"{tmp_path}/elsewhere"
+    trained = (ROOT / "runs" / "mlflow.db").exists()  # by `make train` in this checkout
+    assert others == ([f"{ROOT}/runs"] if trained else [])
 
 
 def test_installed_or_uploaded_it_is_in_the_user_s_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
