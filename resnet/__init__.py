@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from resnet.networks.architectures import names, parse_network
 
-__all__ = ["build", "names", "parse_network"]
+__all__ = ["backbone", "build", "names", "parse_network"]
 
 if TYPE_CHECKING:
+    from resnet.dense.trained_backbone import backbone
     from resnet.networks.resnet import build
 
     __version__: str
 else:
 
     def __getattr__(attribute: str) -> Any:
-        """`resnet.build`, imported late: torch takes seconds to load, and a wrong name should not wait for it."""
+        """`build`, `backbone`: imported late, for torch takes seconds to load, and a wrong name should not wait."""
+        if attribute == "backbone":
+            from resnet.dense.trained_backbone import backbone
+
+            return backbone
         if attribute == "build":
             from resnet.networks.resnet import build
 

@@ -1,0 +1,1 @@
+"""Networks whose answer has places: a box an object (detection), a class a pixel (segmentation)."""
