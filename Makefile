@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export RESNET_HOME ?= $(CURDIR)/runs
 ARGS ?=
 
-.PHONY: help setup train sweep serve test check audit docs bench-peers bench-ingest bench-serve requirements clean
+.PHONY: help setup train sweep serve test test-slow check audit docs bench-peers bench-ingest bench-serve requirements clean
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  ARGS='...' goes to the job: make train ARGS='imagenet-resnet18 --data.path SHARDS'"
@@ -24,8 +24,11 @@ sweep: setup ## the networks of Table 6 up to 56 layers, two epochs each, as a R
 serve: setup ## the best model behind an HTTP endpoint on http://127.0.0.1:8000, until Ctrl-C
 	@$(PY) jobs/deploy_best.py $(ARGS)
 
-test: setup ## all tests
-	@$(PY) -m pytest $(ARGS)
+test: setup ## the tests but for the slow ones, a quarter of an hour
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup ## the tests of whole jobs, kills and resumes that take longer; CI runs both
+	@$(PY) -m pytest -m slow $(ARGS)
 
 check: setup ## lint, format and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m basedpyright

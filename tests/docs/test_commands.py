@@ -104,6 +104,7 @@ PLACES = {"DIR", "SHARDS", "PHOTOS", "predictions.parquet", "exported", "report"
 ELSEWHERE = {"deploy_best", "sweep_paper"}  # tests/serve/test_app.py and tests/pipelines/test_sweep.py run these
 
 
+@pytest.mark.slow
 def test_the_page_of_fine_tuning_runs(ray_local: Any, tmp_path: Path) -> None:
     """Its jobs in their order on a few small pictures, with weights as torchvision writes them; the page is there."""
     import torch
@@ -137,6 +138,7 @@ def test_the_page_of_fine_tuning_runs(ray_local: Any, tmp_path: Path) -> None:
     assert (tmp_path / "REPORT" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(ray_local: Any, tmp_path: Path) -> None:
     """Its jobs in their order, in one process and one Ray, small; what they make is there at the end."""
     write_images(tmp_path / "DIR")

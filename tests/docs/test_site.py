@@ -18,6 +18,7 @@ def test_the_front_page_is_short_and_its_pictures_are_small() -> None:
     assert all(path.stat().st_size < 300_000 for path in pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="mkdocs is not installed: an older .venv")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]

@@ -33,6 +33,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.FileSystem]:
         yield fs.FileSystem.from_uri("s3://runs")[0]
 
 
+@pytest.mark.slow
 def test_what_was_trained_into_a_bucket_answers(
     bucket: fs.FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

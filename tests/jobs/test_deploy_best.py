@@ -173,6 +173,7 @@ def registered(checkpoint: Path, alias: str) -> str:
     return str(version)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve and MLflow themselves
 def test_on_a_running_cluster_champion_and_canary_are_what_the_registry_says(
     ray_local: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch

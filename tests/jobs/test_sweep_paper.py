@@ -36,6 +36,7 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_gives_the_weights_of_each_trial_alone(ray_local: Any, tmp_path: Path) -> None:
     """SIGKILL inside an epoch, then the same call; one trial fails; one is run alone by its command, without a kill."""
     words = ["--networks", "cifar10-resnet8", "cifar10-plain8", "--seeds", "0", "--recipe.epochs", "2"]

@@ -34,6 +34,7 @@ def test_the_demonstration_reaches_its_accuracy_by_the_literal_command(ray_local
     assert Path(outcome["checkpoint"], "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_working_directory_travels_with_the_job_and_its_commit_too(ray_local: Any, tmp_path: Path) -> None:
     """As `make train` submits it, with --working-dir: Ray leaves .git out of what it uploads."""
     words = ["jobs/train_imagenet.py", "cifar10-resnet8", "--recipe.epochs", "1", "--storage", str(tmp_path)]

@@ -104,6 +104,7 @@ def half_a_core() -> Iterator[list[str]]:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_half_a_core_is_one_cpu_to_ray(half_a_core: list[str], place: Path) -> None:
     """Row 25. Ray 2.60 itself makes 0 CPUs of it, on which nothing is ever scheduled."""
     assert on(half_a_core, place, {})["cpus"] == 1

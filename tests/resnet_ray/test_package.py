@@ -86,6 +86,7 @@ def test_a_command_is_its_job_beside_others_packages(word: str, says: str, insta
     assert "jobs/" not in done.stdout.partition("options")[0].split("Kaggle")[0]
 
 
+@pytest.mark.slow
 def test_a_job_runs_from_any_folder(installed: Path, tmp_path: Path) -> None:
     """write_report reads its template and its style sheet from the package."""
     home, rows = tmp_path / "home", tmp_path / "rows"

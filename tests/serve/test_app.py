@@ -163,6 +163,7 @@ def test_no_client_sees_it_when_a_replica_is_killed(url: str, picture: Picture):
     assert set(codes) == {200}
 
 
+@pytest.mark.slow
 def test_another_checkpoint_takes_over_without_a_failed_request(url: str, imagenet: Path, picture: Picture):
     from serve import deployment
 
@@ -206,6 +207,7 @@ def test_the_config_file_builds_the_application():
     assert application.args["api_key_file"]
 
 
+@pytest.mark.slow
 def test_serve_deploy_with_the_config_file(ray_local: Any, cifar: Path, picture: Picture, tmp_path: Path):
     from ray import serve
 

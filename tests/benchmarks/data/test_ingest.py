@@ -35,6 +35,7 @@ def test_unknown_contender_is_refused(tmp_path: Path) -> None:
     assert "nobody" in done.stderr
 
 
+@pytest.mark.slow
 def test_quick_run_of_the_bare_loop_and_torchvision(real_images: Path, tmp_path: Path) -> None:
     contenders = ["torchvision-decode", "bare-originals"]
     images = tmp_path / "images"  # a few are enough

@@ -12,6 +12,7 @@ from benchmarks.training import gpu
 SCRIPT = Path(gpu.__file__)
 
 
+@pytest.mark.slow
 def test_the_command_runs_whole_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     command = [sys.executable, str(SCRIPT), "--smoke", "--device", "cpu", "--out", str(out)]

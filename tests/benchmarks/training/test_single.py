@@ -204,6 +204,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_script_trains_several_runs_without_ray_and_writes_rows(tiny_cifar: Path, tmp_path: Path) -> None:
     code = (
         "import sys, runpy; sys.argv = sys.argv[1:]\n"

@@ -39,6 +39,7 @@ def test_a_name_that_is_gone_is_told_and_done_without(
     assert "postings go through an actor" in caplog.text
 
 
+@pytest.mark.slow
 def test_all_trains_and_sweeps_without_a_private_name(tmp_path: Path) -> None:
     """A training and a sweep of two networks with every fallback forced, each on a Ray of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

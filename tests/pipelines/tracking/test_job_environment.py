@@ -37,6 +37,7 @@ print(json.dumps({"length": len(secret), "files": len(files), "held": held, "tol
 """
 
 
+@pytest.mark.slow
 def test_a_job_of_a_head_of_its_own_has_them_and_rays_files_have_not(tmp_path: Path) -> None:
     (tmp_path / "marker.txt").write_text("of the upload")
     (tmp_path / "job.py").write_text(JOB)

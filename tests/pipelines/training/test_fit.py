@@ -97,6 +97,7 @@ def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(
         fit(run.model_copy(update={"recipe": recipe}), show=False)
 
 
+@pytest.mark.slow
 def test_a_run_may_be_evaluated_rarely_and_its_end_always_is(ray_local: Any, tmp_path: Path) -> None:
     run = small(tmp_path, epochs=3, evaluate_every=2)
     outcome = fit(run, show=False)
@@ -170,6 +171,7 @@ def workers() -> list[psutil.Process]:
     return [p for p in found if any(word.startswith("ray::RayTrainWorker") for word in p.cmdline()[:1])]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp_path: Path) -> None:
     """SIGKILL the job inside an epoch, start it again, SIGKILL a worker: the same weights as without any of it."""
     command = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--recipe.epochs", "4"]
@@ -206,6 +208,7 @@ def test_killed_and_resumed_equals_never_stopped_bit_for_bit(ray_local: Any, tmp
         assert torch.equal(tensor, resumed.optimizer[name]), name
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_with_one_sentence(ray_local: Any, tmp_path: Path) -> None:
     run = small(tmp_path, epochs=2)
     optim = run.recipe.optim.model_copy(update={"lr": 1e30})
@@ -216,6 +219,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_sentence(ray_local: Any
         fit(run.model_copy(update={"recipe": recipe}), show=False)
 
 
+@pytest.mark.slow
 def test_no_autoscaler_is_asked_on_one_machine(ray_local: Any, tmp_path: Path) -> None:
     import ray
 

@@ -60,6 +60,7 @@ def test_a_search_that_was_killed_proposes_what_it_left_and_nothing_twice(tmp_pa
         suggestions(asked.model_copy(update={"lr": (0.01, 0.2)}), tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_a_trial_that_asha_stops_leaves_its_cpus_to_the_next(tmp_path: Path) -> None:
     """On a Ray of its own, which has as many CPUs as the machine: the next trials could not start."""
     # A weight decay of 5 leaves nothing but chance, so that asha has something to stop whichever trial reports first.

@@ -200,6 +200,7 @@ def test_one_client_cannot_hold_the_way_of_large_bodies(fronts: Fronts):
             each.close()
 
 
+@pytest.mark.slow
 def test_a_stopped_replica_is_passed_over_and_what_it_held_goes_to_another(fronts: Fronts):
     front = fronts(timeout=30.0)
     front.launch()

@@ -1,14 +1,11 @@
 """Versions that change while a replica serves: taken over, refused, tried as a canary; several models by name."""
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from resnet.training.checkpoint import answered, load_checkpoint, save_checkpoint
 from serve.api import application
@@ -16,7 +13,7 @@ from serve.settings import Args
 from serve.versions import traffic
 from serve.versions.attempts import Attempts, OwnNotes, VersionRefused
 from serve.versions.served_models import Models
-from serve.versions.traffic import Canary, CanaryComparison, Side, Traffic, Version, judge, together
+from serve.versions.traffic import Canary, Traffic, Version
 from tests.serve.conftest import Client, write_checkpoint
 
 Picture = Callable[..., bytes]
@@ -167,36 +164,3 @@ def test_other_models_and_versions_have_their_own_path(served: tuple[Models, Cli
     models.apply(Traffic(stable=versions["1"], canary=Canary(**versions["2"].model_dump(), percent=1)))
     assert infer("resnet/versions/2")[1] == other[1]
     assert infer("resnet/versions/1")[1] == own[1]
-
-
-@given(st.binary(max_size=200), st.floats(0.1, 99.9), st.floats(0.1, 99.9))
-def test_a_larger_share_keeps_what_a_smaller_one_had(data: bytes, one: float, two: float):
-    assert traffic.to_canary(data, min(one, two)) <= traffic.to_canary(data, max(one, two))
-
-
-def test_the_share_is_the_share():
-    hits = sum(traffic.to_canary(i.to_bytes(4, "big"), 10) for i in range(20_000))
-    assert abs(hits / 20_000 - 0.1) < 0.01  # 4.7 standard deviations
-
-
-def sides(requests: int, errors: int, slower: float) -> CanaryComparison:
-    old = Side(version="1", requests=500, errors=0, seconds=(0.01,) * 500)
-    new = Side(version="2", requests=requests, errors=errors, seconds=(0.01 * slower,) * (requests - errors))
-    return CanaryComparison(stable=old, canary=new, compared=50, agreed=40)
-
-
-@pytest.mark.parametrize(
-    ("found", "good", "words"),
-    [
-        (sides(50, 0, 1), None, "undecided, 50 of 100"),
-        (sides(200, 10, 1), False, "5.0 % of its requests fail"),
-        (sides(200, 0, 2), False, "2.0 times as long"),
-        (sides(200, 0, 1.2), True, "good.*80.0 % of 50 images"),
-    ],
-)
-def test_the_verdict(found: CanaryComparison, good: bool | None, words: str):
-    told = judge(found)
-    assert told.good is good
-    assert re.search(words, told.sentence)
-    twice = together([found, found])
-    assert (twice.canary.requests, twice.compared) == (2 * found.canary.requests, 100)

@@ -74,6 +74,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_a_plan_is_placed_as_printed(tmp_path: Path) -> None:
     """A head that takes no work, a node with two GPUs, one with CPUs alone."""
     ours = ("RAY_", "RESNET_", "CUDA_VISIBLE_DEVICES")

@@ -23,6 +23,7 @@ from tests.pipelines.training.test_fit import wait_for
 ROOT = Path(__file__).resolve().parents[4]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on_from_there(ray_local: Any, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "jobs" / "train_imagenet.py"), "cifar10-resnet8", "--recipe.epochs", "30"]
     command += ["--scaling.workers", "1", "--scaling.threads", "1", "--no-promote", "--storage", str(tmp_path)]
