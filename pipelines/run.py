@@ -250,7 +250,7 @@ class Run(FrozenSettings):
 
     @property
     def begins_elsewhere(self) -> bool:
-        """Whether the run begins from a checkpoint that is named."""
+        """True if the run begins from a checkpoint that is named."""
         return self.resume not in ("auto", "never")
 
     @property

@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Requests:
-    """What this process was asked. saves: innermost last; before_end: what a second request still does."""
+    """The requests to this process. saves: innermost last; before_end: what a second request still does."""
 
     def __init__(self) -> None:
         self.first: float | None = None
@@ -140,12 +140,12 @@ def listen() -> None:
 
 
 def is_job() -> bool:
-    """Whether this process is a job, which may end itself."""
+    """True if this process is a job, which may end itself."""
     return bool(_requests.prog)
 
 
 def after_stop() -> str:
-    """How the work of this program goes on, as it said at its begin."""
+    """The sentence on how the work of this program goes on, as it said at its begin."""
     return _requests.after_stop
 
 

@@ -22,7 +22,7 @@ class Frozen(BaseModel):
 
 
 class FrozenSettings(Frozen):
-    """What a person sets: its numbers are finite."""
+    """Settings of a person: their numbers are finite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 

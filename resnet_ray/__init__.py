@@ -1,4 +1,4 @@
-"""What `pip install` adds to an environment: the command `resnet-ray`, and where this program's own code lies.
+"""The additions of `pip install` to an environment: the command `resnet-ray`, and where this program's own code lies.
 
 The folders jobs/, pipelines/ and serve/ have names that others use too. A wheel holds them in resnet_ray/parts/, which
 only this program's processes have on their path: by `add_to_path`, and Ray's workers by PYTHONPATH.

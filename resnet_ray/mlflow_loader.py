@@ -1,4 +1,4 @@
-"""What MLmodel names as loader_module: serve/pyfunc_model.py, in a checkout and where the wheel is installed."""
+"""MLmodel's loader_module: serve/pyfunc_model.py, in a checkout and where the wheel is installed."""
 
 from __future__ import annotations
 

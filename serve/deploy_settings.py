@@ -121,7 +121,7 @@ class Deploy(Settings):
             self._prepare_private()
 
     def _prepare_private(self) -> None:
-        """What a Ray of this job's own inherits: where its log goes, and HAProxy, which alone listens on the host."""
+        """Set where a Ray of this job's own logs, and HAProxy, which alone listens on the host."""
         try:
             log = JobLog(self.log_file).path
         except OSError as error:

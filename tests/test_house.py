@@ -264,6 +264,14 @@ def test_files_have_names_that_say_something(path: Path) -> None:
     assert not {"utils", "common", "manager", "factory", "helpers", "misc"} & set(path.stem.split("_"))
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_are_statements(path: Path) -> None:
+    kinds = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    for node in ast.walk(ast.parse(path.read_text())):
+        first = ((ast.get_docstring(node) or " ") if isinstance(node, kinds) else " ").split(" ")[0]
+        assert first not in {"What", "Whether", "How", "Who"}, ast.get_docstring(node)
+
+
 def test_importing_resnet_is_light() -> None:
     heavy = {"ray", "torch", "torchvision", "mlflow", "pyarrow"}
     modules = "sys, resnet, resnet.networks.architectures, resnet.recipes.named"

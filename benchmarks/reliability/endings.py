@@ -124,7 +124,7 @@ def statuses(home: Path) -> list[str]:
 
 
 def told(job: Job, ended: tuple[int, float], **more: Any) -> dict[str, Any]:
-    """What is kept of a case."""
+    """The figures kept of a case."""
     lines = [line for _, line in job.lines if line]
     return {"status": ended[0], "seconds": round(ended[1], 1), "lines": len(lines), "last": lines[-1][:300], **more}
 

@@ -105,7 +105,7 @@ class Host:
         return {process.pid: process for process in self.processes()}, folders
 
     def left(self, before: tuple[dict[int, psutil.Process], set[str]]) -> dict[str, list[str]]:
-        """What a job has left: processes, what they listen on, and temporary folders. before: a head that runs."""
+        """The remains of a job: processes, what they listen on, and temporary folders. before: a head that runs."""
         deadline = time.monotonic() + GRACE
         while new := [each for pid, each in self.there()[0].items() if pid not in before[0]]:
             # idle workers of a head that runs are its own
@@ -210,7 +210,7 @@ def mounted(kind: str, options: str, place: str) -> list[str]:
 
 
 def hosts(host: Host) -> Iterator[Case]:
-    """What machines and users are like."""
+    """Cases of machines and users."""
     stranger, root = STRANGER.split(), "root"
     yield Case("plain", TRAIN)
     yield Case("no passwd entry, no HOME", TRAIN, prefix=stranger, without=["HOME"], needs=root)

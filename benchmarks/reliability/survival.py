@@ -81,7 +81,7 @@ class Endpoint:
         return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
 
     def left(self, began: float) -> dict[str, Any]:
-        """What is left of it when it has ended. began: when it was asked to."""
+        """The remains when it has ended. began: when it was asked to."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(ENDED)
         deadline = time.monotonic() + ENDED

@@ -290,7 +290,7 @@ def images_of(path: str, split: str) -> list[tuple[Any, int]]:
 
 
 def work(places: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """What is to be done, in its order, by a name: set/way/seed. The sets come one seed after another."""
+    """The trainings in their order, by a name: set/way/seed. The sets come one seed after another."""
     init = str(trained(pretraining(places))["checkpoint"])
     for name in SETS:
         yield f"{name}/probe/0", lambda name=name: probed(places, name, init)
@@ -311,7 +311,7 @@ def best_scratch_lr(places: argparse.Namespace, name: str) -> float:
 
 
 def read_rows(places: argparse.Namespace) -> dict[str, Any]:
-    """What is done, by name."""
+    """The finished trainings, by name."""
     path = Path(places.work) / "rows.json"
     return json.loads(path.read_text()) if path.exists() else {}
 

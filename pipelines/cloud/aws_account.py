@@ -1,4 +1,4 @@
-"""What a cluster file needs of an AWS account, asked with the user's credentials. Nothing is made, started or paid."""
+"""Rights and quotas that a cluster file needs, asked with the user's credentials. Nothing is made, started or paid."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Account:
                 yield Finding(None, f"{look.__name__} could not be looked at as {self.who}: {error}")
 
     def errors(self) -> type[Exception]:
-        """What boto raises where AWS refuses."""
+        """The exceptions that boto raises where AWS refuses."""
         from botocore.exceptions import ClientError  # pyright: ignore[reportMissingImports]
 
         return ClientError
@@ -173,7 +173,7 @@ class Account:
                 yield Finding(None, f"quota {title} ({code}), {wanted} vCPU at the most needed: {error}")
 
     def starts(self) -> Iterator[Finding]:
-        """Whether each kind of machine could be started now with these very settings (EC2's DryRun)."""
+        """True if each kind of machine could be started now with these very settings (EC2's DryRun)."""
         zones = self.asked_zones()
         there = [net["SubnetId"] for net in self.public_subnets() if not zones or net["AvailabilityZone"] in zones]
         place = {"SubnetId": there[0]} if there else {}

@@ -19,7 +19,7 @@ MARKS = {True: "ok     ", False: "MISSING", None: "unknown"}
 
 
 def local_findings(path: Path) -> Iterator[Finding]:
-    """What is found without asking a cloud."""
+    """Findings made without asking a cloud."""
     for place in cluster_file.unfilled(path):
         yield Finding(False, f"{place}: {cluster_file.PLACEHOLDER} stands for a value of yours")
     content = cluster_file.read(path)
@@ -30,7 +30,7 @@ def local_findings(path: Path) -> Iterator[Finding]:
 
 
 def cloud_findings(path: Path) -> Iterator[Finding]:
-    """What AWS says, where its library and credentials are here."""
+    """Findings of AWS, where its library and credentials are here."""
     content = cluster_file.read(path)
     if content["provider"].get("type") != "aws":
         yield Finding(None, f"provider {content['provider'].get('type')}: only an AWS account can be looked at")

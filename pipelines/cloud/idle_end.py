@@ -24,12 +24,12 @@ DASHBOARD = "http://127.0.0.1:8265"
 
 
 def ray_runs() -> bool:
-    """Whether Ray's process of this machine, the raylet, is there."""
+    """True if Ray's process of this machine, the raylet, is there."""
     return any(process.info["name"] == "raylet" for process in psutil.process_iter(["name"]))
 
 
 def head_is_needed(dashboard: str = DASHBOARD, token_file: str | None = None) -> bool:
-    """Whether a job runs or waits, or an application is deployed. Unknown counts as needed while Ray itself runs."""
+    """True if a job runs or waits, or an application is deployed. Unknown counts as needed while Ray itself runs."""
     place = token_file or os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
     try:
         token = Path(place).expanduser().read_text().strip()

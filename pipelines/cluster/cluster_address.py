@@ -163,7 +163,7 @@ def _agree(said: Welcome, where: str) -> None:
 
 
 def _asked_by_http(url: str) -> Welcome:
-    """What a dashboard, where jobs are submitted, says to this process's token. ValueError: it does not answer."""
+    """The answer of a dashboard, where jobs are submitted, to this process's token. ValueError: it does not answer."""
     token = token_source()
     said = Welcome.NOT
     for given in (None, token[0] if token else None):
@@ -182,7 +182,7 @@ def _asked_by_http(url: str) -> Welcome:
 
 
 def is_here(address: str) -> bool:
-    """Whether the head of a cluster is this machine, and not at the other end of a tunnel (`ray dashboard`, ssh)."""
+    """True if the head of a cluster is this machine, and not at the other end of a tunnel (`ray dashboard`, ssh)."""
     import psutil
 
     parts = urlsplit(address if "://" in address else f"//{address}")

@@ -10,7 +10,7 @@ CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
 class Welcome(enum.Enum):
-    """What a cluster's head says to a process that has a token, or none."""
+    """The answer of a cluster's head to a process that has a token, or none."""
 
     OPEN = "it asks for no token"
     BY_TOKEN = "it takes this token"

@@ -13,7 +13,7 @@ SHARE = 0.2  # of the newest gap in the mean
 
 
 class BlockPace:
-    """How often an executor should look at its tasks: twice in the time from one block to the next, so that a rank with
+    """The pace at which an executor looks at its tasks: twice in the time from one block to the next. A rank with
     a hundred small batches a second gets them all, and one with few leaves Python's lock to its threads."""
 
     def __init__(self) -> None:

@@ -112,7 +112,7 @@ async def _follow(client: Any, job: str, shown: _Output) -> None:
 
 
 class _Output:
-    """What a job prints, line by line, the JSON of its outcome apart: the last line that is an object."""
+    """The lines that a job prints, the JSON of its outcome apart: the last line that is an object."""
 
     def __init__(self) -> None:
         self.letters = 0

@@ -112,7 +112,7 @@ def _class_figures(answers: Answers, label: int, row: dict[str, np.ndarray]) -> 
 
 
 def drawn_weights(group: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """How often each image is in a sample, (1 + draws, N): once each, then by groups drawn with replacement."""
+    """The count of each image in a sample, (1 + draws, N): once each, then by groups drawn with replacement."""
     _, place = np.unique(group, return_inverse=True)
     count = int(place.max()) + 1
     rng = np.random.default_rng(seed)

@@ -42,7 +42,7 @@ COUNTED = 30  # classes up to which a confusion's cells hold their numbers
 
 @dataclass(frozen=True)
 class Tested:
-    """What a page is about. outputs: of the network, of each class of the data."""
+    """The subject of a page. outputs: of the network, of each class of the data."""
 
     model: Model
     manifest: Manifest
@@ -88,7 +88,7 @@ def write_class_report(
 
 
 def grouping_of(manifest: Manifest) -> GroupBy:
-    """How the data were split by groups, where their manifest says it; none otherwise."""
+    """The split of the data by groups, where their manifest says it; none otherwise."""
     told = manifest.splitting.group if manifest.splitting else None
     if told is None:
         return GroupBy()
@@ -186,7 +186,7 @@ def _classes(tested: Tested, found: ClassifierFigures) -> Table:
 
 
 def notes_on(tested: Tested, found: ClassifierFigures) -> list[PageBlock]:
-    """What a reader must know before believing the figures."""
+    """Warnings that a reader needs before believing the figures."""
     notes: list[PageBlock] = []
     if rare := few(found, tested.names):
         notes.append(Paragraph(f"Fewer than {FEW} images: {', '.join(rare)}. Their figures say little."))

@@ -38,7 +38,7 @@ ROUNDS = 1000  # of L-BFGS
 
 
 class Probe(Frozen):
-    """What is probed, and where the checkpoint goes."""
+    """The weights that are probed, and where the checkpoint goes."""
 
     data: Data = Data()
     network: NetworkOption = None
@@ -60,8 +60,8 @@ class Probe(Frozen):
 
 
 class ProbeOutcome(Frozen):
-    """What a probe gave. Errors in percent of `examples` validation images; cross_validated: error on train by which
-    the strength was chosen, None where it was given; checkpoint: for --init, or to be served."""
+    """The result of a probe. Errors in percent of `examples` validation images; cross_validated: error on train by
+    which the strength was chosen, None where it was given; checkpoint: for --init, or to be served."""
 
     model: str
     network: str
@@ -218,7 +218,7 @@ def _write(folder: Path, run: Run, model: Model, source: RunData, weight: np.nda
 
 
 def probe_table(outcome: ProbeOutcome) -> str:
-    """What a person wants to see of a probe."""
+    """The table of a probe's result."""
     rows = {
         "top-1 error": f"{outcome.top1_error:.2f} % of {outcome.examples:,} validation images",
         "on train": f"{outcome.train_error:.2f} %"

@@ -48,7 +48,7 @@ def pooled_features(model: Model, split: Split, data_sha256: str, *, show: bool 
 
 
 def _key(model: Model, split: Split, data_sha256: str) -> str:
-    """What decides the features: weights below the classifier, the images' preparation, the data."""
+    """All that decides the features: weights below the classifier, the images' preparation, the data."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.weights.items()):
         if not name.startswith("fc."):

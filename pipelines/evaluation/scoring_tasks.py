@@ -81,7 +81,7 @@ class Scored:
 
 
 def placing(nodes: Sequence[Node], workers: int | None, gpu: bool | None) -> Placing:
-    """How a test uses the nodes of a cluster. ValueError: more workers than fit."""
+    """The plan of a test on the nodes of a cluster. ValueError: more workers than fit."""
     holding = holders(nodes, gpu)
     on_gpu = holding[0].gpus >= 1 if gpu is None else gpu
     count = workers or sum(int(node.gpus) if on_gpu else max(1, int(node.cpus) // 4) for node in holding)

@@ -119,7 +119,7 @@ class CheckpointStore:
             self.folder.remove(name)
 
     def _error(self, name: str) -> float | None:
-        """What this checkpoint is judged by, lower is better; None inside an epoch."""
+        """The figure that this checkpoint is judged by, lower is better; None inside an epoch."""
         progress = json.loads(self.folder.read(f"{name}/{LAST_FILE}"))
         rows = progress["rows"]
         if not rows or rows[-1]["step"] != progress["step"]:
@@ -184,7 +184,7 @@ class Writer:
         self._thread.join(self.RETRY)
 
     def _is_done(self, patience: float) -> bool:
-        """Whether all that was handed over is written within so many seconds."""
+        """True if all that was handed over is written within so many seconds."""
         with self._change:
             return self._change.wait_for(lambda: self._waiting is None and not self._busy, patience)
 

@@ -126,7 +126,7 @@ def _require_network(name: str, mine: str, theirs: str) -> None:
 
 
 def as_wanted(images: Images, model: Model) -> Images:
-    """How a recipe treats images, with the sizes, the filter, the mean and the std that trained weights want.
+    """A recipe's treatment of images, with the sizes, the filter, the mean and the std that trained weights want.
 
     A mean of each pixel becomes one of each channel, so that other sizes may be asked for.
     """

@@ -73,7 +73,7 @@ def meter(what: str, total: int, done: int = 0) -> Iterator[Meter]:
 
 
 def live_on_terminal(**options: Any) -> Any:
-    """What is shown on standard error and renewed in place, a rich.live.Live that has begun; None: no terminal."""
+    """A display on standard error that is renewed in place, a rich.live.Live that has begun; None: no terminal."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console

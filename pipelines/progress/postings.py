@@ -99,7 +99,7 @@ def failure(run: str) -> str | None:
 
 
 def has_failed(run: str) -> bool:
-    """Whether a run cannot go on."""
+    """True if a run cannot go on."""
     return failure(run) is not None
 
 

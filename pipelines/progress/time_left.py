@@ -1,4 +1,4 @@
-"""How long a training will still take, from what its parts have taken so far."""
+"""The time that a training will still take, from what its parts have taken so far."""
 
 from __future__ import annotations
 

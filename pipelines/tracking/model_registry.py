@@ -192,7 +192,7 @@ def resolve(model: str) -> tuple[str, str]:
 
 
 def _where_else(uri: str) -> str:
-    """What to do where a store knows no such model: train one, or look where results lie already."""
+    """Advice where a store knows no such model: train one, or look where results lie already."""
     if uri == f"sqlite:///{home()}/mlflow.db" and (others := other_homes()):
         return f"nothing is in {home()}, but {others[0]} holds results: set RESNET_HOME={others[0]}"
     return "`make train` trains and registers one"

@@ -186,7 +186,7 @@ def _say(show: bool, text: str) -> None:
 
 
 def _plan(run: Run, source: RunData, plan: ResourcePlan) -> str:
-    """What will be trained, and where, before anything starts."""
+    """The announcement of a training, and where it runs, before anything starts."""
     up = [node for node in plan.nodes if node.up]
     lines = [_work(run, source), *([described(plan.nodes)] if len(plan.nodes) > 1 else []), plan.shown]
     if run.recipe.images.policy != "pad-crop" and up:

@@ -80,7 +80,7 @@ def _trainer(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> Any:
 
 
 def _waits(scaling: Scaling) -> int:
-    """How often Ray Train may wait for its workers' places before it gives up, a minute each; -1: `must_end` says when.
+    """The number of times that Ray Train may wait for its workers' places, a minute each; -1: `must_end` says when.
 
     A trial of a sweep trains in another thread, which nobody ends.
     """

@@ -111,7 +111,7 @@ class RunFolder:
 
     @property
     def is_new(self) -> bool:
-        """Whether no step of a run was ever made here."""
+        """True if no step of a run was ever made here."""
         return self.read(ASKED) is None
 
     def start_of(self) -> str:

@@ -54,7 +54,7 @@ class Saver:
         return sum(written is not None and name <= written for name in self.requested)
 
     def is_due(self, step: int) -> bool:
-        """Whether the ranks are to agree at a step: the same answer on all of them."""
+        """True if the ranks are to agree at a step: the same answer on all of them."""
         return step >= self.next_step
 
     def agree(self, state: TrainingState) -> None:
@@ -83,7 +83,7 @@ class Saver:
             self.save(state)
 
     def _is_planned(self, step: int, now: float) -> bool:
-        """Whether so many steps or minutes have gone by since the last save."""
+        """True if so many steps or minutes have gone by since the last save."""
         plan = self.task.run.checkpoints
         by_steps = plan.every_steps is not None and step - self.saved_step >= plan.every_steps
         return by_steps or (plan.every_minutes is not None and now - self.saved_at >= 60 * plan.every_minutes)

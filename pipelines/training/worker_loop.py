@@ -284,7 +284,7 @@ def _clock(task: RankData, saver: Saver, state: TrainingState) -> RunClock:
 
 
 def _figures(task: RankData, saver: Saver, state: TrainingState) -> dict[str, Any]:
-    """What a status says beside the time. Between two epochs the errors are those of the last."""
+    """The fields of a status beside the time. Between two epochs the errors are those of the last."""
     assert saver.writer is not None, "rank 0 posts"
     last = state.rows[-1] if state.rows else None
     loss, error = (last.train_loss, last.train_error) if last else (math.nan, math.nan)

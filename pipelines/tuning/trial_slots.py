@@ -58,7 +58,7 @@ class EarlyStopping(FrozenSettings):
 
 
 class Slots(NamedTuple):
-    """How the trainings of a sweep share a cluster. scaling: of each, nothing left open; at_once: how many run."""
+    """The trainings of a sweep side by side. scaling: of each, nothing left open; at_once: how many run."""
 
     scaling: Scaling
     at_once: int
@@ -88,7 +88,7 @@ class Slots(NamedTuple):
 
 
 def share_out(nodes: Sequence[Node], wishes: Wishes, count: int, wanted: int | None) -> Slots:
-    """How each of `count` trainings is run, and how many at a time: `wanted`, or what fits.
+    """The scaling of each of `count` trainings, and their number at a time: `wanted`, or what fits.
 
     CPUs are always shared out; a GPU is shared only where more are wanted at a time than there are GPUs, by as many on
     each. ValueError: so many at a time, or one alone, can never fit.
@@ -115,7 +115,7 @@ def share_out(nodes: Sequence[Node], wishes: Wishes, count: int, wanted: int | N
 def _at_once(
     holding: Sequence[Node], scaling: Scaling, on_gpu: bool, count: int, wanted: int | None
 ) -> tuple[int, float | None]:
-    """How many trainings run at a time, and the part of a GPU that each has; None: whole ones, or none."""
+    """The number of trainings at a time, and the part of a GPU that each has; None: whole ones, or none."""
     devices = sum(int(node.gpus if on_gpu else node.cpus) for node in holding)
     part = scaling.gpus_per_worker if on_gpu else None
     room = max(1, devices // scaling.most * (int(1 / part + EXACT) if part else 1))
@@ -142,7 +142,7 @@ def _cpus_each(holding: Sequence[Node], workers: int, gpus: float, on_gpu: bool)
 
 
 def growing_room(slots: Slots, wanted: int | None) -> Callable[[], int] | None:
-    """How many trainings there is room for, asked again and again; None where the number is fixed."""
+    """The number of trainings that there is room for, asked again and again; None where the number is fixed."""
     if wanted is not None or not may_grow():
         return None
     return lambda: slots.fitting(nodes_up())

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: of the machine, of its control group (a container), of its own limit."""
+"""The memory that this process may still take: of the machine, of its control group (a container), of its own limit."""
 
 from __future__ import annotations
 

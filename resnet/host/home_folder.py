@@ -61,6 +61,6 @@ def _writable(folder: Path) -> Path:
 
 
 def _can_write(folder: Path) -> bool:
-    """Whether a folder can be written, or made."""
+    """True if a folder can be written, or made."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

@@ -75,7 +75,7 @@ def _hold(folder: Path) -> None:
 
 
 def _is_free(lock: Path) -> bool:
-    """Whether the process that held a lock is gone. OSError: there is no lock: the folder is another program's."""
+    """True if the process that held a lock is gone. OSError: there is no lock: the folder is another program's."""
     import fcntl
 
     descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)

@@ -260,7 +260,7 @@ class Schedule(FrozenSettings):
 
 
 class FineTuning(FrozenSettings):
-    """How a network is trained that begins with trained weights (Run.init). The defaults train all of it alike."""
+    """Settings of a training that begins with trained weights (Run.init). The defaults train all of it alike."""
 
     head: Annotated[
         Literal["auto", "new", "kept"],

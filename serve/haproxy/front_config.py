@@ -31,7 +31,7 @@ ANSWERS: dict[int, tuple[str, str, int | None]] = {
 
 @dataclass(frozen=True)
 class FrontChoices:
-    """What a person decides of HAProxy.
+    """Settings of HAProxy that a person decides.
 
     timeout: seconds for a body, and again for its answer; most: requests at one replica at once, more wait; host:
     address to listen on where Serve's own is another; keys: file of the clients' keys; trusted: proxies whose
@@ -48,7 +48,7 @@ class FrontChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class FrontSettings(FrontChoices):
-    """What HAProxy is told beside Ray's file.
+    """The configuration that HAProxy is given beside Ray's file.
 
     folder: of this instance's files; binary: HAProxy; buffer, largest, hot: bytes of its buffer, of the second one's,
     and of those that it keeps; retry_on, retries: as Ray has them; private: this Ray ends with its job, and so do the
@@ -97,7 +97,7 @@ def front_config(rays: str, front: FrontSettings, admin: str, closing: bool = Fa
 
 
 def only_forgets(new: str, old: str) -> bool:
-    """Whether a file of Ray's is for the same address as an older one, and lacks its routes."""
+    """True if a file of Ray's is for the same address as an older one, and lacks its routes."""
     binds, routes = r"(?m)^\s*bind .*$", r"(?m)^\s*use_backend "
     same = re.findall(binds, new) == re.findall(binds, old)
     return same and bool(re.search(routes, old)) and not re.search(routes, new)

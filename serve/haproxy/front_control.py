@@ -1,4 +1,4 @@
-"""What a job says to the keeper of its HAProxy: refuse what is new, tell what is in progress, end."""
+"""Requests of a job to the keeper of its HAProxy: refuse what is new, tell what is in progress, end."""
 
 from __future__ import annotations
 

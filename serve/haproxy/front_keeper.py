@@ -112,7 +112,7 @@ class FrontKeeper:
         return {"ok": True}
 
     def _is_to_wait(self, actor: int, rays: Path) -> bool:
-        """Whether a configuration without routes is that of a new actor, which has not heard yet where replicas are:
+        """True if a configuration without routes is that of a new actor, which has not heard yet where replicas are:
         with the old one requests go on."""
         runs = self.current is not None and self.current.process.poll() is None
         return runs and actor != self.actor and only_forgets(rays.read_text(), self.text)

@@ -52,7 +52,7 @@ class HaproxyProcess:
     heard: float = field(default_factory=time.monotonic)
 
     async def tell(self, command: str) -> str:
-        """What it answers to a command. OSError, TimeoutError."""
+        """The answer to a command. OSError, TimeoutError."""
         assert self.admin is not None
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_unix_connection(str(self.admin))

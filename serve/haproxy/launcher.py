@@ -1,4 +1,4 @@
-"""What Ray starts in HAProxy's place: hands the configuration to HAProxy's keeper, and stands for HAProxy.
+"""The program that Ray starts in HAProxy's place: hands the configuration to HAProxy's keeper, and stands for HAProxy.
 
 `python -m serve.haproxy.launcher FOLDER -db -f CONFIG [-sf PID] ...`, by the wrapper that environment.py writes. Ray
 asks a process by its number and HAProxy by its socket; the keeper answers there with this process's number. It ends
@@ -88,7 +88,7 @@ def _keeper(folder: Path, ray: int) -> socket.socket:
 
 
 def _died(folder: Path) -> bool:
-    """Whether the keeper is gone, which was not to end: one that ends goes with this process."""
+    """True if the keeper is gone, which was not to end: one that ends goes with this process."""
     time.sleep(0.05)
     probe = socket.socket(socket.AF_UNIX)
     with probe:

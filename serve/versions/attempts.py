@@ -23,7 +23,7 @@ DEATHS = 2  # replicas that ended while they loaded a version; then it is refuse
 
 
 class SharedNotes(Protocol):
-    """What all replicas of a cluster write down and read."""
+    """Notes that all replicas of a cluster write and read."""
 
     def put(self, key: str, value: str, overwrite: bool = True) -> bool:
         """Keep a value; whether there was none before. overwrite=False leaves one that is there."""
@@ -109,7 +109,7 @@ class Attempts:
         return self._loaded(key, wanted)
 
     def load_without_choice(self, own: Version) -> Loaded:
-        """What the application was deployed with, where there is nothing else to serve. VersionRefused says why not."""
+        """The version that the application was deployed with, where there is no other. VersionRefused says why not."""
         return self._loaded(self._key(own), own)
 
     def forget(self, wanted: Version) -> None:

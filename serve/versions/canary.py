@@ -60,7 +60,7 @@ class CanaryTrial:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_of(self, wanted: Canary) -> bool:
-        """Whether this is what is wanted."""
+        """True if this is what is wanted."""
         found = Canary(version=self.canary.version, checkpoint=self.canary.checkpoint, percent=self.percent)
         return found == wanted
 

@@ -1,4 +1,4 @@
-"""What a version takes of memory while it is loaded, from the sizes of its files; refused where there is not so much.
+"""The memory that a version takes while it is loaded, from the sizes of its files; refused where there is not so much.
 
 A process that takes more than its container may have is killed, and its clients with it. The estimate is of the peak:
 the files as they are read, the network as it was stored, the same changed for an engine, a pass of the largest batch.

@@ -114,13 +114,13 @@ class ClusterNotes:
 
 
 def replica_alive(name: str) -> bool:
-    """Whether a replica is there, by the unique part of its name."""
+    """True if a replica is there, by the unique part of its name."""
     actors: list[Any] = list_named_actors(all_namespaces=True)
     return any(actor["name"].endswith(f"#{name}") for actor in actors)
 
 
 def attempts_of(args: Args, replica: str) -> Attempts:
-    """How a replica loads versions on this cluster."""
+    """The way in which a replica loads versions on this cluster."""
     return Attempts(args, replica, ClusterNotes(), replica_alive)
 
 
@@ -178,7 +178,7 @@ def require_reachable(host: str) -> None:
 
 
 class TrafficRefusal(Frozen):
-    """What was wanted and is not served, and why."""
+    """The version that was wanted and is not served, and why."""
 
     traffic: Traffic
     reason: str

@@ -24,7 +24,7 @@ SECONDS = 600.0  # for a checkpoint to come over a network, and to be compiled b
 
 
 class TrialOrder(Frozen):
-    """What shall be tried."""
+    """The version that is tried, and with what settings."""
 
     version: Version
     args: Args

@@ -41,7 +41,7 @@ def known_nodes() -> tuple[Node, ...]:
 
 
 def wishes(run: Run) -> Wishes:
-    """What a run asks of the connected cluster. ImageNet on CPUs takes years: on a cluster it must be said."""
+    """The request of a run to the connected cluster. ImageNet on CPUs takes years: on a cluster it must be said."""
     needs_gpu = may_grow() and run.recipe.network.startswith("imagenet-")
     return Wishes(run.scaling, run.recipe.passes, run.data.decode, needs_gpu)
 
@@ -52,7 +52,7 @@ def nodes_up() -> tuple[Node, ...]:
 
 
 def addable_nodes() -> Addable:
-    """What the autoscaler may have, by the first source that says."""
+    """The nodes that the autoscaler may have, by the first source that says."""
     if (words := os.environ.get(ADDABLE)) is not None:
         return Addable(parsed_types(words))
     if types := autoscaled_types():

@@ -43,7 +43,7 @@ class NodeKind(NamedTuple):
 
 
 class Wishes(NamedTuple):
-    """What a training asks for. passes: Recipe.passes; needs_gpu: on CPUs only if `scaling.gpu` says so."""
+    """The request of a training. passes: Recipe.passes; needs_gpu: on CPUs only if `scaling.gpu` says so."""
 
     scaling: Scaling
     passes: int
@@ -52,7 +52,7 @@ class Wishes(NamedTuple):
 
 
 class ResourcePlan(NamedTuple):
-    """What a training takes of a cluster.
+    """The workers, GPUs, CPUs and threads that a training takes of a cluster.
 
     scaling: nothing in it is left open; decode: where images are decoded; workers: of each node; spread: whether Ray
     must not put workers together that have room apart.
@@ -89,7 +89,7 @@ class ResourcePlan(NamedTuple):
         return sum(1 for node, count in zip(self.nodes, self.workers, strict=True) if count and not node.up)
 
     def short(self, up: Iterable[Node]) -> str | None:
-        """What nodes that are up lack for the least number of workers, for a person; None: there is room."""
+        """The resources that nodes that are up lack for the least number of workers, in words; None: there is room."""
         cpus, gpus = self.per_worker["CPU"], self.per_worker.get("GPU", 0.0)
         room, least = sum(node.room(cpus, gpus) for node in up), self.scaling.least
         if room >= least:
@@ -129,7 +129,7 @@ def with_added(up: Sequence[Node], types: Sequence[NodeKind], limit: int | None 
 
 
 def plan_training(nodes: Sequence[Node], wishes: Wishes) -> ResourcePlan:
-    """How a training uses a cluster that it has to itself. ValueError: what can never fit, in one sentence."""
+    """The plan of a training on a cluster that it has to itself. ValueError: one sentence on what can never fit."""
     working = [node for node in nodes if node.cpus > 0]
     if not working:
         raise ValueError(_none_works())
@@ -146,7 +146,7 @@ def plan_training(nodes: Sequence[Node], wishes: Wishes) -> ResourcePlan:
 
 
 def is_on_gpus(nodes: Sequence[Node], wishes: Wishes) -> bool:
-    """Whether workers have GPUs: as it was said, else if there is one. ValueError: it must be said."""
+    """True if workers have GPUs: as it was said, else if there is one. ValueError: it must be said."""
     if wishes.scaling.gpu is not None:
         return wishes.scaling.gpu
     found = any(node.gpus >= 1 for node in nodes)
@@ -204,7 +204,7 @@ def _plan(
     *,
     spread: bool,
 ) -> ResourcePlan:
-    """What follows from the workers of each node. crowds: nodes, and the most workers that each may hold."""
+    """The plan that follows from the workers of each node. crowds: nodes, and the most workers that each may hold."""
     spare = sum(node.cpus for node, count in zip(nodes, held, strict=True) if node.up and not count)
     busy = sum(node.cpus for node, count in zip(nodes, held, strict=True) if count)
     # A few CPUs beside, as a head has, decode less than the workers' own nodes, and what they decode is copied.

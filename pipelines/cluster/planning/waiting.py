@@ -1,4 +1,4 @@
-"""What a training waits for before its workers have room, and the end of its patience."""
+"""The wait of a training until its workers have room: its reason in words, and the end of its patience."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RoomWatch:
 
 
 def shortage_of_room(cpus: float, gpus: float, free: Mapping[str, float], patience: int) -> str | None:
-    """What a worker of Ray Data has to wait for at present, in one line; None where there is room for one.
+    """The reason why a worker of Ray Data waits at present, in one line; None where there is room for one.
 
     cpus, gpus: of a worker; free: of the cluster; patience: seconds until Ray Data gives up.
     """
@@ -84,12 +84,12 @@ def shortage_of_room(cpus: float, gpus: float, free: Mapping[str, float], patien
 
 
 def waits_of(minutes: float) -> int:
-    """How often Ray Train may wait for its workers' places before it gives up; once takes it a minute."""
+    """The number of times that Ray Train may wait for its workers' places before it gives up; each takes a minute."""
     return max(0, math.ceil(minutes) - 1)
 
 
 def has_waiting_workers() -> bool:
-    """Whether a group of workers of this job waits for a place."""
+    """True if a group of workers of this job waits for a place."""
     import ray
     from ray.util.placement_group import placement_group_table
 

@@ -1,4 +1,4 @@
-"""Who works in a run's folder: one process at a time, known to all others by a file beside the checkpoints.
+"""The holder of a run's folder: one process at a time, known to all others by a file beside the checkpoints.
 
 The file is renewed every BEAT seconds. A process that died is known at once on its own machine, and on others when its
 file was not renewed for DEAD seconds by the clock of the storage. A file has a number in its name, and the highest
@@ -58,7 +58,7 @@ class Holder(Frozen):
         return f"process {self.pid} on {self.host}{job} since {since}"
 
     def lives(self) -> bool | None:
-        """Whether the process lives; None: it is of another machine, or this one does not say."""
+        """True if the process lives; None: it is of another machine, or this one does not say."""
         if not self.machine or self.machine != _machine():
             return None
         began = _began(self.pid)
@@ -106,7 +106,7 @@ class RunHolder:
         self._thread.start()
 
     def _enter(self) -> bool:
-        """Whether this process holds the folder now; not where another came at the same time."""
+        """True if this process holds the folder now; not where another came at the same time."""
         before = require_free(self.folder, self.say)
         number = 1 + max((file.number for file in before), default=0)
         data = self.me.model_dump_json().encode()
@@ -201,7 +201,7 @@ def _files(folder: Folder) -> list[_File]:
 
 
 def _read(folder: Folder, name: str) -> Holder | None:
-    """Who wrote a file; None where it is gone, or was cut short by a kill."""
+    """The holder that wrote a file; None where it is gone, or was cut short by a kill."""
     try:
         return Holder(**json.loads(folder.read(name)))
     except (FileNotFoundError, ValueError, TypeError):
@@ -221,7 +221,7 @@ def _now(folder: Folder) -> float:
 
 
 def _machine() -> str:
-    """What processes with the same numbers share: this boot of the machine, and the container; empty: unknown."""
+    """The domain in which process numbers are unique: this boot of the machine, and the container; empty: unknown."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"

@@ -1,1 +1,1 @@
-"""What a training needs of its device: compiled blocks, pinned buffers, crops made there, time that it waited."""
+"""Services of a training's device: compiled blocks, pinned buffers, crops made there, time that it waited."""

@@ -23,7 +23,7 @@ class Mark(Protocol):
         ...
 
     def query(self) -> bool:
-        """Whether the device has come to it."""
+        """True if the device has come to it."""
         ...
 
     def elapsed_time(self, end_event: Any, /) -> float:

@@ -41,7 +41,7 @@ class PinnedRing:
         return self._buffers[at]
 
     def holds(self, array: np.ndarray) -> bool:
-        """Whether an array is one of the buffers, or begins where it does."""
+        """True if an array is one of the buffers, or begins where it does."""
         return self._place(array) is not None
 
     def is_copied(self, array: np.ndarray, done: Done) -> None:

@@ -39,7 +39,7 @@ def on_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def fits(examples: int, size: int, pad: int, device: torch.device) -> bool:
-    """Whether a device has room for a padded split beside the training."""
+    """True if a device has room for a padded split beside the training."""
     free = torch.cuda.mem_get_info(device)[0]
     return examples * (size + 2 * pad) ** 2 * 3 * ROOM <= free
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def figure(row: EpochRow, by: str) -> float | None:
-    """What an epoch is judged by, lower is better: with `last` its top-1 error. None: it was not evaluated."""
+    """The figure that judges an epoch, lower is better: with `last` its top-1 error. None: it was not evaluated."""
     value = row.top1_error if by == "last" else getattr(row, by)
     return None if value is None or math.isnan(value) else value
 
@@ -27,7 +27,7 @@ def chosen(rows: Sequence[EpochRow], selection: Selection) -> EpochRow:
 
 
 def ends_early(rows: Sequence[EpochRow], selection: Selection) -> bool:
-    """Whether so many evaluations as patience says have passed since the best one."""
+    """True if so many evaluations as patience says have passed since the best one."""
     if selection.patience is None or not rows:
         return False
     best = chosen(rows, selection)
