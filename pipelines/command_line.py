@@ -184,7 +184,9 @@ def explained(error: Exception) -> tuple[int, str] | None:
         return 2, _one_line(text, inner)
     if isinstance(inner, ValueError | ImportError):
         return 2, _one_line(str(inner), inner)
-    if isinstance(inner, OSError | RuntimeError) or type(inner).__module__.partition(".")[0] in ("pyarrow", "ray"):
+    by_library = type(inner).__module__.partition(".")[0] in ("pyarrow", "ray")
+    # Ray raises Exception itself where a crowded machine starts its processes too slowly; we never do.
+    if isinstance(inner, OSError | RuntimeError) or type(inner) is Exception or by_library:
         return 1, _one_line(str(inner), inner)
     return None
 

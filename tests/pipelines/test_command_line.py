@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from benchmarks.reliability.option_pairs import OPTIONS, leaves, start_of, won_or_refused
-from pipelines.command_line import parse_arguments, parse_run
+from pipelines.command_line import explained, parse_arguments, parse_run
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.models.verification_images import Export
 from pipelines.prediction.prediction_worker import PredictionJob
@@ -130,3 +130,21 @@ def test_no_setting_is_infinite_or_no_number(kind: type[BaseModel]) -> None:
             assert "\n" not in str(caught.value)
             found += 1
     assert found or kind in (Evaluation, PredictionJob, Export)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [
+        (ValueError("seed must be at least 0, got -1"), 2, "seed must be at least 0, got -1"),
+        (FileNotFoundError(2, "No such file", "/x"), 2, "No such file: /x"),
+        (RuntimeError("the run was lost"), 1, "the run was lost"),
+        (Exception("The current node timed out during startup."), 1, "The current node timed out during startup."),
+    ],
+)
+def test_what_is_no_fault_of_the_program_is_a_sentence(raised: Exception, status: int, words: str) -> None:
+    assert explained(raised) == (status, words)
+
+
+@pytest.mark.parametrize("raised", [KeyError("x"), AssertionError("x"), TypeError("x")])
+def test_a_fault_of_the_program_keeps_its_traceback(raised: Exception) -> None:
+    assert explained(raised) is None
