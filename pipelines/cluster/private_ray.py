@@ -70,6 +70,7 @@ def start_private(shielded: bool = False, **options: Any) -> Any:
     with _blocked(TO_ALL if shielded else frozenset()):
         context: Any = ray.init(address="local", **settings)
     end_in_order()  # Ray has set a handler of its own, which prints a trace and ends at once
+    _sockets.update(_socket_folders(_children()))  # now: whoever calls ray.shutdown() ends those that know
     # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
     ray_internals.note_address(context.address_info["gcs_address"], folder)
     watch_private()
@@ -134,21 +135,21 @@ def _end_private() -> None:
     if threading.current_thread() is threading.main_thread():
         for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
-    folders = _socket_folders(_children())
     ray.shutdown()
-    for folder in folders:
+    for folder in _sockets:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill_private(folder: Path) -> None:
     """End Ray's processes, which are this one's children and theirs, without a word to them."""
-    children = _children()
-    folders = _socket_folders(children)
-    for process in children:
+    for process in _children():
         with contextlib.suppress(psutil.Error):
             process.kill()
-    for left in (folder, *folders):
+    for left in (folder, *_sockets):
         shutil.rmtree(left, ignore_errors=True)
+
+
+_sockets: set[Path] = set()  # folders that are removed when Ray has ended
 
 
 def _children() -> list[psutil.Process]:
