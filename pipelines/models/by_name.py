@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,8 +19,11 @@ from pipelines.tracking import model_registry
 from resnet.image_class import ImageClass
 
 if TYPE_CHECKING:
+    from resnet.dense.dense_checkpoint import DenseCheckpoint
     from resnet.evaluation.scorer import Model
     from resnet.training.checkpoint import Checkpoint
+
+Read = TypeVar("Read")
 
 
 def open_models(names: Sequence[str], network: str | None = None, preprocess: str | None = None) -> list[Model]:
@@ -68,7 +71,7 @@ def checkpoint_of(name: str, network: str | None = None, preprocess: str | None 
         return _as_checkpoint(name, network, preprocess)
     _require_weights(network, preprocess)
     if "://" in name or Path(name).exists():
-        read_checkpoint(name)  # to say now what is wrong with it
+        task_at(name)  # to say now what is wrong with it
         return (name if "://" in name else str(Path(name).resolve())), "unregistered"
     place(name)  # the sentence on names
     return model_registry.resolve(name)
@@ -96,9 +99,29 @@ def _as_checkpoint(path: str, network: str | None, preprocess: str | None) -> tu
 
 
 def read_checkpoint(where: str) -> Checkpoint:
-    """A checkpoint from a folder or URI. ValueError: there is none, or it is damaged or cannot be read."""
+    """A checkpoint of classification from a folder or URI. ValueError: there is none, it is damaged or cannot be
+    read, or it is of another task."""
     from resnet.training.checkpoint import load_checkpoint
 
+    return _read_at(where, load_checkpoint)
+
+
+def read_dense(where: str) -> DenseCheckpoint:
+    """A checkpoint of detection or segmentation. ValueError: as of read_checkpoint."""
+    from resnet.dense.dense_checkpoint import load_dense
+
+    return _read_at(where, load_dense)
+
+
+def task_at(where: str) -> str:
+    """The task of a checkpoint: classification, detection or segmentation. ValueError: as of read_checkpoint."""
+    from resnet.training.checkpoint import read_files, task_of
+
+    return _read_at(where, lambda folder: task_of(read_files(Path(folder)).run))
+
+
+def _read_at(where: str, load_checkpoint: Callable[[str], Read]) -> Read:
+    """What a reader makes of the local folder with a checkpoint's files."""
     try:
         if where.startswith(("http://", "https://")):
             with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pipelines.file_names import below
 from pipelines.storage import Folder
@@ -64,7 +64,7 @@ class CheckpointStore:
         found = self.latest()
         return found[1].progress.rows if found else ()
 
-    def latest(self) -> tuple[str, Checkpoint] | None:
+    def latest(self) -> tuple[str, Any] | None:
         """Name and content of the newest checkpoint that can be read; a damaged one is passed over, and said so."""
         for name in reversed(self.names()):
             try:
@@ -73,10 +73,18 @@ class CheckpointStore:
                 print(f"checkpoint {self.path(name)} is passed over: {error}", file=sys.stderr)
         return None
 
-    def read(self, name: str) -> Checkpoint:
+    def read(self, name: str) -> Any:
         """One checkpoint. ValueError: damaged."""
         with self.local(name) as folder:
-            return load_checkpoint(folder)
+            return self._load(folder)
+
+    def _load(self, folder: Path) -> Any:
+        """Of a classification; other tasks have stores of their own."""
+        return load_checkpoint(folder)
+
+    def _judged(self, row: dict[str, Any]) -> float | None:
+        """What an epoch's checkpoint is kept for, lower is better; None: it was not evaluated."""
+        return figure(EpochRow(**row), self.by)
 
     @contextlib.contextmanager
     def local(self, name: str) -> Iterator[Path]:
@@ -124,7 +132,7 @@ class CheckpointStore:
         rows = progress["rows"]
         if not rows or rows[-1]["step"] != progress["step"]:
             return None
-        return figure(EpochRow(**rows[-1]), self.by)
+        return self._judged(rows[-1])
 
 
 def at(uri: str) -> Checkpoint:

@@ -22,6 +22,7 @@ COMPARED = (
     "row_group_size",
     "shuffle_seed",
     "splitting",
+    "targets",
     "source.images",
     "source.fingerprint",
 )

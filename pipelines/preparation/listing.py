@@ -14,7 +14,7 @@ import pyarrow.compute
 
 from pipelines.preparation.discovery.passing_over import BESIDE_SPLITS, Passing, text_of
 from pipelines.shards import imagenet_classes
-from pipelines.shards.manifest import ALL_SPLITS, PassedOver, SplitName, Unusual
+from pipelines.shards.manifest import ALL_SPLITS, PassedOver, SplitName, Targets, Unusual
 from pipelines.storage import Folder
 from resnet.image_class import ImageClass
 
@@ -48,7 +48,8 @@ class Listing:
     """All images of a source. splits: a table with the columns of LISTED each, sorted by path and offset.
 
     A table may have one column more, `unit`: rows with the same number can only be read together.
-    passed_over, converted: what a person may want to know of the list; notes: sentences for a person.
+    passed_over, converted: what a person may want to know of the list; notes: sentences for a person. targets: the
+    tables have a column `target`, of boxes or of masks' paths, and all labels are 0.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Listing:
     passed_over: tuple[PassedOver, ...] = ()
     converted: tuple[Unusual, ...] = ()
     notes: tuple[str, ...] = ()
+    targets: Targets | None = None
 
     @property
     def present(self) -> tuple[SplitName, ...]:
@@ -88,6 +90,8 @@ class Listing:
                 raise ValueError(f"label of {key} must be 0 to {len(ids) - 1}, one of {len(ids)} classes, got {label}")
             if not _all_distinct(table["key"]):
                 raise ValueError(f"source.path {self.source.uri} lists a key twice in split {split}")
+        if self.targets is not None:  # an image has no class of its own
+            return self
         empty = np.setdiff1d(ids, self.splits["train"]["label"].to_numpy())
         there = [i for i in empty if any((self.splits[s]["label"].to_numpy() == i).any() for s in self.present)]
         if there or (len(empty) and not allow_empty):
@@ -98,6 +102,8 @@ class Listing:
 
     def only_in_train(self) -> tuple[str, ...]:
         """Classes of which val has no image."""
+        if self.targets is not None:
+            return ()
         missing = np.setdiff1d(self.splits["train"]["label"].to_numpy(), self.splits["val"]["label"].to_numpy())
         return tuple(self.classes[i].wnid for i in missing)
 

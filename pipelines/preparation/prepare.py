@@ -24,6 +24,7 @@ from pipelines.preparation.shard_writer import Work, shard_problem, write_shard
 from pipelines.preparation.sources import Source, list_source
 from pipelines.preparation.splits import duplicates
 from pipelines.preparation.splits.drawn_splits import Drawing
+from pipelines.preparation.targets.stored_targets import TargetRule
 from pipelines.progress.console import meter, say
 from pipelines.shards.manifest import ALL_SPLITS, Encoding, Finished, Manifest, Origin, read_manifest
 from pipelines.storage import READERS, Folder
@@ -109,6 +110,11 @@ def write_shards(
         listing = list_source(source, drawing)
         if listing.kind != "digits" and (listing.source.holds(folder) or folder.holds(listing.source)):
             raise ValueError(f"out must lie apart from source.path, got {out} and {listing.source.uri}")
+        if listing.targets is not None and encoding.shorter_side is not None:
+            raise ValueError(
+                f"shorter_side must be left out for images with {listing.targets}, whose places are in the images' own "
+                f"pixels, got {encoding.shorter_side}"
+            )
         if measure_grey_range:
             encoding = encoding.model_copy(update={"grey_range": measured_range(listing)})
             say(f"grey levels {encoding.grey_range} become 0 and 255")
@@ -169,6 +175,7 @@ def _wanted(
         passed_over=listing.passed_over,
         only_in_train=listing.only_in_train(),
         splitting=drawing.record,
+        targets=listing.targets,
     )
 
 
@@ -202,6 +209,7 @@ def _write_all(
 
 def _works(listing: Listing, out: Folder, wanted: Manifest, plans: list[ShardPlan]) -> Iterator[Work]:
     """The tasks, one at a time: each carries its rows of the listing."""
+    rule = None if listing.targets is None else TargetRule(listing.targets, len(listing.classes))
     for p in plans:
         yield Work(
             kind=listing.kind,
@@ -212,6 +220,7 @@ def _works(listing: Listing, out: Folder, wanted: Manifest, plans: list[ShardPla
             rows=listing.splits[p.split].take(pa.array(p.rows)),
             row_group_size=wanted.row_group_size,
             encoding=wanted.encoding,
+            targets=rule,
         )
 
 

@@ -15,6 +15,7 @@ from pipelines.preparation.free_space import told_when_full
 from pipelines.preparation.image_encoding import admit
 from pipelines.preparation.sources import read_images
 from pipelines.preparation.splits import duplicates
+from pipelines.preparation.targets.stored_targets import TargetRule, stored_target
 from pipelines.shards.manifest import LEDGER, Encoding, Finished, Rejected, Shard, SplitName, Unusual
 from pipelines.storage import Folder
 
@@ -25,6 +26,7 @@ SCHEMA = pa.schema(
         pa.field("key", pa.string(), nullable=False),
     ]
 )
+TARGETED = SCHEMA.append(pa.field("target", pa.binary(), nullable=False))
 # Images are compressed already. A checksum of each page lets a reader of one row group notice a flipped bit.
 PARQUET: dict[str, Any] = {
     "compression": {"image": "none", "label": "zstd", "key": "zstd"},
@@ -35,7 +37,7 @@ PARQUET: dict[str, Any] = {
 NAMED = 20  # keys that are named for each unusual kind
 CHUNK = 2**22  # bytes that verification reads at once
 
-Row = tuple[bytes, int, str]  # image, label, key
+Row = tuple[bytes | int | str, ...]  # image, label, key, and target where there is one
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Work:
     rows: pa.Table
     row_group_size: int
     encoding: Encoding
+    targets: TargetRule | None = None
 
 
 @dataclass
@@ -76,11 +79,13 @@ def _written(work: Work) -> Finished:
     notes, groups = Notes(), []
     with work.out.writing(work.file) as stream:
         sink = _Hashed(stream)
-        with pq.ParquetWriter(sink, SCHEMA, **PARQUET) as writer:
+        schema = SCHEMA if work.targets is None else TARGETED
+        parquet = PARQUET | {"compression": PARQUET["compression"] | ({"target": "zstd"} if work.targets else {})}
+        with pq.ParquetWriter(sink, schema, **parquet) as writer:
             rows = _admitted(work, notes)
             while group := list(itertools.islice(rows, work.row_group_size)):
-                columns = [pa.array(c, f.type) for c, f in zip(zip(*group, strict=True), SCHEMA, strict=True)]
-                writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=len(group))
+                columns = [pa.array(c, f.type) for c, f in zip(zip(*group, strict=True), schema, strict=True)]
+                writer.write_table(pa.table(columns, schema=schema), row_group_size=len(group))
                 groups.append(len(group))
     shard = Shard(
         file=work.file,
@@ -107,7 +112,8 @@ def _admitted(work: Work, notes: Notes) -> Iterator[Row]:
     """The images that decode, as they are to be stored."""
     keys, labels = work.rows["key"].to_pylist(), work.rows["label"].to_pylist()
     images = read_images(work.kind, work.source, work.rows)
-    for key, label, data in zip(keys, labels, images, strict=True):
+    targets = work.rows["target"].to_pylist() if work.targets else [None] * len(keys)
+    for key, label, data, target in zip(keys, labels, images, targets, strict=True):
         try:
             admitted = admit(data, key, work.encoding)
         except ValueError as error:
@@ -118,7 +124,11 @@ def _admitted(work: Work, notes: Notes) -> Iterator[Row]:
         for what in admitted.unusual:
             notes.unusual.setdefault(what, []).append(key)
         notes.reencoded += admitted.reencoded
-        yield admitted.data, label, key
+        row = admitted.data, label, key
+        if work.targets is None:
+            yield row
+        else:
+            yield *row, stored_target(target, work.targets, work.source, admitted.data, key)
 
 
 class _Hashed:

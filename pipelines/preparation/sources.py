@@ -1,4 +1,5 @@
-"""The kinds of sources, told by their files: ILSVRC2012 archives, class folders, WebDataset, Parquet, CIFAR, digits."""
+"""The kinds of sources, told by their files: ILSVRC2012 archives, class folders, WebDataset, Parquet, CIFAR, digits;
+with boxes or masks: Pascal VOC, COCO, folders of masks."""
 
 from __future__ import annotations
 
@@ -35,11 +36,23 @@ from pipelines.preparation.listing import (
     text_file,
 )
 from pipelines.preparation.splits.drawn_splits import Drawing, draw_splits
+from pipelines.preparation.targets import coco_boxes, mask_folders, voc_boxes
 from pipelines.storage import Folder
 from resnet.frozen import FrozenSettings
 
 Kind = Literal[
-    "ilsvrc2012", "kaggle", "tiny-imagenet", "folders", "webdataset", "parquet", "cifar10", "cifar100", "digits"
+    "ilsvrc2012",
+    "kaggle",
+    "tiny-imagenet",
+    "voc",
+    "coco",
+    "masks",
+    "folders",
+    "webdataset",
+    "parquet",
+    "cifar10",
+    "cifar100",
+    "digits",
 ]
 Read = Callable[[Folder, pa.Table], Iterator[bytes]]
 
@@ -56,7 +69,7 @@ class Source(FrozenSettings):
         str | None,
         Field(
             description="file with a class on each line, in the order of ids: a name, or a WordNet id and a name "
-            "(webdataset, parquet; ilsvrc2012: synsets in the order of ILSVRC2012_ID)"
+            "(webdataset, parquet, voc, masks; ilsvrc2012: synsets in the order of ILSVRC2012_ID)"
         ),
     ] = None
     image_column: Annotated[
@@ -135,6 +148,24 @@ KINDS: dict[str, SourceKind] = {
         _tiny_imagenet,
         ranged_reads.read_files,
     ),
+    "voc": SourceKind(
+        "JPEGImages/ and Annotations/ with boxes, as Pascal VOC",
+        lambda c: {voc_boxes.IMAGES, voc_boxes.ANNOTATIONS} <= c.names,
+        voc_boxes.voc_boxes,
+        ranged_reads.read_files,
+    ),
+    "coco": SourceKind(
+        "annotations/instances_*.json with boxes, or SPLIT/_annotations.coco.json",
+        lambda c: bool(coco_boxes.coco_files(c.folder)),
+        coco_boxes.coco_boxes,
+        ranged_reads.read_files,
+    ),
+    "masks": SourceKind(
+        "images/ and masks/, alone or in train/ and val/, or Cityscapes' or Pascal VOC's folders of masks",
+        mask_folders.has_masks,
+        mask_folders.mask_folders,
+        ranged_reads.read_files,
+    ),
     "webdataset": SourceKind(
         "train-*.tar and val-*.tar",
         lambda c: has_splits(c, ".tar"),
@@ -158,7 +189,7 @@ KINDS: dict[str, SourceKind] = {
     ),
     "digits": SourceKind("nothing", lambda c: False, lambda c, asked: digits.digits(), digits.read_digits),
 }
-TAKE_A_CLASS_LIST = ("ilsvrc2012", "webdataset", "parquet")
+TAKE_A_CLASS_LIST = ("ilsvrc2012", "webdataset", "parquet", "voc", "masks")
 TAKE_COLUMNS = ("webdataset", "parquet")
 # Looked for first where there is no val: class folders may have a tar beside them, tars no class folders.
 UNSPLIT = ("folders", "webdataset", "parquet")

@@ -19,7 +19,7 @@ class Status(Frozen):
 
     seconds_left: to the end of all; None: not known yet. process: of rank 0; another one after each restart of the
     workers. time: in seconds since 1970. machine: rank 0's. conditions: what the training runs on, as text by name.
-    answers: requests to save that have been met.
+    answers: requests to save that have been met. quality: a figure in the place of the error, as text.
     """
 
     run: str
@@ -34,6 +34,7 @@ class Status(Frozen):
     seconds_left: float | None
     saved: str | None = None
     answers: int = 0
+    quality: str | None = None
     trouble: str | None = None
     rows: tuple[dict[str, Any], ...] = ()
     conditions: dict[str, str] = Field(default_factory=dict)
@@ -47,7 +48,7 @@ class Status(Frozen):
         bar = "━" * round(24 * done) + "╌" * (24 - round(24 * done))
         return (
             f"{self.run}  {bar} {done:4.0%}  epoch {self.epoch:.1f}/{self.epochs:g}  loss {_figure(self.loss, 3)}  "
-            f"error {_figure(self.error, 2)} %  {self.images_per_second:,.0f} img/s  "
+            f"{self.quality or f'error {_figure(self.error, 2)} %'}  {self.images_per_second:,.0f} img/s  "
             f"{remaining(self.seconds_left)} ({self.phase})"
         )
 

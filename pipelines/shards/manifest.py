@@ -23,7 +23,8 @@ LEDGER = ".writing"  # folder inside the output: what a preparation has finished
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val")  # every set has these
 ALL_SPLITS: tuple[SplitName, ...] = (*SPLITS, "test")  # test is there where it was asked for; no decision looks at it
-LATER = ("passed_over", "duplicates", "only_in_train", "splitting")  # fields that came after 2026-11-27
+Targets = Literal["boxes", "masks"]
+LATER = ("passed_over", "duplicates", "only_in_train", "splitting", "targets")  # fields that came after 2026-11-27
 
 
 class Shard(Frozen):
@@ -138,6 +139,7 @@ class Manifest(Frozen):
     duplicates: Duplicates | None = None  # None: they were not counted
     only_in_train: tuple[str, ...] = ()  # classes without an image in val
     splitting: Splitting | None = None  # None: the source's own splits
+    targets: Targets | None = None  # content of column `target`; None: there is none, an image has a label
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -71,11 +71,11 @@ def streamed_batches(
         few = room._replace(tasks=min(2, tasks))  # reading is little work
         # A block ends with the batch that makes it large enough.
         block_size = min(MOST_SHIPPED, round((SHIPPED - 0.5) * part.batch_size * split.mean_bytes))
-        with closing(_run(items, partial(_ship, part), block_size, None, few, "pyarrow")) as blocks:
+        with closing(through_tasks(items, partial(_ship, part), block_size, None, few, "pyarrow")) as blocks:
             yield from _late(part, blocks, max(1, threads), memory)
         return
     block_size = part.batch_size * policy.size**2 * 3
-    with closing(_run(items, partial(_decode, part), block_size, None, room, "numpy")) as blocks:
+    with closing(through_tasks(items, partial(_decode, part), block_size, None, room, "numpy")) as blocks:
         for block in blocks:
             assert len(block["label"]) == part.batch_size
             yield _batch(block)
@@ -161,7 +161,7 @@ def streamed_evaluation(
     spans = [(g, max(part.start, int(starts[g])), min(part.stop, int(starts[g + 1]))) for g in range(len(split.rows))]
     items = [{"group": g, "begin": b, "end": e} for g, b, e in spans if b < e]
     task, block_size = partial(_evaluate_groups, split, policy), batch_size * policy.size**2 * 3
-    with closing(_run(items, task, block_size, batch_size, room, "numpy")) as blocks:
+    with closing(through_tasks(items, task, block_size, batch_size, room, "numpy")) as blocks:
         for block in blocks:
             yield _batch(block)
 
@@ -188,7 +188,7 @@ def _centred(data: bytes, policy: Images) -> np.ndarray | None:
         return None
 
 
-def _run(
+def through_tasks(
     items: list[dict[str, int]],
     task: Any,
     block_size: int,

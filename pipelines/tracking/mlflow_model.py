@@ -22,13 +22,16 @@ from pipelines.storage import Folder
 from pipelines.tracking.mlflow_store import store_uri
 
 if TYPE_CHECKING:
+    from resnet.dense.dense_checkpoint import DenseCheckpoint
     from resnet.training.checkpoint import Checkpoint
 
 LOADER = "resnet_ray.mlflow_loader"
 NEEDS = ("torch", "torchvision", "numpy", "pillow", "safetensors", "simplejpeg", "pydantic", "prometheus-client")
 
 
-def publish(api: Any, run_id: str, checkpoint: Checkpoint, storage: str, name: str) -> tuple[str, str]:
+def publish(
+    api: Any, run_id: str, checkpoint: Checkpoint | DenseCheckpoint, storage: str, name: str
+) -> tuple[str, str]:
     """Copy a checkpoint's model to where a version of its own can keep it: (source, id of the logged model).
 
     storage: of the run's folder. OSError, ValueError, and what MLflow throws: it is not copied whole.
@@ -64,7 +67,7 @@ def publish(api: Any, run_id: str, checkpoint: Checkpoint, storage: str, name: s
     return source, model.model_id
 
 
-def write_mlflow_model(folder: Path, checkpoint: Checkpoint, run_id: str | None = None) -> None:
+def write_mlflow_model(folder: Path, checkpoint: Checkpoint | DenseCheckpoint, run_id: str | None = None) -> None:
     """A folder that is both: a checkpoint of ours without momentum, and a model of MLflow's flavour python_function."""
     from mlflow import pyfunc
     from mlflow.models import Model
@@ -72,13 +75,23 @@ def write_mlflow_model(folder: Path, checkpoint: Checkpoint, run_id: str | None 
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array, DataType
 
-    from resnet.training.checkpoint import save_checkpoint
+    from resnet.training.checkpoint import save_checkpoint, task_of
 
     save_checkpoint(folder, dataclasses.replace(checkpoint, optimizer={}))
     inputs: list[Any] = [ColSpec("binary", "image")]
-    columns: list[Any] = [ColSpec("long", "id"), ColSpec("string", "wnid"), ColSpec("string", "name")]
-    columns += [ColSpec("double", "probability"), ColSpec(Array(DataType.double), "probabilities")]
-    model = Model(run_id=run_id, signature=ModelSignature(Schema(inputs), Schema(columns)))
+    doubles, texts = Array(DataType.double), Array(DataType.string)
+    columns: dict[str, list[Any]] = {
+        "classification": [
+            ColSpec("long", "id"),
+            ColSpec("string", "wnid"),
+            ColSpec("string", "name"),
+            ColSpec("double", "probability"),
+            ColSpec(doubles, "probabilities"),
+        ],
+        "detection": [ColSpec(Array(doubles), "boxes"), ColSpec(texts, "names"), ColSpec(doubles, "scores")],
+        "segmentation": [ColSpec("binary", "mask"), ColSpec(texts, "classes")],
+    }
+    model = Model(run_id=run_id, signature=ModelSignature(Schema(inputs), Schema(columns[task_of(checkpoint.run)])))
     pyfunc.add_to_model(model, loader_module=LOADER, python_env="python_env.yaml")
     model.save(str(folder / "MLmodel"))
     needs = "".join(f"{package}=={metadata.version(package)}\n" for package in NEEDS)
@@ -86,7 +99,7 @@ def write_mlflow_model(folder: Path, checkpoint: Checkpoint, run_id: str | None 
     (folder / "python_env.yaml").write_text("dependencies:\n- -r requirements.txt\n")
 
 
-def _params(checkpoint: Checkpoint) -> dict[str, str]:
+def _params(checkpoint: Checkpoint | DenseCheckpoint) -> dict[str, str]:
     """The description that MLflow's page of models shows beside the name."""
     recipe = checkpoint.recipe
     return {"network": recipe.network, "recipe": recipe.name, "step": str(checkpoint.progress.step)}

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.any_run import AnyRun
 from pipelines.file_names import below
 from pipelines.provenance import COMMIT, git_commit, versions
-from pipelines.run import Run, home
+from pipelines.run import home
 from pipelines.tracking import mlflow_store
 from pipelines.tracking.mlflow_store import store_error
 
 if TYPE_CHECKING:
     from pipelines.progress.status import Status
+    from resnet.dense.dense_checkpoint import DenseRow
     from resnet.training.checkpoint import EpochRow
 
 KIND = ("mlflow.experimentKind", "custom_model_development")  # MLflow's page shows trainings, not traces, by this tag
@@ -98,7 +100,7 @@ def find_run(api: Any, where: str, key: str) -> Any | None:
 
 def start(
     api: Any,
-    run: Run,
+    run: AnyRun,
     tags: dict[str, str],
     parent: str | None = None,
     began: float | None = None,
@@ -180,9 +182,9 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, str(value)
 
 
-def log_rows(api: Any, run_id: str, rows: Sequence[EpochRow]) -> None:
+def log_rows(api: Any, run_id: str, rows: Sequence[EpochRow | DenseRow]) -> None:
     """Send the figures of epochs that the store does not have yet: a restart doubles none."""
-    sent = {metric.step for metric in api.get_metric_history(run_id, "train_error")}
+    sent = {metric.step for metric in api.get_metric_history(run_id, "train_loss")}
     metrics = [
         (name, float(value), row.step)
         for row in rows

@@ -44,6 +44,15 @@ class Judged:
         """Top-1 in percent."""
         return 100 * self.wrong / self.examples
 
+    def shown(self, wrong: int) -> str:
+        """A count of wrong images as people read it."""
+        return f"{100 * wrong / self.examples:.4f} %"
+
+    @property
+    def figure(self) -> str:
+        """The name of what is shown."""
+        return "top-1 error"
+
     @property
     def tags(self) -> dict[str, str]:
         """Tags of a registered version."""
@@ -101,18 +110,13 @@ def register(
         wrong = judged.wrong_of(champion.tags)
         if wrong <= judged.wrong:
             return version, (
-                f"champion stays version {champion.version}: {_errors(wrong, judged.examples)} against "
-                f"{_errors(judged.wrong, judged.examples)}"
+                f"champion stays version {champion.version}: {judged.shown(wrong)} against {judged.shown(judged.wrong)}"
             )
     api.set_registered_model_alias(name, CHAMPION, version)
     was = ""
     if champion is not None and str(champion.version) != version:
-        was = f" (before: {_errors(judged.wrong_of(champion.tags), judged.examples)})"
-    return version, f"champion is now version {version}: top-1 error {_errors(judged.wrong, judged.examples)}{was}"
-
-
-def _errors(wrong: int, examples: int) -> str:
-    return f"{100 * wrong / examples:.4f} %"
+        was = f" (before: {judged.shown(judged.wrong_of(champion.tags))})"
+    return version, f"champion is now version {version}: {judged.figure} {judged.shown(judged.wrong)}{was}"
 
 
 def _version_of(api: Any, name: str, run_id: str, checkpoint: str) -> str | None:
@@ -143,7 +147,16 @@ def model_name(api: Any, asked: str | None, judged: Judged) -> str:
                 name = f"{name}-{judged.data[:8]}"
     if _model(api, name) is None:
         api.create_registered_model(name, tags={"data": judged.data, "task": judged.task})
+    require_task(api, name, judged.task)
     return name
+
+
+def require_task(api: Any, name: str, task: str) -> None:
+    """ValueError: a registered model of the name holds versions of another task, which nobody could serve together."""
+    known = _model(api, name)
+    theirs = None if known is None else known.tags.get("task", TASK)
+    if theirs is not None and theirs != task:
+        raise ValueError(f"model_name must be another for {task}, {name} holds versions of {theirs}")
 
 
 def _model(api: Any, name: str) -> Any | None:

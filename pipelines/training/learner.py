@@ -152,7 +152,7 @@ class Learner:
         if progress is None:
             return None
         parts: dict[str, Tensors] = {"model": {}, "rest": {}}
-        for name, tensor in self._from_rank_0(sent).items():
+        for name, tensor in broadcast_tensors(sent, self.task.device).items():
             part, _, key = name.partition("/")
             parts[part][key] = tensor
         if progress.step == 0:  # what the run begins with; all but the weights is as it is made
@@ -164,17 +164,6 @@ class Learner:
             self.average = None
         restore_state(parts["model"], parts["rest"], self.network, self.optimizer, self.average, self.scaler)
         return progress
-
-    def _from_rank_0(self, sent: Tensors) -> Tensors:
-        """Tensors of rank 0 on all ranks, on their devices."""
-        told: list[Any] = [[(name, tuple(tensor.shape), tensor.dtype) for name, tensor in sent.items()]]
-        torch.distributed.broadcast_object_list(told, src=0)
-        found: Tensors = {}
-        for name, shape, kind in told[0]:
-            tensor = sent[name] if name in sent else torch.empty(shape, dtype=kind)
-            found[name] = tensor.to(self.task.device)
-            torch.distributed.broadcast(found[name], src=0)
-        return found
 
     # --- Steps --------------------------------------------------------------------------------------------------------
 
@@ -228,7 +217,7 @@ class Learner:
 
     def take(self, weights: Tensors | None) -> None:
         """Weights that rank 0 has become the network of all ranks, after the last step. None: on other ranks."""
-        copy_into(self.network, self._from_rank_0(weights or {}))
+        copy_into(self.network, broadcast_tensors(weights or {}, self.task.device))
         self.average = None
 
     @contextlib.contextmanager
@@ -247,6 +236,18 @@ class Learner:
         """(model, optimizer) for a checkpoint, copied to the host: nobody changes them any more."""
         model, rest = state_tensors(self.network, self.optimizer, self.average, self.scaler)
         return copied(model), copied(rest)
+
+
+def broadcast_tensors(sent: Tensors, device: torch.device) -> Tensors:
+    """Tensors of rank 0 on all ranks, on their devices."""
+    told: list[Any] = [[(name, tuple(tensor.shape), tensor.dtype) for name, tensor in sent.items()]]
+    torch.distributed.broadcast_object_list(told, src=0)
+    found: Tensors = {}
+    for name, shape, kind in told[0]:
+        tensor = sent[name] if name in sent else torch.empty(shape, dtype=kind)
+        found[name] = tensor.to(device)
+        torch.distributed.broadcast(found[name], src=0)
+    return found
 
 
 def copied(tensors: Tensors) -> Tensors:

@@ -8,19 +8,33 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from pipelines.any_run import AnyRun
 from pipelines.progress.status import Status
-from pipelines.run import Run
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.tracking.mlflow_store import store_error
 
-if TYPE_CHECKING:
-    from pipelines.training.run_folder import TrainingOutcome
-    from resnet.training.checkpoint import EpochRow
+
+class Outcome(Protocol):
+    """What came out of a training of any task."""
+
+    @property
+    def checkpoint(self) -> str:
+        """Folder or URI of the last one."""
+        ...
+
+    @property
+    def data(self) -> str:
+        """The shards."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """As JSON's objects."""
+        ...
 
 
-def epochs_csv(rows: Sequence[EpochRow]) -> str:
+def epochs_csv(rows: Sequence[Any]) -> str:
     """The figures of all epochs as CSV."""
     lines = [row.model_dump() for row in rows]
     return "\n".join([",".join(lines[0]), *(",".join(map(str, line.values())) for line in lines)]) + "\n"
@@ -38,7 +52,7 @@ class Recorder:
 
     def __init__(
         self,
-        run: Run,
+        run: AnyRun,
         tags: dict[str, str],
         parent: str | None = None,
         dataset: mlflow_runs.RunDataset | None = None,
@@ -48,7 +62,7 @@ class Recorder:
         self.began = time.time() if began is None else began  # MLflow's own duration counts from here
         self.run_id: str | None = None
         self.trouble: Exception | None = None
-        self._rows: tuple[EpochRow, ...] = ()
+        self._rows: tuple[Any, ...] = ()
         self._samples: list[Status] = []
         self._deadline = math.inf
         self._sent = self._sampled = 0
@@ -60,17 +74,21 @@ class Recorder:
 
     def see(self, status: Status) -> None:
         """Take over what a worker posted."""
-        from resnet.training.checkpoint import EpochRow
-
         if status.conditions and status.conditions != self._conditions:
             self._conditions = status.conditions
             self._wake.set()
         if not self._samples or status.time - self._samples[-1].time > self.SAMPLE:
             self._samples.append(status.model_copy(update={"rows": ()}))
             self._wake.set()
-        self.rows(tuple(EpochRow(**row) for row in status.rows))
+        self.rows(tuple(self._row(row) for row in status.rows))
 
-    def rows(self, rows: Sequence[EpochRow]) -> None:
+    def _row(self, fields: dict[str, Any]) -> Any:
+        """An epoch as it was posted."""
+        from resnet.training.checkpoint import EpochRow
+
+        return EpochRow(**fields)
+
+    def rows(self, rows: Sequence[Any]) -> None:
         """Take over all rows so far."""
         if len(rows) > len(self._rows):
             self._rows = tuple(rows)
@@ -123,7 +141,7 @@ class Recorder:
 
     def finish(
         self,
-        outcome: TrainingOutcome,
+        outcome: Outcome,
         figure: str,
         judged: model_registry.Judged,
         records: Mapping[str, Any] = MappingProxyType({}),
@@ -146,7 +164,7 @@ class Recorder:
         return gained
 
     def _conclude(
-        self, outcome: TrainingOutcome, figure: str, judged: model_registry.Judged, records: Mapping[str, Any]
+        self, outcome: Outcome, figure: str, judged: model_registry.Judged, records: Mapping[str, Any]
     ) -> dict[str, str]:
         """Artifacts, the checkpoint's place, the registry."""
         assert self.run_id is not None
@@ -174,7 +192,6 @@ class Recorder:
 
     def _register(self, api: Any, checkpoint: str, data: str, judged: model_registry.Judged) -> dict[str, str]:
         """The model as a version of a registered model, with files of its own; what the outcome gains by it."""
-        from pipelines.models.by_name import read_checkpoint
         from pipelines.tracking import mlflow_model
 
         assert self.run_id is not None
@@ -182,11 +199,17 @@ class Recorder:
         name = model_registry.model_name(api, self.run.model_name, judged)
 
         def publish() -> tuple[str, str | None]:
-            _keep_examples(checkpoint, data)
-            return mlflow_model.publish(api, run_id, read_checkpoint(checkpoint), storage, name)
+            return mlflow_model.publish(api, run_id, self._published(checkpoint, data), storage, name)
 
         version, sentence = model_registry.register(api, run_id, checkpoint, judged, name, publish)
         return {"model_name": name, "model_version": version, "champion": sentence}
+
+    def _published(self, checkpoint: str, data: str) -> Any:
+        """The checkpoint that is registered, with what the endpoint checks it by."""
+        from pipelines.models.by_name import read_checkpoint
+
+        _keep_examples(checkpoint, data)
+        return read_checkpoint(checkpoint)
 
 
 def _keep_examples(checkpoint: str, data: str) -> None:

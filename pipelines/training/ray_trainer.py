@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.any_run import AnyRun
 from pipelines.cluster import connection
 from pipelines.cluster.planning.waiting import waits_of
 from pipelines.cluster.planning.worker_group import scaling_config, worker_environment
@@ -28,16 +29,34 @@ def run_workers(
     run: Run, feed: WorkerData, callbacks: tuple[Any, ...], must_end: Callable[[], str | None] = lambda: None
 ) -> tuple[str, Progress]:
     """Run the workers to the end; the last checkpoint's place and progress. must_end: why to end early, or None."""
+    from pipelines.models.checkpoint_store import CheckpointStore
+    from pipelines.training.worker_loop import train_worker
+
+    work_to_the_end(run, feed, train_worker, callbacks, must_end)
+    checkpoints = CheckpointStore.of(run)
+    found = checkpoints.latest()
+    if found is None:
+        raise RuntimeError(f"{run.name} ended without a checkpoint in {run.folder}")
+    name, checkpoint = found
+    return checkpoints.path(name), checkpoint.progress
+
+
+def work_to_the_end(
+    run: AnyRun,
+    feed: Any,
+    worker: Callable[[dict[str, Any]], None],
+    callbacks: tuple[Any, ...] = (),
+    must_end: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Run the workers of a training of any task to the end. worker: called with {"run": JSON, "feed", "report"}."""
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
-
-    from pipelines.models.checkpoint_store import CheckpointStore
 
     trouble = None
     with saving_first(lambda: [run.name]):
         for _ in range(1 + run.scaling.retries):
             try:
-                beside_the_main_thread(_trainer(run, feed, callbacks).fit, must_end)
+                beside_the_main_thread(_trainer(run, feed, worker, callbacks).fit, must_end)
                 trouble = None
             except TrainingFailedError as error:  # it has restarted the workers as often as it may
                 trouble = error
@@ -50,23 +69,15 @@ def run_workers(
         raise RuntimeError(f"{run.name} failed: {reason}") from trouble
     if trouble is not None:
         raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
-    checkpoints = CheckpointStore.of(run)
-    found = checkpoints.latest()
-    if found is None:
-        raise RuntimeError(f"{run.name} ended without a checkpoint in {run.folder}")
-    name, checkpoint = found
-    return checkpoints.path(name), checkpoint.progress
 
 
-def _trainer(run: Run, feed: WorkerData, callbacks: tuple[Any, ...]) -> Any:
+def _trainer(run: AnyRun, feed: Any, worker: Callable[[dict[str, Any]], None], callbacks: tuple[Any, ...]) -> Any:
     """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
     from ray.train import FailureConfig, RunConfig
 
-    from pipelines.training.worker_loop import train_worker
-
     scaling = run.scaling
     return lean_trainer(connection.may_grow(), partial(postings.has_failed, run.name))(
-        train_worker,
+        worker,
         train_loop_config={"run": run.model_dump_json(), "feed": feed, "report": bool(callbacks)},
         scaling_config=scaling_config(scaling),
         run_config=RunConfig(

@@ -113,6 +113,9 @@ def open_source(run: Run) -> RunData:
     """Find the shards of a run; the embedded digits are written on first use. ValueError before any work is done."""
     uri = shards(run)
     manifest, train = row_groups.open_split(uri, "train")
+    if manifest.targets is not None:
+        job = {"boxes": "jobs/train_detector.py", "masks": "jobs/train_segmenter.py"}[manifest.targets]
+        raise ValueError(f"data.path must be shards of images with a class each, {uri} has {manifest.targets}: {job}")
     val, holdout = row_groups.Split.of(manifest, uri, "val"), run.data.holdout
     if holdout:
         if holdout >= train.examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -104,31 +105,33 @@ class Saver:
         self.saved_step, self.saved_at = state.step, time.monotonic()
         if self.writer is None:
             return
-        task, (model, rest) = self.task, self.learner.tensors()
-        self.writer.submit(
-            Checkpoint(
-                model=model,
-                optimizer=rest,
-                pixels=copied({"mean": task.normalize.mean, "std": task.normalize.std}),
-                run=self.learner.run(),
-                progress=Progress(
-                    step=state.step,
-                    total_steps=task.total,
-                    examples=task.feed.val.examples,
-                    classes=task.feed.classes,
-                    rows=state.rows,
-                    grey_range=task.feed.grey_range,
-                    sums=tuple(sums),
-                    seconds=state.seconds,
-                    wait=state.wait,
-                    cpu_seconds=cpu_seconds,
-                    conditions=state.conditions,
-                    norms=state.norms,
-                ),
-            )
-        )
+        self.writer.submit(self._content(state, sums, cpu_seconds))
         if wait:
             self.writer.flush()
+
+    def _content(self, state: TrainingState, sums: list[float], cpu_seconds: float) -> Any:
+        """The checkpoint, of copies that nobody changes any more. sums, cpu_seconds: over all ranks."""
+        task, (model, rest) = self.task, self.learner.tensors()
+        return Checkpoint(
+            model=model,
+            optimizer=rest,
+            pixels=copied({"mean": task.normalize.mean, "std": task.normalize.std}),
+            run=self.learner.run(),
+            progress=Progress(
+                step=state.step,
+                total_steps=task.total,
+                examples=task.feed.val.examples,
+                classes=task.feed.classes,
+                rows=state.rows,
+                grey_range=task.feed.grey_range,
+                sums=tuple(sums),
+                seconds=state.seconds,
+                wait=state.wait,
+                cpu_seconds=cpu_seconds,
+                conditions=state.conditions,
+                norms=state.norms,
+            ),
+        )
 
     def take_best(self, state: TrainingState) -> None:
         """Make the network that of the best epoch, if another than the last is chosen. Called by all ranks, at the end.

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ EXAMPLES = "examples.safetensors"
 # What a checkpoint must hold, and all that it may hold: where a folder cannot be listed, these are asked for by name.
 REQUIRED = (*(f"{name}.safetensors" for name in TENSORS), "run.json", "progress.json")
 FILES = (*REQUIRED, EXAMPLES)
+CLASSIFICATION = "classification"
 
 
 class EpochRow(Frozen):
@@ -146,7 +147,19 @@ class Checkpoint:
         return Normalize(self.pixels["mean"], self.pixels["std"])
 
 
-def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+class Saved(Protocol):
+    """What is written as a checkpoint, of whatever task."""
+
+    run: dict[str, Any]
+    examples: dict[str, Tensor] | None
+
+    @property
+    def progress(self) -> Frozen:
+        """Becomes progress.json."""
+        ...
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Saved) -> None:
     """Write a checkpoint into a directory that does not exist yet; complete, or not there at all."""
     target = Path(path)
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
@@ -169,20 +182,44 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint directory. ValueError names what is missing or damaged."""
+    """Read a checkpoint directory. ValueError names what is missing or damaged, or that it is of another task."""
     folder = Path(path)
+    files = read_files(folder)
+    if (task := task_of(files.run)) != CLASSIFICATION:
+        raise ValueError(f"a checkpoint must be of classification here, got one of {task}: {folder}")
+    try:
+        progress = Progress.model_validate_json(files.progress)
+    except ValidationError as error:
+        raise ValueError(f"checkpoint {folder} is damaged: progress.json: {sentence(error)}") from None
+    return Checkpoint(**files.tensors, run=files.run, progress=progress, examples=files.examples)
+
+
+class CheckpointFiles(NamedTuple):
+    """The files of a checkpoint of any task, read. progress: bytes of JSON."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    examples: dict[str, Tensor] | None
+    run: dict[str, Any]
+    progress: bytes
+
+
+def read_files(folder: Path) -> CheckpointFiles:
+    """The files of a checkpoint. ValueError names what is missing or damaged."""
     for name in REQUIRED:
         _require_readable(folder, name)
     try:
         tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
         examples = load_file(folder / EXAMPLES) if (folder / EXAMPLES).is_file() else None
         run = json.loads((folder / "run.json").read_text())
-        progress = Progress.model_validate_json((folder / "progress.json").read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"checkpoint {folder} is damaged: progress.json: {sentence(error)}") from None
+        return CheckpointFiles(tensors, examples, run, (folder / "progress.json").read_bytes())
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"checkpoint {folder} is damaged: {error}") from None
-    return Checkpoint(**tensors, run=run, progress=progress, examples=examples)
+
+
+def task_of(run: dict[str, Any]) -> str:
+    """The task of a checkpoint's run.json: classification where the recipe names no other."""
+    recipe = run.get("recipe")
+    return str(recipe.get("task", CLASSIFICATION)) if isinstance(recipe, dict) else CLASSIFICATION
 
 
 def _require_readable(folder: Path, name: str) -> None:

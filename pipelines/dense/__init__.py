@@ -1,0 +1,1 @@
+"""Training of detectors and segmenters: from shards with boxes or masks to a registered model."""
