@@ -1,4 +1,4 @@
-"""What a run of any task has: its name and places, and how it is scaled, saved and registered."""
+"""A run of any task: its name and places, and how it is scaled, saved and registered."""
 
 from __future__ import annotations
 

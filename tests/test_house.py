@@ -65,6 +65,7 @@ ONLY_IN: Mapping[str, tuple[str, ...]] = {
     "pyarrow": ("pipelines/", "serve/inference/checkpoint_files.py"),
 }
 MOST_FILES, MOST_LINES = 12, 320
+MOST_JOBS = 20  # one a command, each of a name that says what it does
 # Names that are the same word for the same kind of thing everywhere
 SHARED_NAMES: Mapping[str, str] = {
     "main": "the entry point of a script",
@@ -206,10 +207,14 @@ def test_libraries_are_imported_where_they_belong(module: str) -> None:
     agree(f"libraries {module}", where, where)
 
 
+def most_files(folder: Path) -> int:
+    return MOST_JOBS if folder == ROOT / "jobs" else MOST_FILES
+
+
 def test_folders_and_files_are_small() -> None:
     folders = {path.parent for path in SOURCES}
     counts = {folder: sum(path.name != "__init__.py" for path in folder.glob("*.py")) for folder in folders}
-    agree("folders", (str(folder.relative_to(ROOT)) for folder, files in counts.items() if files > MOST_FILES))
+    agree("folders", (str(folder.relative_to(ROOT)) for folder, files in counts.items() if files > most_files(folder)))
     lines = {path: len(path.read_text().splitlines()) for path in SOURCES}
     agree("files", (str(path.relative_to(ROOT)) for path, length in lines.items() if length > MOST_LINES))
 

@@ -1,4 +1,4 @@
-"""The data of a run with boxes or masks: found, checked against the task, and what of them travels to each worker."""
+"""The data of a run with boxes or masks: found, checked against the task, and the part of them that workers get."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class DenseSource:
         return RunDataset(name, self.uri, self.sha256, {"num_rows": self.train.examples} | sizes)
 
     def feed(self, pixels: dict[str, np.ndarray]) -> DenseFeed:
-        """What travels to the workers."""
+        """The part that travels to the workers."""
         return DenseFeed(self.train, self.val, self.manifest.classes, pixels, self.sha256)
 
 

@@ -52,7 +52,7 @@ def fit_dense(run: DenseRun, *, show: bool = True) -> DenseOutcome:
 
 
 def _asked(run: DenseRun, source: DenseSource) -> dict[str, Any]:
-    """What decides the trained network; workers, tracking and the like may change from one start to the next."""
+    """Settings that decide the trained network; workers and tracking may change from one start to the next."""
     recipe = run.recipe.model_dump(mode="json")
     return {"recipe": recipe, "seed": run.seed, "data_sha256": source.sha256, "backbone_sha256": run.backbone_sha256}
 
@@ -103,7 +103,8 @@ def _train(run: DenseRun, source: DenseSource, holder: RunHolder, show: bool) ->
     say(sentence)
     connection.connect()
     plan = plan_training(known_nodes(), Wishes(run.scaling, run.recipe.optim.batch_size, "worker", False))
-    run = type(run)(**run.model_dump() | {"scaling": plan.scaling.model_dump()})  # the batch divides among its workers
+    fields = run.model_dump() | {"scaling": plan.scaling.model_dump()}
+    run = type(run).model_validate(fields)  # the batch must divide among the workers now known
     if len(plan.nodes) > 1:
         say(described(plan.nodes))
     say(f"{_work(run, source)}\n{plan.shown}")

@@ -137,7 +137,8 @@ class DenseLearner:
         table, seen = np.zeros((classes, classes), np.int64), []
         for (image, target), _, index in self.task.evaluation():
             assert isinstance(target, np.ndarray)
-            found = class_masks(self.network, image, *target.shape, self.task.device)
+            height, width = target.shape
+            found = class_masks(self.network, image, height, width, self.task.device)
             table += confusion(found, target, classes)
             seen.append((index,))
             yield 1

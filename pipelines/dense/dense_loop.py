@@ -68,8 +68,8 @@ def train_dense(task: DenseRank) -> None:
 
     # Who is told: the driver by statuses, the storage by checkpoints.
     line = postings.StatusPoster(run.name) if task.rank == 0 else None
-    both: Any = (task, learner)  # as Saver takes them
-    saver = DenseSaver(*both, store, state, line)
+    mine: tuple[Any, Any] = (task, learner)  # they have what Saver takes of a classification's
+    saver = DenseSaver(mine[0], mine[1], store, state, line)
     spe, clock = task.order.steps_per_epoch, _clock(task, saver, state)
     if state.step < task.total:
         _note_conditions(task, state)
@@ -176,7 +176,7 @@ def _clock(task: DenseRank, saver: DenseSaver, state: TrainingState) -> RunClock
 
 
 def _status(task: DenseRank, saver: DenseSaver, state: TrainingState) -> dict[str, Any]:
-    """What a status says beside the time. Between two epochs the figures are those of the last."""
+    """Fields of a status beside the time. Between two epochs the figures are those of the last."""
     assert saver.writer is not None, "rank 0 posts"
     rows: Any = state.rows
     loss = rows[-1].train_loss if rows else math.nan

@@ -25,7 +25,7 @@ class JudgedExample(NamedTuple):
 
     example: Example
     key: str
-    index: int
+    place: int
 
 
 class DenseRank:
@@ -62,13 +62,13 @@ class DenseRank:
                 yield [future.result() for future in started.popleft()]
 
     def _training(self, row: TargetRow, epoch: int) -> Example:
-        rng = np.random.default_rng((self.run.seed, epoch, row.index, 2))
+        rng = np.random.default_rng((self.run.seed, epoch, row.place, 2))
         return training_example(row.image, row.target, self.run.recipe, rng)
 
     def evaluation(self) -> Iterator[JudgedExample]:
         """This rank's part of the validation split."""
         for row in evaluation_rows(self.feed.val, self.rank, self.world_size, self.room):
-            yield JudgedExample(evaluation_example(row.image, row.target, self.run.recipe), row.key, row.index)
+            yield JudgedExample(evaluation_example(row.image, row.target, self.run.recipe), row.key, row.place)
 
     def ids(self, epoch: int, step: int) -> Sequence[int]:
         """Places in the training split of the global batch of a step of an epoch."""

@@ -1,4 +1,4 @@
-"""What a run of a detector or segmenter leaves in MLflow and the registry, its curves, and its table."""
+"""Records of a run of a detector or segmenter: in MLflow and the registry, its curves, and its table."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class DenseData(FrozenSettings):
 class DenseRun(FrozenSettings):
     """A training run of a detector or a segmenter."""
 
-    recipe: DetectionRecipe | SegmentationRecipe = Field(discriminator="task")
+    recipe: DetectionRecipe | SegmentationRecipe
     data: DenseData
     scaling: Scaling = Scaling()
     checkpoints: CheckpointSchedule = CheckpointSchedule()
@@ -107,13 +107,13 @@ class DenseRun(FrozenSettings):
 class DetectorRun(DenseRun):
     """A training run of a detector, as jobs/train_detector.py takes it."""
 
-    recipe: DetectionRecipe = DetectionRecipe()
+    recipe: DetectionRecipe = DetectionRecipe()  # pyright: ignore[reportIncompatibleVariableOverride]  frozen
 
 
 class SegmenterRun(DenseRun):
     """A training run of a segmenter, as jobs/train_segmenter.py takes it."""
 
-    recipe: SegmentationRecipe = SegmentationRecipe()
+    recipe: SegmentationRecipe = SegmentationRecipe()  # pyright: ignore[reportIncompatibleVariableOverride]  frozen
 
 
 def dense_run(text: str) -> DenseRun:

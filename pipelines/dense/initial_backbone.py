@@ -27,7 +27,7 @@ def with_its_network(run: OfTask, argv: Sequence[str]) -> OfTask:
     if run.backbone is None or named or is_weights(run.backbone):
         return run
     network = read_checkpoint(place(run.backbone)).recipe.network
-    return type(run)(**run.model_dump() | {"recipe": run.recipe.model_dump() | {"network": network}})
+    return type(run).model_validate(run.model_dump() | {"recipe": run.recipe.model_dump() | {"network": network}})
 
 
 def identified_backbone(run: DenseRun) -> DenseRun:

@@ -115,13 +115,13 @@ def read_dense(where: str) -> DenseCheckpoint:
 
 def task_at(where: str) -> str:
     """The task of a checkpoint: classification, detection or segmentation. ValueError: as of read_checkpoint."""
-    from resnet.training.checkpoint import read_files, task_of
+    from resnet.training.checkpoint import read_checkpoint_files, task_of
 
-    return _read_at(where, lambda folder: task_of(read_files(Path(folder)).run))
+    return _read_at(where, lambda folder: task_of(read_checkpoint_files(Path(folder)).run))
 
 
 def _read_at(where: str, load_checkpoint: Callable[[str], Read]) -> Read:
-    """What a reader makes of the local folder with a checkpoint's files."""
+    """Result of a reader of the local folder with a checkpoint's files."""
     try:
         if where.startswith(("http://", "https://")):
             with tempfile.TemporaryDirectory(prefix="checkpoint-") as temporary:

@@ -83,7 +83,7 @@ class CheckpointStore:
         return load_checkpoint(folder)
 
     def _judged(self, row: dict[str, Any]) -> float | None:
-        """What an epoch's checkpoint is kept for, lower is better; None: it was not evaluated."""
+        """Figure that an epoch's checkpoint is kept for, lower is better; None: it was not evaluated."""
         return figure(EpochRow(**row), self.by)
 
     @contextlib.contextmanager
@@ -97,7 +97,7 @@ class CheckpointStore:
                 (Path(folder) / entry.name).write_bytes(self.folder.read(f"{name}/{entry.name}"))
             yield Path(folder)
 
-    def write(self, checkpoint: Checkpoint) -> str:
+    def write(self, checkpoint: Any) -> str:
         """Write a checkpoint, whole or not at all, and remove those that need not be kept. OSError if it cannot be."""
         name = self.name_of(checkpoint.progress.step)
         if name in self.names():

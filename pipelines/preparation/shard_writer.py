@@ -112,7 +112,7 @@ def _admitted(work: Work, notes: Notes) -> Iterator[Row]:
     """The images that decode, as they are to be stored."""
     keys, labels = work.rows["key"].to_pylist(), work.rows["label"].to_pylist()
     images = read_images(work.kind, work.source, work.rows)
-    targets = work.rows["target"].to_pylist() if work.targets else [None] * len(keys)
+    targets = work.rows["target"].to_pylist() if work.targets else [""] * len(keys)
     for key, label, data, target in zip(keys, labels, images, targets, strict=True):
         try:
             admitted = admit(data, key, work.encoding)

@@ -20,12 +20,12 @@ COLUMNS = ("image", "target", "key")
 
 
 class TargetRow(NamedTuple):
-    """An image as the shards have it. target: boxes as JSON, or a mask as PNG; index: its place in the split."""
+    """An image as the shards have it. target: boxes as JSON, or a mask as PNG; place: in the split."""
 
     image: bytes
     target: bytes
     key: str
-    index: int
+    place: int
 
 
 class EpochPart(NamedTuple):
@@ -57,7 +57,7 @@ def _taken(places: list[tuple[pa.Table, int, int]]) -> pa.Table:
     columns: dict[str, Any] = {name: [table[name][row] for table, row, _ in places] for name in COLUMNS}
     kinds = {"image": pa.large_binary(), "target": pa.large_binary(), "key": pa.string()}
     arrays = {name: pa.array([value.as_py() for value in columns[name]], kinds[name]) for name in COLUMNS}
-    return pa.table(arrays | {"index": pa.array([index for *_, index in places], pa.int64())})
+    return pa.table(arrays | {"place": pa.array([place for *_, place in places], pa.int64())})
 
 
 def training_rows(part: EpochPart, room: TaskBudget) -> Iterator[list[TargetRow]]:
@@ -96,5 +96,5 @@ def _span_rows(split: Split, item: dict[str, np.ndarray]) -> Iterator[pa.Table]:
 
 
 def _rows(block: pa.Table) -> list[TargetRow]:
-    columns = (block[name].to_pylist() for name in (*COLUMNS, "index"))
+    columns = (block[name].to_pylist() for name in (*COLUMNS, "place"))
     return [TargetRow(*values) for values in zip(*columns, strict=True)]

@@ -116,7 +116,7 @@ def _recorded(
     records = {f"{name}.json": {name: content} for name, content in kept.items()}
     if (test := place.read(FINAL_TEST)) is not None:
         records[FINAL_TEST] = test
-    protocol = default_protocol(recorder.run.recipe.images)
+    protocol = default_protocol(place.run.recipe.images)
     judged = model_registry.Judged.by_error(
         outcome.top1_error,
         outcome.examples,
@@ -126,7 +126,7 @@ def _recorded(
         name=source.dataset.name,
     )
     with tempfile.TemporaryDirectory(prefix="curves-") as folder:
-        figure = run_summary.curves(outcome.run, recorder.run.recipe.network, ended.rows, Path(folder))
+        figure = run_summary.curves(outcome.run, place.run.recipe.network, ended.rows, Path(folder))
         kept_at = run_summary.keep_beside(place.folder, figure)
         return ({"curves": kept_at} if kept_at else {}) | recorder.finish(outcome, str(figure), judged, records)
 

@@ -17,7 +17,7 @@ from pipelines.tracking.mlflow_store import store_error
 
 
 class Outcome(Protocol):
-    """What came out of a training of any task."""
+    """Outcome of a training of any task."""
 
     @property
     def checkpoint(self) -> str:

@@ -28,7 +28,8 @@ def average_precision(found: Sequence[Detections], wanted: Sequence[Boxes], num_
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, results = COCO(), _results(found)
+    results = _results(found)
+    truth: Any = COCO()  # its annotations say of neither attribute nor parameter what they may be
     truth.dataset = _truth(wanted, num_classes)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
         truth.createIndex()
@@ -41,7 +42,8 @@ def average_precision(found: Sequence[Detections], wanted: Sequence[Boxes], num_
     precision: Any = evaluation.eval["precision"]  # thresholds, recalls, classes, areas, most detections
     at_50 = precision[0, :, :, 0, -1]
     by_class = tuple(float(100 * column.mean()) if (column > -1).all() else float("nan") for column in at_50.T)
-    return AveragePrecision(*(float(100 * value) for value in evaluation.stats[:3]), by_class)
+    mean, at_50, at_75 = (float(100 * value) for value in evaluation.stats[:3])
+    return AveragePrecision(mean, at_50, at_75, by_class)
 
 
 def _without_detections(wanted: Sequence[Boxes], num_classes: int) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from resnet.dense.segmenters import build_segmenter
 from resnet.frozen import Frozen, sentence
 from resnet.image_class import ImageClass
 from resnet.networks.resnet import ResNet
-from resnet.training.checkpoint import CLASSIFICATION, read_files, task_of
+from resnet.training.checkpoint import CLASSIFICATION, read_checkpoint_files, task_of
 from resnet.training.conditions import Conditions
 from resnet.training.gradient_norms import LayerNorms
 
@@ -41,7 +41,7 @@ class DenseRow(Frozen):
 
     @property
     def quality(self) -> float | None:
-        """What a network is judged by, in percent, higher is better: mAP or mIoU."""
+        """Figure that a network is judged by, in percent, higher is better: mAP or mIoU."""
         return self.mean_ap if self.mean_iou is None else self.mean_iou
 
 
@@ -107,7 +107,7 @@ def build_dense(
 def load_dense(path: str | os.PathLike[str]) -> DenseCheckpoint:
     """Read a checkpoint directory. ValueError names what is missing or damaged, or that it is of another task."""
     folder = Path(path)
-    files = read_files(folder)
+    files = read_checkpoint_files(folder)
     if (task := task_of(files.run)) == CLASSIFICATION:
         raise ValueError(f"a checkpoint must be of detection or segmentation here, got one of {task}: {folder}")
     try:

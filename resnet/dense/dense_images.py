@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ class Example(NamedTuple):
     """image: (H, W, 3) uint8; target: boxes in its pixels, or a mask (H, W) uint8."""
 
     image: np.ndarray
-    target: Boxes | np.ndarray
+    target: Any
 
 
 def training_example(data: Data, target: bytes, recipe: DenseRecipe, rng: np.random.Generator) -> Example:
@@ -29,9 +29,9 @@ def training_example(data: Data, target: bytes, recipe: DenseRecipe, rng: np.ran
         assert isinstance(recipe, SegmentationRecipe)
         found = random_crop(Example(image, decoded_mask(target)), recipe, rng)
     if recipe.flip and rng.random() < 0.5:
-        found = mirrored(found)
+        found = mirrored_example(found)
     if recipe.turns:
-        found = turned(found, int(rng.integers(4)))
+        found = turned_example(found, int(rng.integers(4)))
     return found
 
 
@@ -47,10 +47,10 @@ def shorter_side_to(image: np.ndarray, side: int) -> np.ndarray:
     """An image (H, W, 3) uint8 resized to a shorter side, bilinear and antialiased."""
     height, width = image.shape[:2]
     scale = side / min(height, width)
-    return resized(image, max(side, round(height * scale)), max(side, round(width * scale)))
+    return resized_to(image, max(side, round(height * scale)), max(side, round(width * scale)))
 
 
-def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resized_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """An image (H, W, 3), bilinear and antialiased, or a mask (H, W), by its nearest pixels."""
     if image.shape[:2] == (height, width):
         return image
@@ -64,7 +64,7 @@ def random_crop(example: Example, recipe: SegmentationRecipe, rng: np.random.Gen
     assert isinstance(mask, np.ndarray)
     scale, side = recipe.size * rng.uniform(*recipe.scales) / min(image.shape[:2]), recipe.cut
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    image, mask = resized(image, height, width), resized(mask, height, width)
+    image, mask = resized_to(image, height, width), resized_to(mask, height, width)
     below, right = max(0, side - height), max(0, side - width)
     image = np.pad(image, ((0, below), (0, right), (0, 0)))
     mask = np.pad(mask, ((0, below), (0, right)), constant_values=IGNORED)
@@ -72,16 +72,18 @@ def random_crop(example: Example, recipe: SegmentationRecipe, rng: np.random.Gen
     return Example(image[top : top + side, left : left + side], mask[top : top + side, left : left + side])
 
 
-def mirrored(example: Example) -> Example:
+def mirrored_example(example: Example) -> Example:
     """Left to right."""
     image, target = example
     flipped = target.mirrored(image.shape[1]) if isinstance(target, Boxes) else target[:, ::-1]
     return Example(image[:, ::-1], flipped)
 
 
-def turned(example: Example, quarters: int) -> Example:
+def turned_example(example: Example, quarters: int) -> Example:
     """By quarter turns, counter-clockwise."""
     image, target = example
     place = image.shape[:2]
-    turned_target = target.turned(*place, quarters) if isinstance(target, Boxes) else np.rot90(target, quarters)
+    turned_target = (
+        target.turned(place[0], place[1], quarters) if isinstance(target, Boxes) else np.rot90(target, quarters)
+    )
     return Example(np.rot90(image, quarters), turned_target)

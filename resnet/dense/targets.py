@@ -1,4 +1,4 @@
-"""What an image is to be answered with: boxes with classes, or a mask with a class a pixel; as bytes and as arrays."""
+"""Targets of an image: boxes with classes, or a mask with a class a pixel; as bytes and as arrays."""
 
 from __future__ import annotations
 

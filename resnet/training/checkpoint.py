@@ -148,7 +148,7 @@ class Checkpoint:
 
 
 class Saved(Protocol):
-    """What is written as a checkpoint, of whatever task."""
+    """Content of a checkpoint to be written, of whatever task."""
 
     run: dict[str, Any]
     examples: dict[str, Tensor] | None
@@ -184,7 +184,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Saved) -> None:
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint directory. ValueError names what is missing or damaged, or that it is of another task."""
     folder = Path(path)
-    files = read_files(folder)
+    files = read_checkpoint_files(folder)
     if (task := task_of(files.run)) != CLASSIFICATION:
         raise ValueError(f"a checkpoint must be of classification here, got one of {task}: {folder}")
     try:
@@ -203,7 +203,7 @@ class CheckpointFiles(NamedTuple):
     progress: bytes
 
 
-def read_files(folder: Path) -> CheckpointFiles:
+def read_checkpoint_files(folder: Path) -> CheckpointFiles:
     """The files of a checkpoint. ValueError names what is missing or damaged."""
     for name in REQUIRED:
         _require_readable(folder, name)

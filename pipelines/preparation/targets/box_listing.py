@@ -42,7 +42,7 @@ def box_listing(
 ) -> Listing:
     """The listing of such images. ValueError: no object at all, an unknown class, a box outside its image."""
     ids, flat = {c.wnid: c.id for c in classes}, []
-    splits = {split: _table(mine, ids, flat) for split, mine in images.items()}
+    splits: dict[SplitName, pa.Table] = {split: _table(mine, ids, flat) for split, mine in images.items()}
     if not any(image.objects for mine in images.values() for image in mine):
         raise ValueError(f"source.path {folder.uri} must hold images with boxes, none of its images has one")
     dropped = (Unusual(what=FLAT, count=len(flat), keys=tuple(flat[:NAMED])),) if flat else ()

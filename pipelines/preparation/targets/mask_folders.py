@@ -65,6 +65,7 @@ def _split_folders(folder: Folder) -> dict[SplitName, tuple[str, str]]:
 def mask_folders(contents: Contents, asked: Asked) -> Listing:
     """Images with masks. ValueError: an image has no mask or a mask no image, or a value is of no class."""
     folder, own = contents.folder, mask_place(contents.folder)
+    pairs: dict[SplitName, list[MaskPair]]
     if own is None:
         places = _split_folders(folder)
         pairs = {split: _pairs(folder, *place) for split, place in places.items() if split != "test" or asked.keep_test}
@@ -138,7 +139,7 @@ def _listing(folder: Folder, asked: Asked, pairs: Mapping[SplitName, Sequence[Ma
     if asked.classes is None:
         values = _values(folder, [pair.mask for mine in pairs.values() for pair in mine])
     classes = _classes(asked.classes, values)
-    splits = {split: _table(mine) for split, mine in pairs.items()}
+    splits: dict[SplitName, pa.Table] = {split: _table(mine) for split, mine in pairs.items()}
     return Listing("masks", folder, classes, splits, targets="masks")
 
 

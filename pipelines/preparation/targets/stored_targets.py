@@ -1,4 +1,4 @@
-"""What a shard keeps of an image's target: boxes as they were listed, a mask read, checked and encoded again.
+"""The target of an image as a shard keeps it: boxes as they were listed, a mask read, checked and encoded again.
 
 A target that contradicts its image ends the preparation: nobody can say which of the two is wrong.
 """

@@ -41,7 +41,7 @@ def voc_boxes(contents: Contents, asked: Asked) -> Listing:
     known = read_class_list(asked.classes) if asked.classes else None
     wnids = known[0] if known else sorted({o.name for annotation in found.values() for o in annotation.objects})
     classes = classes_of(wnids, known[1] if known else None)
-    images = {
+    images: dict[SplitName, list[BoxedImage]] = {
         split: [BoxedImage(name, f"{IMAGES}/{files[name]}", sizes[files[name]], *found[name]) for name in split_names]
         for split, split_names in splits.items()
     }

@@ -70,9 +70,9 @@ SMALL: dict[str, Any] = {
 def small_run(shards: str | Path, storage: Path, steps: int = 5, **changes: Any) -> DenseRun:
     """A run of a few steps, three of which are an epoch, of the task that the shards are for."""
     boxes = read_manifest(str(shards)).targets == "boxes"
-    own: dict[str, Any] = (
-        {"width": 16, "regions": 16, "anchor": 8} if boxes else {"auxiliary": 0.0, "scales": (0.9, 1.1)}
-    )
+    own: dict[str, Any] = {"width": 16, "regions": 16, "anchor": 8}
+    if not boxes:
+        own = {"auxiliary": 0.0, "scales": (0.9, 1.1)}
     fields: dict[str, Any] = {
         "recipe": SMALL | own | {"steps": steps},
         "data": {"path": str(shards)},

@@ -24,8 +24,6 @@ def test_a_detector_by_ray_train_is_tracked_registered_and_finished_once(ray_loc
 
 def test_a_name_of_another_task_is_refused_before_anything_starts(masked, tmp_path):
     mlflow_runs.client().create_registered_model("classes", tags={"task": "classification"})
-    with pytest.raises(
-        ValueError, match="model_name must be another for segmentation, classes holds versions of class"
-    ):
+    with pytest.raises(ValueError, match="must be another for segmentation, classes holds versions of class"):
         fit_dense(small_run(masked, tmp_path, model_name="classes"), show=False)
     assert not any(tmp_path.iterdir())

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,7 +31,8 @@ def test_a_step_is_a_function_of_its_seed_epoch_and_number(shards, tmp_path):
 
 
 def test_an_evaluation_counts_each_image_once(shards, tmp_path):
-    *seen, figures = DenseLearner(local_rank(small_run(shards, tmp_path)), None).evaluate()
+    found: list[Any] = list(DenseLearner(local_rank(small_run(shards, tmp_path)), None).evaluate())
+    *seen, figures = found
     assert sum(seen) == 4
     assert 0 <= figures.get("mean_ap", figures.get("mean_iou")) <= 100
     assert len(figures["by_class"]) == 2

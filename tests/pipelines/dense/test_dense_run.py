@@ -21,7 +21,7 @@ def test_a_run_survives_its_json_with_its_class(kind, tmp_path):
         ({}, "data of SegmenterRun is missing"),
         (
             {"data": {"path": "x"}, "scaling": {"workers": 3}},
-            "batch_size must be a multiple of scaling.workers, got 16 and 3",
+            "must be a multiple of scaling.workers, got 16 and 3",
         ),
         (
             {"data": {"path": "x"}, "scaling": {"workers": 16}, "recipe": {"head": "deeplabv3"}},

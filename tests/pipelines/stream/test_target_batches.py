@@ -13,31 +13,26 @@ from pipelines.stream.target_batches import EpochPart, evaluation_rows, training
 ROWS = (5, 5, 3)
 
 
+SCHEMA = pa.schema([("image", pa.binary()), ("target", pa.binary()), ("key", pa.string())])
+
+
 @pytest.fixture
 def split(tmp_path):
-    with parquet.ParquetWriter(
-        tmp_path / "train-00000-of-00001.parquet",
-        pa.schema([("image", pa.binary()), ("target", pa.binary()), ("key", pa.string())]),
-    ) as writer:
-        first = 0
+    file, first = "train-00000-of-00001.parquet", 0
+    with parquet.ParquetWriter(tmp_path / file, SCHEMA) as writer:
         for count in ROWS:
             index = range(first, first + count)
-            columns = [[b"i%d" % i for i in index], [json.dumps(i).encode() for i in index], [f"k{i}" for i in index]]
-            writer.write_table(
-                pa.table(
-                    [pa.array(columns[0], pa.binary()), pa.array(columns[1], pa.binary()), columns[2]],
-                    names=["image", "target", "key"],
-                )
-            )
+            rows = [{"image": b"i%d" % i, "target": json.dumps(i).encode(), "key": f"k{i}"} for i in index]
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
             first += count
     places = tuple((0, g) for g in range(len(ROWS)))
-    return Split(str(tmp_path), "train", ("train-00000-of-00001.parquet",), places, ROWS, 20.0)
+    return Split(str(tmp_path), "train", (file,), places, ROWS, 20.0)
 
 
 def told(split, order, epoch, first, rank, world):
     part = EpochPart(split, order, epoch, first, rank, world)
     items = [{"window": np.array([w]), "skip": np.array([s])} for w, s in order.remaining(epoch, first)]
-    return [table["index"].to_pylist() for item in items for table in part.tables(item)]
+    return [table["place"].to_pylist() for item in items for table in part.tables(item)]
 
 
 def test_ranks_share_the_batches_of_one(split):
@@ -54,13 +49,13 @@ def test_a_row_has_its_own_target_and_key(split):
     part = EpochPart(split, Order(ROWS, 4, 2, 1), 0, 0, 0, 1)
     for table in part.tables({"window": np.array([0]), "skip": np.array([0])}):
         for row in table.to_pylist():
-            i = row["index"]
+            i = row["place"]
             assert (row["image"], json.loads(row["target"]), row["key"]) == (b"i%d" % i, i, f"k{i}")
 
 
 def test_ray_data_hands_on_the_same_rows_in_order(split, ray_local):
     order = Order(ROWS, 4, 2, 1)
     found = list(training_rows(EpochPart(split, order, 0, 1, 0, 1), TaskBudget(0.5, 1)))
-    assert [[row.index for row in batch] for batch in found] == told(split, order, 0, 1, 0, 1)
-    parts = [[row.index for row in evaluation_rows(split, rank, 2, TaskBudget(0.5, 1))] for rank in range(2)]
+    assert [[row.place for row in batch] for batch in found] == told(split, order, 0, 1, 0, 1)
+    parts = [[row.place for row in evaluation_rows(split, rank, 2, TaskBudget(0.5, 1))] for rank in range(2)]
     assert parts == [list(range(6)), list(range(6, 13))]

@@ -7,11 +7,11 @@ from PIL import Image
 from resnet.dense.dense_images import (
     Example,
     evaluation_example,
-    mirrored,
+    mirrored_example,
     random_crop,
     shorter_side_to,
     training_example,
-    turned,
+    turned_example,
 )
 from resnet.dense.dense_recipe import DetectionRecipe, SegmentationRecipe
 from resnet.dense.targets import IGNORED, Boxes, encoded_mask
@@ -97,6 +97,9 @@ def test_shorter_side(pixels):
 
 def test_two_mirrors_and_four_turns_are_none(pixels):
     example = Example(pixels, np.arange(2400, dtype=np.int64).reshape(40, 60).astype(np.uint8))
-    for found in (mirrored(mirrored(example)), turned(turned(turned(turned(example, 1), 1), 1), 1)):
+    for found in (
+        mirrored_example(mirrored_example(example)),
+        turned_example(turned_example(turned_example(turned_example(example, 1), 1), 1), 1),
+    ):
         assert np.array_equal(found.image, pixels)
         assert np.array_equal(found.target, example.target)

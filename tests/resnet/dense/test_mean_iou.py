@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ def test_as_scikit_learn_counts_it():
     rng = np.random.default_rng(0)
     wanted, found = (rng.integers(0, 3, (20, 30)).astype(np.uint8) for _ in range(2))
     figures = mask_figures(confusion(found, wanted, 3))
-    theirs = jaccard_score(wanted.ravel(), found.ravel(), average=None, labels=[0, 1, 2])
+    how: Any = None
+    theirs: Any = jaccard_score(wanted.ravel(), found.ravel(), average=how, labels=[0, 1, 2])
     assert figures.by_class == pytest.approx(100 * theirs)
     assert figures.mean_iou == pytest.approx(100 * theirs.mean())
     assert figures.accuracy == pytest.approx(100 * (wanted == found).mean())

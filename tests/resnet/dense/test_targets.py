@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,5 +73,6 @@ def test_run_lengths_are_pycocotools(share):
     counts = run_lengths(mask)
     assert sum(counts) == mask.size
     assert np.array_equal(from_run_lengths(counts, 6, 9), mask)
-    packed = theirs.frPyObjects({"counts": counts, "size": [6, 9]}, 6, 9)
+    plain: Any = {"counts": counts, "size": [6, 9]}
+    packed: Any = theirs.frPyObjects(plain, 6, 9)
     assert np.array_equal(theirs.decode(packed).astype(bool), mask)

@@ -110,11 +110,14 @@ def test_a_class_in_other_capitals_in_val_is_named_with_its_like(tmp_path: Path,
 def test_sets_for_detection_and_segmentation_are_no_two_classes(
     tmp_path: Path, seeds: Iterator[int], parts: tuple[str, ...]
 ) -> None:
-    """YOLO's and VOC's folders: ImageFolder finds the classes images and labels, and tells photos from masks."""
+    """YOLO's and VOC's folders: ImageFolder finds the classes images and labels, and tells photos from masks.
+
+    They are read as what they seem, whose targets these photos are not.
+    """
     for part in parts:
         fill(tmp_path / part, 4, seeds)
     refused(
-        "must hold a folder for each class, it seems to hold (boxes|masks)",
+        "must hold images with boxes.*taken for voc|one value a pixel, got an image of mode RGB.*taken for masks",
         listing_of,
         tmp_path,
         Drawing(val_share=0.2),
