@@ -37,7 +37,7 @@ class AnyRun(Protocol):
 
     @property
     def promote(self) -> bool:
-        """Whether its model is registered."""
+        """True if its model is registered."""
         ...
 
     @property

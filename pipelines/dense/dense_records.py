@@ -94,7 +94,7 @@ class JudgedByQuality(Judged):
         return f"by {tags.get('protocol')}, this one by {self.protocol}"
 
     def wrong_of(self, tags: dict[str, str]) -> int:
-        """What a version lacks, in millionths."""
+        """Millionths that a version lacks to 100 %."""
         return round(PARTS * (100 - float(tags[FIGURES[self.task][0]])) / 100)
 
 
