@@ -23,6 +23,7 @@ from ray.serve.config import AutoscalingConfig
 from resnet.host import glibc_allocator
 from serve import job_log
 from serve.api import application
+from serve.api.camera.cameras import Cameras
 from serve.settings import Args
 from serve.versions import rollout
 from serve.versions.attempts import NotYet
@@ -53,6 +54,7 @@ class Replica:
         # without it; with Python's threshold of 700 objects it runs every few requests, and finds nothing
         gc.freeze()
         gc.set_threshold(20_000)
+        self.cameras: Cameras | None = None
         self.running = max(1, args.min_replicas)  # replicas; looked up where they share a client's rate
         threading.Thread(target=self._follow, name="traffic", daemon=True).start()
 
@@ -66,6 +68,8 @@ class Replica:
             time.sleep(rollout.LOOK)
             try:
                 self.models.close_unused()
+                if self.cameras is not None and rollout.ClusterNotes().get(rollout.CLOSING):
+                    self.cameras.close()
                 if self.args.rate_limit:
                     self.running = rollout.replicas()
                 if (noted := self._noted()) is not None:
@@ -85,9 +89,11 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP interface; Ray Serve asks for it when the model is loaded."""
         # Ray's proxy echoes the id
-        return application.create_application(
+        made = application.create_application(
             self.models, self.args, self.gather, echo_id=False, replicas=lambda: self.running
         )
+        self.cameras = made.state.cameras
+        return made
 
     def families(self) -> list[Metric]:
         """The metrics of this replica."""
@@ -136,7 +142,7 @@ def build(args: Args) -> serve.Application:
     return Replica.options(
         autoscaling_config=scaling,
         ray_actor_options=options,
-        max_ongoing_requests=2 * args.max_waiting,
+        max_ongoing_requests=2 * args.max_waiting + args.max_streams,
         # RequestLog has a line of each request already; the level spares the record that Ray makes of it all the same
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     ).bind(args)

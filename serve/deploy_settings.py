@@ -128,7 +128,8 @@ class Deploy(Settings):
             raise ValueError(
                 f"log_file must be one that can be written, got {self.log_file}: {error.strerror}"
             ) from None
-        wanted = {"timeout": self.timeout, "most": self.max_waiting, "keys": self.api_key_file, "host": self.host}
+        most = self.max_waiting + self.max_streams  # a camera has a connection as long as it stays
+        wanted = {"timeout": self.timeout, "most": most, "keys": self.api_key_file, "host": self.host}
         environment.use_haproxy(self.proxy, FrontChoices(**wanted, trusted=self.trusted_proxies, log=log))
 
     def require_room(self, nodes: Sequence[Mapping[str, float]]) -> None:

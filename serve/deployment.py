@@ -191,7 +191,9 @@ def stay(
         time.sleep(0.2)
     if not end:
         return
+    rollout.ClusterNotes().put(rollout.CLOSING, "1")  # cameras stay until they are told to go
     if front is None:
+        time.sleep(1.5 * rollout.LOOK)
         serve.shutdown()
     else:
         _drain(FrontControl(front), patience, asked)

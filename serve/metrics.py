@@ -32,6 +32,9 @@ class Metrics:
         )
         self.images = Counter("resnet_images", "Images answered.", registry=r)
         self.in_progress = Gauge("resnet_images_in_progress", "Images that wait or are computed.", registry=r)
+        frames = "Frames of cameras that have gone: answered, dropped as stale, late, or refused."
+        self.frames = Counter("resnet_stream_frames", frames, ("outcome",), registry=r)
+        self.streams = Gauge("resnet_streams", "Cameras that are connected.", registry=r)
         self.up = Gauge("resnet_replica_up", "1 where a replica serves the version, else 0.", registry=r)
         self.up.set(1)
 

@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from serve import metrics, problems
 from serve.api import http_schema, inference_v2, middleware
+from serve.api.camera.cameras import Cameras, camera_routes
 from serve.api.clients import Keys, RateLimit
 from serve.api.images_v1 import about, v1
 from serve.api.inference_v2 import v2
@@ -43,7 +44,7 @@ def create_application(
     replicas: Callable[[], int] = lambda: 1,
 ) -> FastAPI:
     """The application. gather: the metrics of all replicas, None: of this one; echo_id: answer with X-Request-ID;
-    replicas: how many share a client's rate."""
+    replicas: how many share a client's rate. Its state.cameras are those of /v1/stream."""
 
     async def own() -> list[list[Metric]]:
         return [models.families()]
@@ -54,9 +55,12 @@ def create_application(
     title = f"{args.name}: image classification with {models.stable.classifier.recipe.network}"
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     everywhere = gather or own
+    rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
+    app.state.cameras = cameras = Cameras(models, args, rate)
     for routes in (
         v1(models, args),
         about(models, args),
+        camera_routes(cameras),
         v2(models, args, everywhere),
         people(models, args, everywhere),
     ):
@@ -66,7 +70,6 @@ def create_application(
     with_keys = args.api_key_file is not None
     app.openapi = cache(lambda: http_schema.document(app, inference_v2.MODELS, with_keys))
     keys = Keys(args.api_key_file, logging.getLogger("serve").warning) if args.api_key_file is not None else None
-    rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
     # The last that is added is the first that a request meets.
     app.add_middleware(middleware.BodyLimit, max_bytes=args.max_bytes)
     app.add_middleware(middleware.Gate, keys=keys, rate=rate)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
+from starlette.requests import HTTPConnection
 
 from resnet.image_class import ImageClass
 from resnet.images.checks import image_kinds
@@ -131,9 +132,13 @@ def prediction_fields(found: Prediction) -> dict[str, int | str | float]:
     return {"id": known.id, "wnid": known.wnid, "name": known.name, "probability": found.probability}
 
 
-def known_parameters(request: Request) -> None:
-    """Problem 422 for a parameter that the route does not take, or one given twice: without effect it would mislead."""
-    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+def known_route_parameters(request: Request) -> None:
+    """Problem 422 for a parameter that the route does not take, or one given twice."""
+    known_parameters(request, [parameter.alias for parameter in request.scope["route"].dependant.query_params])
+
+
+def known_parameters(request: HTTPConnection, known: Sequence[str]) -> None:
+    """Problem 422 for a parameter that is not known, or one given twice: without effect it would mislead."""
     given = [name for name, _ in request.query_params.multi_items()]
     for name in given:
         if name not in known:
@@ -166,7 +171,7 @@ def rows(outcomes: list[Outcome], empty: str, row: Callable[[Any], dict[str, Any
 
 def v1(models: Models, args: Args) -> APIRouter:
     """Images in, classes or features out."""
-    routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_parameters)])
+    routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_route_parameters)])
 
     async def answered(request: Request) -> tuple[list[Outcome], Loaded]:
         with models.stable.inference.admit():
@@ -201,12 +206,12 @@ def v1(models: Models, args: Args) -> APIRouter:
 
 def about(models: Models, args: Args) -> APIRouter:
     """The answer of GET /v1/model."""
-    routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_parameters)])
+    routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_route_parameters)])
 
     @routes.get("/model", responses=GATED | UNKNOWN)
     async def card() -> ModelCard:
         """Which model answers, how exact its arithmetic is, its limits and its classes."""
-        limits = ("max_bytes", "max_pixels", "max_images", "timeout")
+        limits = ("max_bytes", "max_pixels", "max_images", "timeout", "deadline", "max_streams")
         stable, trial = models.stable, models.trial
         model = stable.classifier
         return ModelCard(

@@ -6,6 +6,8 @@ Plain ASGI, for a wrapper class that buffers would hold each body twice.
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import json
 import logging
 import re
@@ -25,6 +27,8 @@ from serve.problems import Problem
 
 log = logging.getLogger("serve.access")
 REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+SWITCHED = 101  # of a WebSocket that was accepted
+KEY_PROTOCOL = "base64url.bearer.authorization."  # and the key, as Kubernetes has it
 OPEN = {"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
 
 
@@ -48,6 +52,8 @@ class AsRouted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        if scope["type"] == "websocket":
+            return await self.app({**scope, "asked": ("GET", scope["path"])}, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         # A copy: the server decides by its own whether an answer may have content
@@ -114,7 +120,7 @@ class RequestLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         started = time.perf_counter()
         given = Headers(scope=scope).get("x-request-id", "")
@@ -123,7 +129,9 @@ class RequestLog:
 
         async def with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "websocket.accept":
+                status = SWITCHED
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
                 if self.echo_id:
                     MutableHeaders(scope=message)["X-Request-ID"] = request_id
@@ -141,7 +149,8 @@ class RequestLog:
         route = getattr(scope.get("route"), "path", "other")  # a label for each path that somebody tries has no end
         metrics = self.metrics(scope)
         metrics.requests.labels(route, str(status)).inc()
-        metrics.latency.labels(route).observe(seconds)
+        if scope["type"] == "http":  # a camera stays for minutes
+            metrics.latency.labels(route).observe(seconds)
         if self.log is None:
             return
         line: dict[str, Any] = {
@@ -155,7 +164,7 @@ class RequestLog:
             "client": scope.get("client_name") or (scope.get("client") or ("",))[0],
             "version": metrics.labels["version"],
         }
-        self.log.add(line)
+        self.log.add(line | scope.get("stream", {}))
 
 
 class Gate:
@@ -166,7 +175,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN:
             try:
                 self._check(scope)
             except Problem as problem:
@@ -179,7 +188,7 @@ class Gate:
         if self.keys is not None:
             headers = Headers(scope=scope)
             scheme, _, token = headers.get("authorization", "").partition(" ")
-            key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+            key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "") or _offered(scope)
             if not key:
                 raise Problem(401, "a key is needed: Authorization: Bearer KEY, or X-API-Key: KEY")
             name = self.keys.client(key)
@@ -188,6 +197,16 @@ class Gate:
             scope["client_name"] = client = name
         if self.rate is not None and (seconds := self.rate.wait(client)):
             raise Problem(429, f"too many requests of {client}; try again in {seconds:.1f} s", retry_after=seconds)
+
+
+def _offered(scope: Scope) -> str:
+    """The key among the subprotocols that a WebSocket offers: the one place where a browser's script can put it."""
+    for offered in scope.get("subprotocols", ()):
+        if offered.startswith(KEY_PROTOCOL):
+            coded = offered.removeprefix(KEY_PROTOCOL)
+            with contextlib.suppress(ValueError):
+                return base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode()
+    return ""
 
 
 class BodyLimit:

@@ -19,6 +19,7 @@ from serve.api.http_schema import GATED
 from serve.settings import Args
 from serve.versions.served_models import Models
 
+PANELS = ("camera/camera_panel",)  # parts of the page beside the images that are dropped on it
 Gather = Callable[[], Awaitable[Sequence[Sequence[Metric]]]]
 
 
@@ -41,6 +42,7 @@ def people(models: Models, args: Args, gather: Gather) -> APIRouter:
     routes = APIRouter()
     folder = Path(__file__).parent
     pages = {name: (folder / f"{name}.html").read_text() for name in ("page", "docs")}
+    pages["page"] = with_panels(pages["page"], [(folder / f"{name}.html").read_text() for name in PANELS])
 
     def page(name: str) -> HTMLResponse:
         return HTMLResponse(pages[name], headers={"Content-Security-Policy": content_policy(pages[name])})
@@ -72,6 +74,13 @@ def people(models: Models, args: Args, gather: Gather) -> APIRouter:
         return Response(metrics.exposition(await gather()), media_type=metrics.MEDIA_TYPE)
 
     return routes
+
+
+def with_panels(page: str, panels: Sequence[str]) -> str:
+    """The page with its parts: the markup of each before the results, its script behind the page's own, which it uses."""
+    parts = [panel.partition("<script>") for panel in panels]
+    page = page.replace("{{PANELS}}", "".join(markup for markup, _, _ in parts))
+    return page.replace("{{SCRIPTS}}", "".join(f"{tag}{script}" for _, tag, script in parts))
 
 
 def content_policy(html: str) -> str:

@@ -18,6 +18,8 @@ FRONTEND = "frontend http_frontend"
 PLACES = 64  # large bodies at once, of 16 MiB each
 SLACK = 5.0  # seconds beyond the time-out until a replica that does not answer is given up: its own 504 comes first
 OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+# A WebSocket of a browser has its key in the subprotocol, and no body: the replica asks before it accepts
+ASKS_ITSELF = "/v1/stream"
 # What HAProxy itself answers. Retry-After in seconds where another try helps
 ANSWERS: dict[int, tuple[str, str, int | None]] = {
     400: ("Bad Request", "this is no HTTP request that can be read", None),
@@ -236,7 +238,7 @@ def _keys(front: FrontSettings) -> Iterator[str]:
     yield "    http-request set-var(txn.key) http_auth_bearer"
     yield "    http-request set-var(txn.key) req.hdr(X-API-Key) if { req.hdr(X-API-Key) -m found }"
     yield f"    acl known var(txn.key),sha2(256),hex -m str -f {listed}"
-    yield f"    acl open path {' '.join((*OPEN, '/-/healthz', '/-/routes'))}"
+    yield f"    acl open path {' '.join((*OPEN, '/-/healthz', '/-/routes', ASKS_ITSELF))}"
     yield "    acl asks_first method OPTIONS"  # a browser's question before it sends a key
     for text, condition in (
         ("a key is needed: Authorization: Bearer KEY, or X-API-Key: KEY", "!{ var(txn.key) -m found }"),

@@ -28,6 +28,7 @@ from serve.versions.traffic import CanaryComparison, Traffic, Verdict, judge, to
 APPLICATION = "resnet"
 DEPLOYMENT = "classifier"
 KEY = "deployed"
+CLOSING = "closing"  # noted where the job ends: cameras are told
 LOOK = 1.0  # seconds between two looks of a replica
 WITHOUT = "RESNET_WITHOUT_INTERNALS"  # environment variable: 1 does without Ray's private names, as pipelines does
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,8 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from serve.deploy_settings import Deploy
 from serve.haproxy import environment
@@ -68,6 +71,21 @@ def test_errors_are_problem_details_through_the_proxy(url: str):
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]]
+
+
+def test_a_camera_streams_through_the_proxy(url: str, classifier: Classifier, picture: Picture):
+    with connect(f"ws{url.removeprefix('http')}/v1/stream?top_k=1", proxy=None) as stream:
+        for seed in range(4):
+            stream.send(picture(seed))
+            answer = json.loads(stream.recv(timeout=60))
+            if "error" in answer:  # a crowded machine may miss the deadline
+                assert answer["error"]["status"] == 504
+            else:
+                (best,) = classifier.predict([picture(seed)], 1)
+                assert answer["predictions"][0]["id"] == best[0].image_class.id
+        assert answer["frames"] == 4
+    with pytest.raises(InvalidStatus, match="422"):
+        connect(f"ws{url.removeprefix('http')}/v1/stream?top_k=none", proxy=None)
 
 
 def test_requests_come_by_haproxy_where_it_runs(url: str):

@@ -1,0 +1,1 @@
+"""Cameras: a WebSocket that takes frames and answers the newest, and its part of the page."""
