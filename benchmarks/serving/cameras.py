@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Tally:
         }
 
 
-async def ticks(every: float, tally: Tally) -> Any:
+async def ticks(every: float, tally: Tally) -> AsyncIterator[float]:
     """The moments at which a camera takes its photographs, each at its time: none waits for an answer."""
     due = time.perf_counter() + every * float(np.random.default_rng().random())
     while due < tally.end:

@@ -75,6 +75,7 @@ def test_errors_are_problem_details_through_the_proxy(url: str):
 
 def test_a_camera_streams_through_the_proxy(url: str, classifier: Classifier, picture: Picture):
     with connect(f"ws{url.removeprefix('http')}/v1/stream?top_k=1", proxy=None) as stream:
+        answer = {}
         for seed in range(4):
             stream.send(picture(seed))
             answer = json.loads(stream.recv(timeout=60))

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import WebSocket, WebSocketDisconnect
 
 from serve.api.camera.frame_turns import FrameTurns
-from serve.api.camera.newest_frame import Frame, NewestFrame
+from serve.api.camera.newest_frame import CameraFrame, NewestFrame
 from serve.problems import Problem
 from serve.versions.loaded_model import Loaded
 from serve.versions.served_models import Models
@@ -86,7 +86,7 @@ class CameraStream:
             else:
                 await self._refuse(frame, self._too_late(), "late")
 
-    async def _answer(self, frame: Frame, dropped: int) -> None:
+    async def _answer(self, frame: CameraFrame, dropped: int) -> None:
         """Answer one frame by its deadline, in whichever way. Its turn lasts as long as it is computed."""
         work = asyncio.create_task(self._computed(frame))
         try:
@@ -102,7 +102,7 @@ class CameraStream:
         finally:
             work.cancel()
 
-    async def _computed(self, frame: Frame) -> Answer:
+    async def _computed(self, frame: CameraFrame) -> Answer:
         if len(frame.data) > self.max_bytes:
             raise Problem(413, f"a frame must have at most {self.max_bytes:,} bytes, got {len(frame.data):,}")
         if seconds := self.allow():
@@ -114,11 +114,11 @@ class CameraStream:
     def _too_late(self) -> Problem:
         return Problem(504, f"no answer within {1000 * self.turns.deadline:g} ms")
 
-    async def _refuse(self, frame: Frame, problem: Problem, outcome: str) -> None:
+    async def _refuse(self, frame: CameraFrame, problem: Problem, outcome: str) -> None:
         error = {"status": problem.status, "detail": problem.detail}
         await self._send(frame, outcome, {"error": error})
 
-    async def _send(self, frame: Frame, outcome: str, answer: Answer) -> None:
+    async def _send(self, frame: CameraFrame, outcome: str, answer: Answer) -> None:
         """Send an answer with the counts so far and the pace that the endpoint keeps."""
         self.outcomes[outcome] += 1
         told = {"frame": frame.number} | answer | self.counts

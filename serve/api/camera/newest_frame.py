@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class CameraFrame:
     """An encoded image of a camera. number: from 1, in the order in which they came; arrived: time.perf_counter()."""
 
     number: int
@@ -26,21 +26,21 @@ class NewestFrame:
 
     def __init__(self) -> None:
         self.count = self.dropped = 0
-        self.waiting: Frame | None = None
+        self.waiting: CameraFrame | None = None
         self._there = asyncio.Event()
 
     def put(self, data: bytes) -> None:
         """Take the place of the frame that waits."""
         self.count += 1
         self.dropped += self.waiting is not None
-        self.waiting = Frame(self.count, data, time.perf_counter())
+        self.waiting = CameraFrame(self.count, data, time.perf_counter())
         self._there.set()
 
     async def there(self) -> None:
         """Return when a frame waits."""
         await self._there.wait()
 
-    def take(self) -> Frame:
+    def take(self) -> CameraFrame:
         """The frame that waits; the place is free."""
         frame, self.waiting = self.waiting, None
         assert frame is not None, "somebody has waited for it"
