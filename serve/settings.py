@@ -62,7 +62,8 @@ class Settings(Frozen):
         float, Field(gt=0, le=86_400, description="seconds for a request's body, and again for its answer")
     ] = 30.0
     deadline: Annotated[
-        float, Field(gt=0, le=60_000, description="milliseconds for a camera's frame: a late one is refused, not queued")
+        float,
+        Field(gt=0, le=60_000, description="milliseconds for a camera's frame: a late one is refused, not queued"),
     ] = 100.0
     max_streams: Annotated[int, Field(ge=0, description="cameras at /v1/stream; more are refused")] = 32
     api_key_file: Annotated[

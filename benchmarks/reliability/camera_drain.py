@@ -2,8 +2,8 @@
 
     python benchmarks/reliability/camera_drain.py        HAProxy and Ray Serve's own proxy, two minutes
 
-Each line of stdout is JSON: the proxy, frames that were answered, how the stream ended, seconds from SIGTERM to that and
-to the job's end, and its exit status. Exit status 1 where a camera was not answered or not told.
+Each line of stdout is JSON: the proxy, frames that were answered, how the stream ended, seconds from SIGTERM to that
+and to the job's end, and its exit status. Exit status 1 where a camera was not answered or not told.
 """
 
 from __future__ import annotations

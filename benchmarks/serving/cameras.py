@@ -3,11 +3,11 @@
     python benchmarks/serving/cameras.py                                  1 and 8 cameras of 30 frames a second
     python benchmarks/serving/cameras.py --proxy serve --rounds 1         behind Ray Serve's own proxy
 
-The endpoint is jobs/deploy_best.py with an untrained ResNet-18. A camera takes a photograph each 1/30 s, of the size that
-the endpoint's page sends. stream: sends each one, and the endpoint drops what is stale and refuses what is late.
-newest: posts the newest photograph whenever it has its answer. all: posts each one at once, on connections of its own.
-Latency is since the photograph was taken. An answer is in time within --deadline milliseconds. Ways take turns. The last
-line of stdout is JSON, the rest is on standard error.
+The endpoint is jobs/deploy_best.py with an untrained ResNet-18. A camera takes a photograph each 1/30 s, of the size
+that the endpoint's page sends. stream: sends each one; the endpoint drops what is stale and refuses what is late.
+newest: posts the newest photograph whenever it has its answer. all: posts each at once, on connections of its own.
+Latency is since the photograph was taken. An answer is in time within --deadline milliseconds. Ways take turns. The
+last line of stdout is JSON, the rest is on standard error.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     taskset -c 0 /tmp/vectors/bin/python benchmarks/serving/vector_indexes.py --count 100000
 
 It runs in an environment of its own, for the project depends on the chosen one only. Vectors: --vectors FILE.npy, or
-pretended features of a network: 512 numbers, none below 0, of 1,000 classes that overlap. Each approximate index is asked
-with growing effort until its recall@10 is 0.99; --threads 1 for all. The last line of stdout is JSON.
+pretended features of a network: 512 numbers, none below 0, of 1,000 classes that overlap. Each approximate index is
+asked with growing effort until its recall@10 is 0.99, all in one thread. The last line of stdout is JSON.
 """
 
 from __future__ import annotations

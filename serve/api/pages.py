@@ -77,7 +77,7 @@ def people(models: Models, args: Args, gather: Gather) -> APIRouter:
 
 
 def with_panels(page: str, panels: Sequence[str]) -> str:
-    """The page with its parts: the markup of each before the results, its script behind the page's own, which it uses."""
+    """The page with its parts: the markup of each before the results, its script behind the page's own."""
     parts = [panel.partition("<script>") for panel in panels]
     page = page.replace("{{PANELS}}", "".join(markup for markup, _, _ in parts))
     return page.replace("{{SCRIPTS}}", "".join(f"{tag}{script}" for _, tag, script in parts))

@@ -103,7 +103,7 @@ class _Shown:
 
 
 def require_own_page(socket: WebSocket, allowed: tuple[str, ...]) -> None:
-    """Problem 403 for a script of another web page: browsers let any page open a WebSocket to anywhere, and say whose."""
+    """Problem 403 for a script of another web page: a browser lets it open a WebSocket to anywhere, and says whose."""
     origin = socket.headers.get("origin")
     if origin is None or "*" in allowed or origin in allowed:
         return

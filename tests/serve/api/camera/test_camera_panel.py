@@ -98,7 +98,9 @@ def test_a_key_is_asked_for_and_a_camera_that_is_missing_said(
             page.until("!document.getElementById('gate').hidden")
             page.value("document.getElementById('camera').click()")
             page.until(f"{shown} === 'Give a key, and press Camera again.'")
-            page.value(f"document.getElementById('key').value = '{KEY}'; document.querySelector('#gate button').click()")
+            page.value(
+                f"document.getElementById('key').value = '{KEY}'; document.querySelector('#gate button').click()"
+            )
             page.until("model !== null")
             page.value("document.getElementById('camera').click()")
             page.until("camera.times.length > 3", 60)
