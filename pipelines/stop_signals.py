@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from resnet.host.temporary_folder import remove_own_folders
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 STATUS = 130  # exit status of a job that was asked to end, whatever the signal
 ONE_REQUEST = 0.5  # seconds within which several signals are one: a closing terminal sends SIGHUP more than once
@@ -61,6 +63,7 @@ class _Requests:
         for act in self.before_end:
             with contextlib.suppress(Exception):  # the end comes in any case
                 act()
+        remove_own_folders()
         os._exit(status)
 
 

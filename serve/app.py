@@ -27,7 +27,8 @@ from serve.api.camera.cameras import Cameras
 from serve.settings import Args
 from serve.versions import rollout
 from serve.versions.attempts import NotYet
-from serve.versions.rollout import DEPLOYMENT, Deployed, ReplicaState, TrafficRefusal
+from serve.versions.replica_states import ReplicaState
+from serve.versions.rollout import DEPLOYMENT, Deployed, TrafficRefusal
 from serve.versions.served_models import Models
 from serve.versions.traffic import Traffic, Version
 
@@ -108,9 +109,9 @@ class Replica:
             args=self.args,
             traffic=self.traffic,
             version=self.models.stable.version,
-            canary=None if trial is None else trial.canary.version,
+            beside=() if trial is None else tuple(each.version for each in trial.wanted),
             refused=self.models.refused,
-            comparison=None if trial is None else trial.comparison(),
+            comparisons=() if trial is None else trial.comparisons(),
         )
 
     async def gather(self) -> list[list[Metric]]:

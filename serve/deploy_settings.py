@@ -37,10 +37,22 @@ class Deploy(Settings):
     ] = False
     every: Annotated[float, Field(gt=0, description="seconds between two looks at the registry")] = 5.0
     canary: Annotated[
-        str | None, Field(description="VERSION=10%: that version answers a tenth of the images, beside the model")
+        tuple[str, ...],
+        Field(description="VERSION=10%, or several: that version answers a tenth of the images, beside the model"),
+    ] = ()
+    shadow: Annotated[
+        tuple[str, ...],
+        Field(description="VERSION=10%, or several: it computes a tenth of the images too, compared and not returned"),
+    ] = ()
+    promote_after: Annotated[
+        str | None,
+        Field(
+            description="30m, 1h, 1d: a canary or shadow with a good verdict for so long takes over by itself, and "
+            "with a bad one it goes"
+        ),
     ] = None
     promote: Annotated[bool, Field(description="end the canary: its version is what the alias names")] = False
-    rollback: Annotated[bool, Field(description="end the canary: all is as before it")] = False
+    rollback: Annotated[bool, Field(description="end all canaries and shadows: all is as before them")] = False
     host: Annotated[str, Field(description="address to listen on; 0.0.0.0 for the network")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     proxy: Annotated[
@@ -76,9 +88,11 @@ class Deploy(Settings):
 
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
-        asked = [name for name in ("canary", "promote", "rollback") if getattr(self, name)]
-        if len(asked) > 1:
+        asked = [name for name in ("canary", "shadow", "promote", "rollback") if getattr(self, name)]
+        if len(asked) > 1 and asked != ["canary", "shadow"]:
             raise ValueError(f"only one of canary, promote and rollback can be done at once, got {' and '.join(asked)}")
+        if self.promote_after is not None and not (self.canary or self.shadow):
+            raise ValueError(f"promote_after is for a canary or shadow that begins now, got {self.promote_after} alone")
         if self.checkpoint is not None and (asked or self.follow):
             raise ValueError(f"{(asked or ['follow'])[0]} is for a registered model, and checkpoint is none")
         if self.grpc_port == self.port:

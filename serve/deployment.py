@@ -24,8 +24,9 @@ from serve.haproxy import environment
 from serve.haproxy.front_control import FrontControl
 from serve.settings import Args
 from serve.versions import rollout
+from serve.versions.replica_states import refused_by_replicas, verdicts
 from serve.versions.rollout import APPLICATION, Deployed
-from serve.versions.traffic import Traffic, Version
+from serve.versions.traffic import Canary, Traffic, Verdict, Version
 
 FLUSHED = 0.4  # seconds in which the last lines of replicas reach the log
 
@@ -89,15 +90,18 @@ def wait_until_ready(url: str, version: str, seconds: float = 300.0) -> None:
 
 class Follower:
     """Looks at a registry, and switches. resolve: who shall answer; note: takes the version of a canary and the verdict
-    on it; refuse: takes a version and why it is not served, or None where it is."""
+    on it; refuse: takes a version and why it is not served, or None where it is; end: ends a canary in the registry,
+    which takes over or not, and gives a sentence."""
 
     def __init__(
         self,
         resolve: Callable[[], Traffic],
         note: Callable[[str, str], None],
         refuse: Callable[[str, str | None], None] = lambda *_: None,
+        end: Callable[[str, bool], str] = lambda *_: "",
     ) -> None:
-        self.resolve, self.note, self.refuse = resolve, note, refuse
+        self.resolve, self.note, self.refuse, self.end = resolve, note, refuse, end
+        self._good_since: dict[str, float] = {}
         self._told: str | None = None
 
     def look(self) -> None:
@@ -105,8 +109,11 @@ class Follower:
         try:
             wanted = self.resolve()
             self._follow(wanted)
-            if wanted.canary is not None and (found := rollout.canary_verdict()) is not None:
-                self.note(wanted.canary.version, found.sentence)
+            found = verdicts(rollout.states()) if wanted.beside else {}
+            for canary in wanted.beside:
+                if (verdict := found.get(canary.version)) is not None:
+                    self.note(canary.version, verdict.sentence)
+                    self.decide(canary, verdict, time.monotonic())
             self._told = None
         except Exception as trouble:  # whatever a registry on a network, or a cluster in trouble, raises
             if str(trouble) != self._told:
@@ -119,6 +126,23 @@ class Follower:
             return  # what is refused is not tried again until the registry says something else
         if now.traffic != wanted or now.refused is not None:
             self.tell(wanted, rollout.switch(wanted))
+        elif (
+            why := refused_by_replicas(rollout.states(), wanted)
+        ) is not None:  # of replicas that began after an alias moved, from zero
+            rollout.note_refused(wanted, why)
+            self.tell(wanted, why)
+
+    def decide(self, canary: Canary, verdict: Verdict, now: float) -> None:
+        """End a canary by itself where it was begun so: it takes over once its verdict has been good for its time, and
+        goes when it is bad. now: seconds on a clock; without a verdict the time begins anew."""
+        since = self._good_since.setdefault(canary.version, now)
+        if not verdict.good:
+            del self._good_since[canary.version]
+        if canary.promote_after is None or verdict.good is None:
+            return
+        if not verdict.good or now - since >= canary.promote_after:
+            self._good_since.pop(canary.version, None)
+            print(self.end(canary.version, verdict.good), file=sys.stderr, flush=True)
 
     def tell(self, wanted: Traffic, refused: str | None) -> None:
         """Say what became of a wish, here and in the registry."""
@@ -135,12 +159,16 @@ def follower(
     traffic: Callable[[str], dict[str, Any]],
     note: Callable[[str, str, str], None],
     refuse: Callable[[str, str, str | None], None],
+    end: Callable[[str, str, bool], str],
 ) -> Follower | None:
     """The watcher that keeps the application at an alias; None where a version or a checkpoint was asked for."""
     if asked.checkpoint is not None or "/" in asked.model:
         return None
     return Follower(
-        lambda: Traffic.model_validate(traffic(asked.model)), partial(note, asked.model), partial(refuse, asked.model)
+        lambda: Traffic.model_validate(traffic(asked.model)),
+        partial(note, asked.model),
+        partial(refuse, asked.model),
+        partial(end, asked.model),
     )
 
 

@@ -44,6 +44,7 @@ from serve.haproxy import environment
 from serve.haproxy.front_config import FrontChoices
 from serve.inference.offline_classifier import Offline
 from serve.settings import Args
+from serve.versions.replica_states import verdicts
 from serve.versions.traffic import Canary, Traffic, Version
 
 Outcome = dict[str, Any]
@@ -167,15 +168,14 @@ class Endurance:
 
     async def change(self) -> Outcome:
         """Another version in place, a canary, its end, and back."""
-        canary = Traffic(stable=self.one, canary=Canary(**self.two.model_dump(), percent=30))
+        canary = Traffic(stable=self.one, beside=(Canary(**self.two.model_dump(), percent=30),))
         told: list[str] = []
 
         def changes() -> None:
             for traffic in (Traffic(stable=self.two), Traffic(stable=self.one), canary):
                 assert self.rollout.switch(traffic) is None
             time.sleep(4)
-            verdict = self.rollout.canary_verdict()
-            told.append(verdict.sentence if verdict else "none")
+            told.extend(verdict.sentence for verdict in verdicts(self.rollout.states()).values())
             assert self.rollout.switch(Traffic(stable=self.one)) is None
 
         return (await self.during(changes)).summary() | {"verdict": told[0]}

@@ -456,7 +456,6 @@ def ending(moment: str, *signals: int, group: bool = False) -> Callable[[subproc
 def ends(host: Host) -> Iterator[Case]:
     """Every job, ended in every way."""
     made = host.folder / "made"
-    prepare = [PYTHON, "jobs/write_shards.py", "--source.kind", "digits", "--out", str(made / "digits")]
     trained = {
         "RESNET_HOME": str(host.folder / "trained")
     }  # what evaluates, predicts and serves finds a champion there
@@ -474,7 +473,7 @@ def ends(host: Host) -> Iterator[Case]:
             "trial|cifar10",
         ),
         "evaluate": ([PYTHON, "jobs/evaluate_model.py", "resnet@champion", "--protocol", "multi-scale"], ""),
-        "prepare": (prepare, ""),
+        "prepare": ([PYTHON, "jobs/write_shards.py", "--source.path", str(images), "--val-share", "0.2"], ""),
         "predict": (
             [PYTHON, "jobs/predict_images.py", "resnet@champion", "--images", str(images), "--out", str(made / "p")],
             "",
@@ -492,8 +491,9 @@ def ends(host: Host) -> Iterator[Case]:
             for moment in ("6", running or "12"):
                 when = "at its start" if moment == "6" else "in the middle"
                 killed = signals == (signal.SIGKILL,)
+                more = ["--out", str(made / f"{way} {when}")] if name == "prepare" else []  # else it is done already
                 yield Case(
-                    f"{name}: {way} {when}", command, -9 if killed else ANY, leaves=killed,
+                    f"{name}: {way} {when}", command + more, -9 if killed else ANY, leaves=killed,
                     variables=trained if name in ("evaluate", "predict", "deploy") else {},
                     end=ending(moment, *signals, group=group), within=120,
                 )  # fmt: skip

@@ -22,7 +22,7 @@ from pipelines import stop_signals
 from pipelines.cluster import ray_internals
 from pipelines.cluster.death_watch import watch_private
 from resnet.host.cpu_quota import usable_cores
-from resnet.host.temporary_folder import own_folder
+from resnet.host.temporary_folder import own_folder, remove_dead_sockets
 
 # Ray's own default is two seconds between two looks of the controller at its workers, the end of a training included.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -70,7 +70,7 @@ def start_private(shielded: bool = False, **options: Any) -> Any:
     with _blocked(TO_ALL if shielded else frozenset()):
         context: Any = ray.init(address="local", **settings)
     end_in_order()  # Ray has set a handler of its own, which prints a trace and ends at once
-    _sockets.update(_socket_folders(_children()))  # now: whoever calls ray.shutdown() ends those that know
+    _sockets.update(_socket_folders())  # now: whoever calls ray.shutdown() ends those that know
     # Where a job looks first; without it, it takes any Ray that runs on the machine, and waits for ever at its door.
     ray_internals.note_address(context.address_info["gcs_address"], folder)
     watch_private()
@@ -95,6 +95,7 @@ def private_folder() -> Path:
     the next one removes it.
     """
     folder = own_folder("resnet-", inside=len(LONGEST))
+    remove_dead_sockets()
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -135,16 +136,17 @@ def _end_private() -> None:
     if threading.current_thread() is threading.main_thread():
         for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
+    _sockets.update(_socket_folders())
     ray.shutdown()
+    _kill_children()  # that Ray does not know yet, where its start was interrupted: they would write the folder anew
     for folder in _sockets:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill_private(folder: Path) -> None:
     """End Ray's processes, which are this one's children and theirs, without a word to them."""
-    for process in _children():
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    _sockets.update(_socket_folders())
+    _kill_children()
     for left in (folder, *_sockets):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -152,16 +154,25 @@ def _kill_private(folder: Path) -> None:
 _sockets: set[Path] = set()  # folders that are removed when Ray has ended
 
 
+def _kill_children() -> None:
+    """End what is left of Ray's processes, and wait until they are gone."""
+    children = _children()
+    for process in children:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(children, timeout=3)
+
+
 def _children() -> list[psutil.Process]:
     """Ray's processes: this one's children and theirs."""
     return psutil.Process().children(recursive=True)
 
 
-def _socket_folders(processes: list[psutil.Process]) -> set[Path]:
-    """Folders that multiprocessing made for sockets of these processes. Ray kills its dashboard, which has one, and so
+def _socket_folders() -> set[Path]:
+    """Folders that multiprocessing made for sockets of Ray's processes. Ray kills its dashboard, which has one, and so
     nobody removes it."""
     found: set[Path] = set()
-    for process in processes:
+    for process in _children():
         with contextlib.suppress(psutil.Error):
             places = [Path(str(socket.laddr)).parent for socket in process.net_connections("unix")]
             found |= {place for place in places if place.name.startswith("pymp-")}

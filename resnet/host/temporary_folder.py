@@ -11,43 +11,84 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = ".held-by-its-process"
 SOCKET = 107 if sys.platform == "linux" else 103  # bytes of the longest path of a Unix socket
 GONE = 143  # exit status of a process whose folder's holder is gone
+LISTENING = 10.0  # seconds after which a new socket has a listener
 RANDOM = 8  # letters that mkdtemp adds
+_own: list[Path] = []
 _held: list[int] = []  # descriptors of locks, kept open until the process ends
 
 
 def own_folder(prefix: str, *, inside: int = 0, executable: bool = False) -> Path:
-    """A new folder, mode 0700, that is removed when this process ends. Leftovers of its kind are removed first.
+    """A new folder, mode 0700, that is removed when this process ends. Leftovers of others are removed first.
 
     prefix: of its name; inside: bytes of the longest socket's path below it; executable: programs in it are started.
     ValueError: no temporary folder of the machine suits.
     """
     place = _place(SOCKET - inside - len(prefix) - RANDOM - 2, executable)
-    remove_leftovers(place, prefix)
+    remove_leftovers(place)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _own.append(folder)
     _hold(folder)
     return folder
 
 
-def remove_leftovers(place: Path, prefix: str) -> list[Path]:
+def remove_own_folders() -> None:
+    """Remove this process's folders, before it ends in a way that runs nothing else."""
+    for folder in _own:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(place: Path) -> list[Path]:
     """Remove the folders of processes that are gone, of this user only; what was removed."""
     removed = []
-    for folder in place.glob(f"{prefix}*"):
+    for folder in (lock.parent for lock in place.glob(f"*/{LOCK}")):
         with contextlib.suppress(OSError):
             if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _is_free(folder / LOCK):
                 shutil.rmtree(folder, ignore_errors=True)
                 removed.append(folder)
     return removed
+
+
+def remove_dead_sockets() -> list[Path]:
+    """Remove folders that Python's multiprocessing made for a socket on which nobody listens any more, of this user
+    only; what was removed. Processes that were killed left them: each is empty but for the socket."""
+    removed = []
+    for folder in Path(tempfile.gettempdir()).glob("pymp-*"):
+        with contextlib.suppress(OSError):
+            told = folder.lstat()
+            sockets = list(folder.iterdir())
+            old = time.time() - told.st_mtime > LISTENING
+            if told.st_uid == os.getuid() and old and len(sockets) == 1 and not _listens(sockets[0]):
+                shutil.rmtree(folder)
+                removed.append(folder)
+    return removed
+
+
+def _listens(path: Path) -> bool:
+    """True if something may answer at a path. OSError: it is gone."""
+    if not path.is_socket():
+        return True
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:  # too busy, or not for us
+            return True
+    return True
 
 
 def end_with(folder: Path) -> None:

@@ -95,13 +95,23 @@ class PreprocessingCard(BaseModel):
     std: list[float]
 
 
+class BesideCard(BaseModel):
+    """A version beside this one. percent: of the images that it answers, or with shadow computes without answering;
+    promote_after: seconds with a good verdict after which it takes over by itself."""
+
+    version: str
+    percent: float
+    shadow: bool
+    promote_after: float | None
+
+
 class ModelCard(BaseModel):
     """Which model this is. top1_error: percent on the validation split at training time.
 
     engine: what computes it: OpenVINO, oneDNN, torch (a GPU too) or, int8, ONNX Runtime;
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
     agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
-    canary: the version that answers some percent of the images; refused: why the last version that was wanted does not
+    beside: versions that answer a share of the images; refused: why the last version that was wanted does not
     answer; others: models at /v2/models/NAME; grey_range: levels that become 0 and 255 in grey images of more than 8
     bits, null for all levels of the file's type.
     """
@@ -120,7 +130,7 @@ class ModelCard(BaseModel):
     num_features: int
     grey_range: tuple[int, int] | None
     limits: dict[str, float]
-    canary: dict[str, str | float] | None
+    beside: list[BesideCard]
     refused: str | None
     others: list[str]
     classes: list[ImageClass]
@@ -229,7 +239,9 @@ def about(models: Models, args: Args) -> APIRouter:
             num_features=model.num_features,
             grey_range=None if model.grey_range is None else (model.grey_range.low, model.grey_range.high),
             limits={name: getattr(args, name) for name in limits},
-            canary=None if trial is None else {"version": trial.canary.version, "percent": trial.percent},
+            beside=[]
+            if trial is None
+            else [BesideCard(**each.model_dump(exclude={"checkpoint"})) for each in trial.wanted],
             refused=models.refused,
             others=list(models.others),
             classes=list(model.classes),

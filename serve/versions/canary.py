@@ -1,4 +1,4 @@
-"""A canary beside the stable version, in one replica: who answers which image, and what is counted of both."""
+"""Versions beside the stable one, in one replica: which answers which image, and what is counted of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from serve.versions.traffic import KEPT, Canary, CanaryComparison, Side
 if TYPE_CHECKING:
     from serve.versions.loaded_model import Loaded
 
+BEHIND = 4  # images that are computed at once without a client who waits
 log = logging.getLogger("serve")
 
 
@@ -50,66 +51,112 @@ class Count:
         return Side(version=self.version, requests=self.requests, errors=self.errors, seconds=tuple(self.seconds))
 
 
-class CanaryTrial:
-    """A canary beside the stable version."""
+class AnswerAgreement:
+    """Answers of two versions to the same images, compared."""
 
-    def __init__(self, stable: Loaded, canary: Loaded, percent: float) -> None:
-        self.stable, self.canary, self.percent = stable, canary, percent
-        self.counts = {stable: Count(stable.version), canary: Count(canary.version)}
+    def __init__(self, stable: Loaded, other: Loaded) -> None:
+        self._names = [[c.wnid for c in each.classifier.classes] for each in (stable, other)]
         self.compared, self.agreed, self.difference = 0, 0, 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    def is_of(self, wanted: Canary) -> bool:
-        """True if this is what is wanted."""
-        found = Canary(version=self.canary.version, checkpoint=self.canary.checkpoint, percent=self.percent)
-        return found == wanted
-
-    async def answer(self, images: Sequence[bytes | np.ndarray], key: bytes) -> tuple[list[Outcome], Loaded]:
-        """By the canary or the stable version. What the canary fails at is counted, and the stable version answers."""
-        if traffic.to_canary(key, self.percent):
-            try:
-                with self.counts[self.canary].timed(), self.canary.inference.admit():
-                    served = await self.canary.inference.answer(images)
-            except Problem as problem:
-                if problem.status not in (503, 504):
-                    raise
-            except Exception:
-                log.exception("version %s failed", self.canary.version)
-            else:
-                self._compare(images, served)
-                return served, self.canary
-        with self.counts[self.stable].timed():
-            return await self.stable.inference.answer(images), self.stable
-
-    def _compare(self, images: Sequence[bytes | np.ndarray], served: Sequence[Outcome]) -> None:
-        """Ask the stable version too, behind the client's back, unless it is busy: its clients come first."""
-        inference = self.stable.inference
-        if len(self._tasks) >= 4 or inference.in_progress > inference.settings.max_waiting // 4:
-            return
-
-        async def compare() -> None:
-            with contextlib.suppress(Problem):
-                for old, new in zip(await inference.answer(images), served, strict=True):
-                    if isinstance(old, Served) and isinstance(new, Served):
-                        self._count(old.answer.probabilities, new.answer.probabilities)
-
-        task = asyncio.ensure_future(compare())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def count(self, stable: Sequence[Outcome], other: Sequence[Outcome]) -> None:
+        """Outcomes of the same images by both."""
+        for old, new in zip(stable, other, strict=True):
+            if isinstance(old, Served) and isinstance(new, Served):
+                self._count(old.answer.probabilities, new.answer.probabilities)
 
     def _count(self, old: np.ndarray, new: np.ndarray) -> None:
-        names = [c.wnid for c in self.canary.classifier.classes], [c.wnid for c in self.stable.classifier.classes]
+        names = self._names
         self.compared += 1
-        self.agreed += names[0][int(new.argmax())] == names[1][int(old.argmax())]
+        self.agreed += names[0][int(old.argmax())] == names[1][int(new.argmax())]
         if names[0] == names[1]:
             self.difference += float(np.abs(old - new).max())
 
-    def comparison(self) -> CanaryComparison:
-        """The counts so far."""
-        return CanaryComparison(
-            stable=self.counts[self.stable].side(),
-            canary=self.counts[self.canary].side(),
-            compared=self.compared,
-            agreed=self.agreed,
-            difference=self.difference,
+
+class CanaryTrial:
+    """Versions beside the stable one. beside: each with its share."""
+
+    def __init__(self, stable: Loaded, beside: Mapping[Canary, Loaded]) -> None:
+        self.stable, self.beside = stable, dict(beside)
+        self._count = Count(stable.version)
+        self._counts = {each: Count(each.version) for each in beside}
+        self._agreements = {each: AnswerAgreement(stable, loaded) for each, loaded in beside.items()}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def wanted(self) -> tuple[Canary, ...]:
+        """The versions beside the stable one, with their shares."""
+        return tuple(self.beside)
+
+    async def answer(self, images: Sequence[bytes | np.ndarray], key: bytes) -> tuple[list[Outcome], Loaded]:
+        """By a canary or the stable version. What a canary fails at is counted, and the stable version answers."""
+        canary = traffic.answering(key, self.wanted)
+        served = None if canary is None else await self._by_canary(canary, images)
+        if canary is not None and served is not None:
+            self._behind(self.stable, images, lambda old: self._agreements[canary].count(old, served))
+            return served, self.beside[canary]
+        with self._count.timed():
+            served = await self.stable.inference.answer(images)
+        for shadow in traffic.shadows(key, self.wanted):
+            self._compare_shadow(shadow, images, served)
+        return served, self.stable
+
+    async def _by_canary(self, canary: Canary, images: Sequence[bytes | np.ndarray]) -> list[Outcome] | None:
+        """The answers; None where the canary failed. Problem of the images, which every version would have."""
+        inference = self.beside[canary].inference
+        try:
+            with self._counts[canary].timed(), inference.admit():
+                return await inference.answer(images)
+        except Problem as problem:
+            if problem.status not in (503, 504):
+                raise
+        except Exception:
+            log.exception("version %s failed", canary.version)
+        return None
+
+    def _compare_shadow(self, shadow: Canary, images: Sequence[bytes | np.ndarray], served: Sequence[Outcome]) -> None:
+        self._behind(
+            self.beside[shadow],
+            images,
+            lambda new: self._agreements[shadow].count(served, new),
+            self._counts[shadow],
+        )
+
+    def _behind(
+        self,
+        loaded: Loaded,
+        images: Sequence[bytes | np.ndarray],
+        then: Callable[[list[Outcome]], None],
+        count: Count | None = None,
+    ) -> None:
+        """Ask another version too, behind the client's back, unless it is busy: clients come first."""
+        inference = loaded.inference
+        if len(self._tasks) >= BEHIND or inference.in_progress > inference.settings.max_waiting // 4:
+            return
+
+        async def ask() -> None:
+            try:
+                with contextlib.nullcontext() if count is None else count.timed(), inference.admit():
+                    found = await inference.answer(images)
+            except Problem:
+                return
+            except Exception:
+                log.exception("version %s failed", loaded.version)
+                return
+            then(found)
+
+        task = asyncio.ensure_future(ask())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def comparisons(self) -> tuple[CanaryComparison, ...]:
+        """The counts so far, of each version beside the stable one."""
+        return tuple(
+            CanaryComparison(
+                stable=self._count.side(),
+                canary=self._counts[each].side(),
+                compared=agreement.compared,
+                agreed=agreement.agreed,
+                difference=agreement.difference,
+            )
+            for each, agreement in self._agreements.items()
         )

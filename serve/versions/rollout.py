@@ -16,14 +16,15 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.util import list_named_actors
 
 from resnet.frozen import Frozen
 from resnet.host.proxy_exceptions import LOOPBACK
 from serve.settings import Args
 from serve.versions.attempts import Attempts, OwnNotes
-from serve.versions.traffic import CanaryComparison, Traffic, Verdict, judge, together
+from serve.versions.replica_states import ReplicaState
+from serve.versions.traffic import Traffic
 
 APPLICATION = "resnet"
 DEPLOYMENT = "classifier"
@@ -196,19 +197,6 @@ class Deployed(Frozen):
     refused: TrafficRefusal | None = None
 
 
-class ReplicaState(Frozen):
-    """Of one replica; pid: on its node. traffic: the last that it took over; refused: why it does not serve it all."""
-
-    replica: str
-    pid: int
-    args: Args
-    traffic: Traffic
-    version: str
-    canary: str | None
-    refused: str | None
-    comparison: CanaryComparison | None
-
-
 def read_deployed() -> Deployed | None:
     """The application on this cluster, as `deploy` and `switch` noted it; None where they did not."""
     value = ClusterNotes().get(KEY)
@@ -262,9 +250,12 @@ def note(deployed: Deployed) -> None:
 
 
 def states() -> list[ReplicaState]:
-    """Of all replicas that run."""
+    """Of all replicas that run; none where the application is scaled to zero."""
     handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
-    return list(handle.broadcast("state").results(timeout_s=10))
+    try:
+        return list(handle.broadcast("state").results(timeout_s=10))
+    except DeploymentUnavailableError:
+        return []
 
 
 def switch(wanted: Traffic, seconds: float = 900.0) -> str | None:
@@ -296,7 +287,7 @@ def switch(wanted: Traffic, seconds: float = 900.0) -> str | None:
 
 def _taken_over(wanted: Traffic, seconds: float) -> str | None:
     """None when all replicas serve what is wanted; or why one refuses it."""
-    canary = None if wanted.canary is None else wanted.canary.version
+    beside = tuple(each.version for each in wanted.beside)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(LOOK / 2)
@@ -305,14 +296,15 @@ def _taken_over(wanted: Traffic, seconds: float) -> str | None:
         except (RayError, TimeoutError):  # a replica has just died; another takes its place
             continue
         for state in found:
-            if state.traffic == wanted and (state.version, state.canary) != (wanted.stable.version, canary):
+            if state.traffic == wanted and (state.version, state.beside) != (wanted.stable.version, beside):
                 return state.refused or f"version {wanted.stable.version} does not answer"
         if all(state.traffic == wanted for state in found):
             return None
     raise TimeoutError(f"the replicas did not take over version {wanted.stable.version} within {seconds:g} seconds")
 
 
-def canary_verdict() -> Verdict | None:
-    """On the canary, over all replicas; None where there is none."""
-    found = [state.comparison for state in states() if state.comparison is not None]
-    return judge(together(found)) if found else None
+def note_refused(wanted: Traffic, reason: str) -> None:
+    """Write down that what was wanted is not served: by replicas that began with it, from zero."""
+    now = read_deployed()
+    if now is not None:
+        note(now.model_copy(update={"refused": TrafficRefusal(traffic=wanted, reason=reason)}))

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from prometheus_client.metrics_core import Metric
@@ -81,53 +81,54 @@ class Models:
 
         starting: nothing answers here yet. NotYet: ask again in a moment; nothing has changed, or the stable version.
         """
-        refused = [self._apply_stable(wanted.stable, starting), self._apply_canary(wanted.canary, starting)]
+        trial = self.trial
+        there = {} if trial is None else {each.plain: loaded for each, loaded in trial.beside.items()}
+        refused = [self._apply_stable(wanted.stable, there, starting), *self._apply_beside(wanted, there, starting)]
         refused = [why for why in refused if why]
         self._refused = "; ".join(refused) or None
         for why in refused:
             log.error("not served, the old version stays: %s", why)
 
-    def _apply_stable(self, wanted: Version, starting: bool) -> str | None:
-        """None, or why it is refused."""
+    def _apply_stable(self, wanted: Version, there: Mapping[Version, Loaded], starting: bool) -> str | None:
+        """None, or why it is refused. there: what is loaded beside the stable version."""
         if wanted == self.answers:
             return None
-        trial, old = self.trial, self.stable
-        if trial is not None and (trial.canary.version, trial.canary.checkpoint) == (wanted.version, wanted.checkpoint):
-            self.stable, self.trial = trial.canary, None
-        else:
-            try:
-                loaded = self.attempts.load(wanted, starting)
-            except VersionRefused as why:
-                return f"version {wanted.version}: {why}"
-            self._end_trial()
-            self.stable = loaded
+        old = self.stable
+        try:
+            self.stable = there.get(wanted) or self.attempts.load(wanted, starting)
+        except VersionRefused as why:
+            return f"version {wanted.version}: {why}"
+        self.trial = None
         self._leave(old)
         self.attempts.serves(self.answers)
         log.warning("version %s answers now, before it %s", self.stable.version, old.version)
         return None
 
-    def _apply_canary(self, wanted: Canary | None, starting: bool) -> str | None:
-        """None, or why it is refused."""
-        trial = self.trial
-        if wanted is not None and trial is not None and trial.is_of(wanted):
-            return None
-        if wanted is not None and trial is not None and trial.canary.version == wanted.version:
-            self.trial = CanaryTrial(self.stable, trial.canary, wanted.percent)
-            return None
-        self._end_trial()
-        if wanted is None:
-            return None
-        try:
-            canary = self.attempts.load(Version(version=wanted.version, checkpoint=wanted.checkpoint), starting)
-        except VersionRefused as why:
-            return f"version {wanted.version}: {why}"
-        self.trial = CanaryTrial(self.stable, canary, wanted.percent)
-        return None
+    def _apply_beside(self, wanted: Traffic, there: Mapping[Version, Loaded], starting: bool) -> list[str]:
+        """Why versions beside the stable one are refused."""
+        trial, refused = self.trial, []
+        if wanted.beside == (() if trial is None else trial.wanted):
+            self._leave_unused(there)
+            return refused
+        beside: dict[Canary, Loaded] = {}
+        for each in wanted.beside:
+            try:
+                beside[each] = there.get(each.plain) or self.attempts.load(each.plain, starting)
+            except VersionRefused as why:
+                refused.append(f"version {each.version}: {why}")
+            except NotYet:
+                self._leave_unused(there)
+                raise
+        self.trial = CanaryTrial(self.stable, beside) if beside else None
+        self._leave_unused(there)
+        return refused
 
-    def _end_trial(self) -> None:
-        if self.trial is not None:
-            canary, self.trial = self.trial.canary, None
-            self._leave(canary)
+    def _leave_unused(self, there: Mapping[Version, Loaded]) -> None:
+        """End what was loaded beside the stable version, and is no more."""
+        used = self.answering()
+        for loaded in there.values():
+            if loaded not in used:
+                self._leave(loaded)
 
     def _leave(self, loaded: Loaded) -> None:
         loaded.inference.metrics.up.set(0)
@@ -148,7 +149,7 @@ class Models:
         if name != self.args.name:
             raise Problem(404, f"model must be {' or '.join([self.args.name, *self.others])}, got {name[:80]}")
         trial = self.trial  # it may end at any moment, in another thread
-        here = [self.stable] + ([trial.canary] if trial else [])
+        here = [self.stable, *(trial.beside.values() if trial else ())]
         if version is None:
             return None if trial else self.stable
         for loaded in here:
@@ -160,7 +161,7 @@ class Models:
     def answering(self) -> list[Loaded]:
         """The versions that a request can name."""
         trial = self.trial
-        return [self.stable, *([trial.canary] if trial else []), *self.others.values()]
+        return [self.stable, *(trial.beside.values() if trial else ()), *self.others.values()]
 
     async def answer(
         self,
@@ -187,4 +188,4 @@ class Models:
     def _all(self) -> list[Loaded]:
         trial = self.trial
         left = [loaded for _, loaded in list(self._left)]
-        return [self.stable, *([trial.canary] if trial else []), *self.others.values(), *left]
+        return [self.stable, *(trial.beside.values() if trial else ()), *self.others.values(), *left]

@@ -1,12 +1,12 @@
-"""Which versions answer, and how they compare: the champion, a canary beside it, and the verdict on the two."""
+"""The versions that answer, and their comparison: the champion, others beside it, and the verdict on each of those."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resnet.frozen import Frozen
 
@@ -22,35 +22,76 @@ class Version(Frozen):
 
 
 class Canary(Version):
-    """A version that answers a share of the images."""
+    """A version beside the stable one. It answers a share of the images; shadow: it computes the share's answers too,
+    which are compared and never returned. promote_after: seconds with a good verdict after which it takes over."""
 
-    percent: Annotated[float, Field(gt=0, lt=100)]
-
-
-class Traffic(Frozen):
-    """The version that answers."""
-
-    stable: Version
-    canary: Canary | None = None
+    percent: Annotated[float, Field(gt=0, le=100)]
+    shadow: bool = False
+    promote_after: Annotated[float | None, Field(ge=0)] = None
 
     @property
-    def versions(self) -> list[Version]:
-        """All that answer."""
-        beside = self.canary
-        return [self.stable] + ([Version(version=beside.version, checkpoint=beside.checkpoint)] if beside else [])
+    def plain(self) -> Version:
+        """The version alone."""
+        return Version(version=self.version, checkpoint=self.checkpoint)
 
     @property
     def shown(self) -> str:
-        """For a person."""
-        beside = f"; {self.canary.percent:g} % of the images: version {self.canary.version}" if self.canary else ""
-        return f"version {self.stable.version}{beside}"
+        """In words."""
+        share = f"{self.percent:g} % of the images: version {self.version}"
+        return f"copies of {share}" if self.shadow else share
 
 
-def to_canary(image: bytes, percent: float) -> bool:
-    """True if the canary answers. By the image's bytes: the same image always meets the same version, on any replica,
-    and a client behind a proxy or without a key is no exception. image: the first of a request."""
-    digest = hashlib.blake2b(image, digest_size=8).digest()
-    return int.from_bytes(digest, "big") < percent / 100 * 2**64
+class Traffic(Frozen):
+    """The version that answers, and those beside it."""
+
+    stable: Version
+    beside: tuple[Canary, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = [self.stable.version, *(each.version for each in self.beside)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"versions must be named once, got version {name} {names.count(name)} times")
+        answered = sum(each.percent for each in self.beside if not each.shadow)
+        if answered >= 100:
+            raise ValueError(f"the shares of canaries must be less than 100 % together, got {answered:g} %")
+        return self
+
+    @property
+    def versions(self) -> list[Version]:
+        """All that compute."""
+        return [self.stable, *(each.plain for each in self.beside)]
+
+    @property
+    def shown(self) -> str:
+        """In words."""
+        return "; ".join([f"version {self.stable.version}", *(each.shown for each in self.beside)])
+
+
+def percentile(image: bytes, purpose: bytes = b"") -> float:
+    """A number in [0, 100) by an image's bytes: the same image always meets the same version, on any replica, and a
+    client behind a proxy or without a key is no exception. purpose: another one gives another number."""
+    digest = hashlib.blake2b(image, digest_size=8, person=purpose).digest()
+    return int.from_bytes(digest, "big") / 2**64 * 100
+
+
+def answering(image: bytes, beside: Sequence[Canary]) -> Canary | None:
+    """The canary that answers an image, by their shares in turn; None: the stable version. image: the first of a
+    request."""
+    place, end = percentile(image), 0.0
+    for each in beside:
+        end += 0 if each.shadow else each.percent
+        if place < end:
+            return each
+    return None
+
+
+def shadows(image: bytes, beside: Sequence[Canary]) -> Iterator[Canary]:
+    """The shadows that compute an image's answer too."""
+    for each in beside:
+        if each.shadow and percentile(image, b"shadow") < each.percent:
+            yield each
 
 
 class Side(Frozen):
@@ -81,7 +122,7 @@ class CanaryComparison(Frozen):
 
 
 def together(parts: Sequence[CanaryComparison]) -> CanaryComparison:
-    """The comparison over all replicas. parts: at least one."""
+    """The comparison of one canary over all replicas. parts: at least one."""
 
     def side(sides: Sequence[Side]) -> Side:
         seconds = tuple(s for one in sides for s in one.seconds)

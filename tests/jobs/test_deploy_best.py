@@ -192,18 +192,19 @@ def test_on_a_running_cluster_champion_and_canary_are_what_the_registry_says(
     def card() -> dict[str, Any]:
         return httpx.get(f"{outcome['url']}/v1/model").json()
 
-    assert (card()["version"], card()["canary"]) == (second, None)
-    deploy_best.job(["--canary", f"{first}=25%"])
-    assert card()["canary"] == {"version": first, "percent": 25}
+    assert (card()["version"], card()["beside"]) == (second, [])
+    deploy_best.job(["--canary", f"{first}=25%", "--promote-after", "1h"])
+    assert card()["beside"] == [{"version": first, "percent": 25, "shadow": False, "promote_after": 3600}]
     ended = deploy_best.job(["--promote"])
     assert str(ended["done"]).startswith(
         f"version {first} is resnet@champion now (version {first} against {second}: undecided"
     )
-    assert (card()["version"], card()["canary"]) == (first, None)
+    assert (card()["version"], card()["beside"]) == (first, [])
     assert model_registry.resolve("resnet@champion")[1] == first
-    deploy_best.job(["--canary", f"{second}=25%"])
+    deploy_best.job(["--shadow", f"{second}=25%"])
+    assert [each["shadow"] for each in card()["beside"]] == [True]
     deploy_best.job(["--rollback"])
-    assert (card()["version"], card()["canary"]) == (first, None)
+    assert (card()["version"], card()["beside"]) == (first, [])
     serve.shutdown()
 
 

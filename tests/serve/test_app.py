@@ -27,6 +27,7 @@ from serve.deploy_settings import Deploy
 from serve.haproxy import environment
 from serve.inference.classifier import Classifier
 from serve.settings import Args
+from serve.versions.replica_states import verdicts
 from serve.versions.traffic import Canary, Traffic, Version
 
 Picture = Callable[..., bytes]
@@ -140,8 +141,8 @@ def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_re
             refused = rollout.switch(Traffic(stable=bad))
             assert refused is not None
             assert "is damaged" in refused
-            assert rollout.switch(Traffic(stable=one, canary=Canary(**two.model_dump(), percent=50))) is None
-            assert rollout.canary_verdict() is not None
+            assert rollout.switch(Traffic(stable=one, beside=(Canary(**two.model_dump(), percent=50),))) is None
+            assert set(verdicts(rollout.states())) == {"2"}
             follower = deployment.Follower(lambda: Traffic(stable=one), lambda *_: None)
             follower.look()
         finally:
@@ -149,7 +150,7 @@ def test_versions_are_switched_in_place_without_a_failed_request_and_bad_ones_re
         assert [client.result() for client in clients] == [None, None]
     assert versions == {"1", "2"}
     assert {state.replica for state in rollout.states()} == replicas
-    assert {(state.version, state.canary) for state in rollout.states()} == {("1", None)}
+    assert {(state.version, state.beside) for state in rollout.states()} == {("1", ())}
 
 
 def test_no_client_sees_it_when_a_replica_is_killed(url: str, picture: Picture):
@@ -260,4 +261,4 @@ def test_limits_that_do_not_fit_are_named(cifar: Path):
     with pytest.raises(ValueError, match="max_waiting must be at least max_images 32, got 8"):
         Args(checkpoint=str(cifar), max_waiting=8)
     with pytest.raises(ValueError, match="only one of canary, promote and rollback"):
-        Deploy(canary="4=10%", promote=True)
+        Deploy(canary=("4=10%",), promote=True)

@@ -14,12 +14,14 @@ from serve.deploy_settings import Deploy
     ("given", "words"),
     [
         (
-            {"canary": "5=10%", "promote": True},
+            {"canary": ("5=10%",), "promote": True},
             "only one of canary, promote and rollback can be done at once, got canary ",
         ),
         ({"promote": True, "rollback": True}, "got promote and rollback"),
-        ({"checkpoint": "/c", "canary": "5=10%"}, "canary is for a registered model, and checkpoint is none"),
+        ({"checkpoint": "/c", "canary": ("5=10%",)}, "canary is for a registered model, and checkpoint is none"),
         ({"checkpoint": "/c", "follow": True}, "follow is for a registered model, and checkpoint is none"),
+        ({"shadow": ("5=10%",), "rollback": True}, "got shadow and rollback"),
+        ({"promote_after": "1h"}, "promote_after is for a canary or shadow that begins now, got 1h alone"),
         ({"grpc_port": 8000}, "grpc_port must be another than port, got 8000 twice"),
         ({"trusted_proxies": ("10.0.0.0/8", "proxy")}, "must be addresses or networks such as 10.0.0.0/8, got proxy"),
         ({"every": 0}, "every"),

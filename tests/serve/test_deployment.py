@@ -13,7 +13,7 @@ import pytest
 
 from serve.deploy_settings import Deploy
 from serve.deployment import Follower, StopRequests, follow_once, follower, wait_until_ready
-from serve.versions.traffic import Traffic
+from serve.versions.traffic import Canary, Traffic, Verdict
 from tests.serve.test_deploy_settings import free_port
 
 
@@ -101,7 +101,7 @@ def test_a_registry_that_is_away_is_told_once_and_again_when_the_reason_changes(
 )
 def test_only_an_alias_is_followed(given: dict[str, Any], follows: bool):
     nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-    found = follower(Deploy(**given), lambda _: {}, nothing, nothing)
+    found = follower(Deploy(**given), lambda _: {}, nothing, nothing, lambda *_: "")
     assert (found is not None) == follows
 
 
@@ -111,7 +111,7 @@ def test_what_is_refused_is_told_and_noted_for_the_version_that_is_to_blame(caps
     wanted = Traffic.model_validate(
         {
             "stable": {"version": "1", "checkpoint": "/1"},
-            "canary": {"version": "2", "checkpoint": "/2", "percent": 10},
+            "beside": [{"version": "2", "checkpoint": "/2", "percent": 10}],
         }
     )
     why = "version 2: its answers are no numbers"
@@ -120,3 +120,40 @@ def test_what_is_refused_is_told_and_noted_for_the_version_that_is_to_blame(caps
     assert noted == [("2", why), ("1", None), ("2", None)]
     told = capsys.readouterr().err.splitlines()
     assert told == [f"not served, the old version stays: {why}", f"now answers {wanted.shown}"]
+
+
+def verdict(good: bool | None) -> Verdict:
+    return Verdict(good=good, sentence="", stable={}, canary={}, compared=0, agreement=None)
+
+
+@pytest.mark.parametrize(
+    ("story", "ends"),
+    [
+        ([(0, True), (59, True)], []),
+        ([(0, True), (30, True), (60, True)], [True]),
+        ([(0, None), (90, None), (100, True), (159, True)], []),  # without a verdict the time has not begun
+        ([(0, True), (50, False)], [False]),
+        ([(0, True), (50, None), (70, True), (120, True)], []),
+        ([(0, True), (50, None), (70, True), (130, True)], [True]),
+    ],
+    ids=["not yet", "in time", "undecided", "bad", "interrupted", "and anew"],
+)
+def test_a_canary_takes_over_after_its_time_with_a_good_verdict_and_goes_by_a_bad_one(
+    story: list[tuple[float, bool | None]], ends: list[bool]
+):
+    ended: list[bool] = []
+
+    def end(version: str, promote: bool) -> str:
+        assert version == "2"
+        ended.append(promote)
+        return "done"
+
+    watcher = Follower(lambda: Traffic.model_validate({}), lambda *_: None, end=end)
+    canary = Canary(version="2", checkpoint="/2", percent=10, promote_after=60)
+    for now, good in story:
+        watcher.decide(canary, verdict(good), now)
+    assert ended == ends
+    by_hand = Follower(lambda: Traffic.model_validate({}), lambda *_: None, end=end)
+    for now, good in story:
+        by_hand.decide(canary.model_copy(update={"promote_after": None}), verdict(good), now)
+    assert ended == ends

@@ -1,17 +1,21 @@
 """The registry alone says which versions answer: the alias that is asked for, and a canary beside it."""
 
+import re
 from typing import Any
 
 import pytest
 
 from pipelines.models import canary_alias
 from pipelines.models.canary_alias import (
-    begin_canary,
-    end_canary,
+    Beside,
+    begin_beside,
+    end_beside,
+    end_one,
     follows,
     note_refusal,
     note_verdict,
     parse_canary,
+    parse_time,
     steer,
     traffic,
 )
@@ -23,7 +27,7 @@ def model(store: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
     """Name of a model of the test's own with versions 1, 2 and 3, of which the first is champion."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     api: Any = mlflow_runs.client()
-    name = request.node.name.partition("[")[0]
+    name = re.sub(r"\W+", "-", request.node.name)[:60]
     api.create_registered_model(name)
     for version in "123":
         api.create_model_version(name, f"/checkpoint-{version}")
@@ -46,40 +50,43 @@ def test_what_is_no_share_is_one_sentence(text: str) -> None:
 
 def test_a_canary_answers_beside_the_champion_until_it_is_rolled_back(model: str) -> None:
     stable = {"version": "1", "checkpoint": "/checkpoint-1"}
-    assert traffic(f"{model}@champion") == {"stable": stable, "canary": None}
-    said = begin_canary(f"{model}@champion", "2=12.5%")
-    assert said == f"version 2 is the canary of {model}@champion, for 12.5 % of the images"
-    canary = {"version": "2", "checkpoint": "/checkpoint-2", "percent": 12.5}
-    assert traffic(f"{model}@champion") == {"stable": stable, "canary": canary}
-    assert traffic(f"{model}/1")["canary"] is None, "a version means itself"
-    begin_canary(f"{model}@champion", "3=50%")
-    assert traffic(f"{model}@champion")["canary"]["version"] == "3", "one at a time"
+    assert traffic(f"{model}@champion") == {"stable": stable, "beside": []}
+    said = begin_beside(f"{model}@champion", Beside(["2=12.5%"]))
+    assert said == f"version 2 is a canary of {model}@champion, for 12.5 % of the images"
+    canary = {"version": "2", "checkpoint": "/checkpoint-2", "percent": 12.5, "shadow": False, "promote_after": None}
+    assert traffic(f"{model}@champion") == {"stable": stable, "beside": [canary]}
+    assert traffic(f"{model}/1")["beside"] == [], "a version means itself"
+    begin_beside(f"{model}@champion", Beside(["3=50%"]))
+    assert [each["version"] for each in traffic(f"{model}@champion")["beside"]] == ["3"], "in place of the one before"
     note_verdict(f"{model}@champion", "3", "twice as slow")
-    assert end_canary(f"{model}@champion", promote=False) == "version 3 is no canary any more (twice as slow)"
-    assert traffic(f"{model}@champion") == {"stable": stable, "canary": None}
+    assert end_beside(f"{model}@champion", promote=False) == "version 3 is no canary any more (twice as slow)"
+    assert traffic(f"{model}@champion") == {"stable": stable, "beside": []}
 
 
 def test_a_promoted_canary_is_the_champion(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert steer(f"{model}@champion", None, promote=False, rollback=False) is None
-    steer(f"{model}@champion", "2=10%", promote=False, rollback=False)
-    outcome = steer(f"{model}@champion", None, promote=True, rollback=False)
+    assert steer(f"{model}@champion", Beside(), promote=False, rollback=False) is None
+    steer(f"{model}@champion", Beside(["2=10%"]), promote=False, rollback=False)
+    outcome = steer(f"{model}@champion", Beside(), promote=True, rollback=False)
     sentence = f"version 2 is {model}@champion now (no verdict yet)"
     assert outcome == {
         "model": f"{model}@champion",
         "done": sentence,
         "stable": {"version": "2", "checkpoint": "/checkpoint-2"},
-        "canary": None,
+        "beside": [],
     }
     assert capsys.readouterr().err.splitlines()[-1] == sentence
 
 
 def test_what_cannot_be_a_canary_is_one_sentence_and_changes_nothing(model: str) -> None:
     for call, sentence in (
-        (lambda: begin_canary(f"{model}@champion", "1=10%"), "canary must be another version than .*@champion, got 1"),
-        (lambda: begin_canary(f"{model}/2", "3=10%"), "model must name an alias to have a canary, .*/2"),
-        (lambda: begin_canary(f"{model}@champion", "9=10%"), "has no version 9"),
-        (lambda: end_canary(f"{model}@champion", promote=True), "must have a canary to promote, it has none"),
-        (lambda: end_canary(f"{model}@champion", promote=False), "must have a canary to roll back, it has none"),
+        (
+            lambda: begin_beside(f"{model}@champion", Beside(["1=10%"])),
+            "canary must be another version than .*@champion, got 1",
+        ),
+        (lambda: begin_beside(f"{model}/2", Beside(["3=10%"])), "model must name an alias to have a canary, .*/2"),
+        (lambda: begin_beside(f"{model}@champion", Beside(["9=10%"])), "has no version 9"),
+        (lambda: end_beside(f"{model}@champion", promote=True), "must have a canary to promote, it has none"),
+        (lambda: end_beside(f"{model}@champion", promote=False), "must have a canary to roll back, it has none"),
     ):
         with pytest.raises(ValueError, match=sentence):
             call()
@@ -91,7 +98,7 @@ def test_what_cannot_be_a_canary_is_one_sentence_and_changes_nothing(model: str)
 
 def test_a_checkpoint_is_served_as_it_is_and_options_for_weights_are_refused_elsewhere() -> None:
     stable = {"version": "unregistered", "checkpoint": "s3://bucket/run/step-1"}
-    assert traffic("resnet", "s3://bucket/run/step-1") == {"stable": stable, "canary": None}
+    assert traffic("resnet", "s3://bucket/run/step-1") == {"stable": stable, "beside": []}
     for option in ("network", "preprocess"):
         with pytest.raises(ValueError, match=rf"{option} is for checkpoint, a file of weights \(.*\.safetensors"):
             traffic("resnet@champion", **{option: "x"})
@@ -115,3 +122,48 @@ def test_a_refusal_is_kept_with_the_version_until_it_is_served(model: str) -> No
     assert told() == "version 2: its answers are no numbers"
     note_refusal(f"{model}@champion", "2", None)
     assert told() is None
+
+
+def test_several_are_beside_it_and_each_ends_alone(model: str) -> None:
+    alias = f"{model}@champion"
+    begin_beside(alias, Beside(["2=10%"], ["3=100%"], "30m"))
+    told = [
+        (each["version"], each["percent"], each["shadow"], each["promote_after"]) for each in traffic(alias)["beside"]
+    ]
+    assert told == [("2", 10, False, 1800), ("3", 100, True, 1800)]
+    assert end_one(alias, "3", promote=True) == f"version 3 is {alias} now (no verdict yet)"
+    assert traffic(alias)["stable"]["version"] == "3"
+    assert [each["version"] for each in traffic(alias)["beside"]] == ["2"]
+    assert end_one(alias, "9", promote=True) == f"version 9 is beside {alias} no more"
+    begin_beside(alias, Beside(["1=10%", "2=20%"]))
+    assert [(each["version"], each["promote_after"]) for each in traffic(alias)["beside"]] == [("1", None), ("2", None)]
+    with pytest.raises(ValueError, match=r"must have one canary to promote, it has 1 and 2: begin anew"):
+        end_beside(alias, promote=True)
+    ended = end_beside(alias, promote=False)
+    assert ended == "version 1 is no canary any more (no verdict yet); version 2 is no canary any more (no verdict yet)"
+    assert traffic(alias)["beside"] == []
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        (Beside(["2=60%", "3=40%"]), "canary must leave .* a share, got 100 % together"),
+        (Beside(["2=10%"], ["2=10%"]), "must name each version once, got 2 2 times"),
+        (Beside(["2=10%"], promote_after="1"), "promote_after must be a number with s, m, h or d behind it, .* got 1$"),
+        (Beside(["2=10%"], promote_after="soon"), "promote_after must be a number"),
+        (Beside([], ["2=101%"]), "shadow must be VERSION=PERCENT% with its sign, more than 0 and at most 100"),
+        (Beside([], ["1=10%"]), "shadow must be another version than .*@champion, got 1"),
+    ],
+)
+def test_what_cannot_be_beside_it_changes_nothing(model: str, beside: Beside, words: str) -> None:
+    alias = f"{model}@champion"
+    begin_beside(alias, Beside(["3=5%"]))
+    before = traffic(alias)
+    with pytest.raises(ValueError, match=words):
+        begin_beside(alias, beside)
+    assert traffic(alias) == before
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1d", 86400), ("0s", 0)])
+def test_times_have_a_unit(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds

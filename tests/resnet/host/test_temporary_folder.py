@@ -1,12 +1,15 @@
 """A process's own temporary folder: short, closed, gone with it; leftovers of killed processes go at the next start."""
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +61,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(place: Path) -> None:
     assert (left / "token").exists()
     (place / "held-by-a-user").mkdir()  # the same prefix, and no lock of ours
     (place / "held-link").symlink_to(left)
-    assert remove_leftovers(place, "held-") == [left]
+    assert remove_leftovers(place) == [left]
     assert (kept / "token").exists()
     living.communicate("\n", timeout=30)
     assert sorted(path.name for path in place.iterdir()) == ["held-by-a-user", "held-link"]
@@ -107,3 +110,23 @@ def test_a_mount_without_execution_or_for_reading_is_told(place: Path, options: 
     if "denied" in done.stderr or "not permitted" in done.stderr:
         pytest.skip("only root may mount")
     assert done.stdout.strip() == expected
+
+
+def test_sockets_of_killed_processes_are_removed_and_no_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    long_ago = time.time() - 3600
+    with contextlib.ExitStack() as living:
+        for name in ("pymp-dead", "pymp-alive", "pymp-new", "other-dead"):
+            (place / name).mkdir()
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(str(place / name / "listener"))
+            server.listen() if name == "pymp-alive" else None
+            living.enter_context(server) if name == "pymp-alive" else server.close()
+        (place / "pymp-full").mkdir()
+        (place / "pymp-full" / "work").write_text("of somebody")
+        (place / "pymp-empty").mkdir()
+        for folder in set(place.iterdir()) - {place / "pymp-new"}:
+            os.utime(folder, (long_ago, long_ago))
+        assert temporary_folder.remove_dead_sockets() == [place / "pymp-dead"]
+        left = {folder.name for folder in place.iterdir()}
+        assert left == {"pymp-alive", "pymp-new", "pymp-full", "pymp-empty", "other-dead"}

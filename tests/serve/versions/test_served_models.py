@@ -86,7 +86,7 @@ def test_a_bad_version_is_refused_and_the_old_one_stays(
     refused = client.get("/v1/model").json()["refused"]
     assert refused.startswith(f"version {bad}: ")
     assert reason in refused
-    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions[bad].model_dump(), percent=50)))
+    models.apply(Traffic(stable=versions["1"], beside=(Canary(**versions[bad].model_dump(), percent=50),)))
     assert models.trial is None
     assert ask(client, picture(0)) == first
     models.apply(Traffic(stable=versions["2"]))
@@ -109,28 +109,31 @@ def test_a_canary_answers_its_share_and_takes_over(
     served: tuple[Models, Client], versions: dict[str, Version], picture: Picture
 ):
     models, client = served
-    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions["2"].model_dump(), percent=30)))
+    canary = Canary(**versions["2"].model_dump(), percent=30)
+    models.apply(Traffic(stable=versions["1"], beside=(canary,)))
     images = [picture(seed) for seed in range(40)]
     answers = [ask(client, data) for data in images]
     again = [ask(client, data) for data in images]
     assert [version for version, _ in again] == [version for version, _ in answers]  # an image keeps its version
     # Images that are compared with the canary come in between, and a batch of two is rounded otherwise than one alone.
     assert np.array([found for _, found in again]) == pytest.approx(np.array([found for _, found in answers]), abs=0.02)
-    expected = ["2" if traffic.to_canary(data, 30) else "1" for data in images]
+    expected = ["2" if traffic.answering(data, [canary]) else "1" for data in images]
     assert [version for version, _ in answers] == expected
     assert set(expected) == {"1", "2"}
-    assert client.get("/v1/model").json()["canary"] == {"version": "2", "percent": 30}
+    assert client.get("/v1/model").json()["beside"] == [
+        {"version": "2", "percent": 30, "shadow": False, "promote_after": None}
+    ]
     trial = models.trial
     assert trial is not None
     deadline = time.monotonic() + 20
-    while (found := trial.comparison()).compared < 2 * expected.count("2") and time.monotonic() < deadline:
+    while (found := trial.comparisons()[0]).compared < 2 * expected.count("2") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert (found.stable.requests, found.canary.requests) == (2 * expected.count("1"), 2 * expected.count("2"))
     assert found.compared == found.canary.requests
     assert found.difference > 0
     models.apply(Traffic(stable=versions["2"]))
     assert models.trial is None
-    assert models.stable is trial.canary  # it is not loaded a second time
+    assert models.stable is trial.beside[canary]  # it is not loaded a second time
     assert ask(client, images[0])[0] == "2"
 
 
@@ -138,12 +141,13 @@ def test_what_the_canary_fails_at_the_stable_version_answers(
     served: tuple[Models, Client], versions: dict[str, Version], picture: Picture
 ):
     models, client = served
-    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions["2"].model_dump(), percent=99)))
+    canary = Canary(**versions["2"].model_dump(), percent=99)
+    models.apply(Traffic(stable=versions["1"], beside=(canary,)))
     trial = models.trial
     assert trial is not None
-    trial.canary.inference._batcher.close()  # whatever comes to it now fails
+    trial.beside[canary].inference._batcher.close()  # whatever comes to it now fails
     assert {ask(client, picture(seed))[0] for seed in range(5)} == {"1"}
-    assert trial.comparison().canary.errors >= 4
+    assert trial.comparisons()[0].canary.errors >= 4
     assert client.post("/v1/predict", content=b"no image").status_code == 400
 
 
@@ -161,6 +165,29 @@ def test_other_models_and_versions_have_their_own_path(served: tuple[Models, Cli
     assert own[1] != other[1]
     assert client.get("/v2/models/other").json()["name"] == "other"
     assert client.get("/v2/models/third").json()["detail"] == "model must be resnet or other, got third"
-    models.apply(Traffic(stable=versions["1"], canary=Canary(**versions["2"].model_dump(), percent=1)))
+    models.apply(Traffic(stable=versions["1"], beside=(Canary(**versions["2"].model_dump(), percent=1),)))
     assert infer("resnet/versions/2")[1] == other[1]
     assert infer("resnet/versions/1")[1] == own[1]
+
+
+def test_versions_beside_it_come_and_go_and_the_ones_that_stay_are_not_loaded_anew(
+    served: tuple[Models, Client], versions: dict[str, Version]
+):
+    models, client = served
+    two = Canary(**versions["2"].model_dump(), percent=30)
+    copy = Canary(version="5", checkpoint=versions["1"].checkpoint, percent=100, shadow=True)
+    models.apply(Traffic(stable=versions["1"], beside=(two, copy)))
+    trial = models.trial
+    assert trial is not None
+    first = dict(trial.beside)
+    told = client.get("/v1/model").json()["beside"]
+    assert [(each["version"], each["percent"], each["shadow"]) for each in told] == [("2", 30, False), ("5", 100, True)]
+    models.apply(Traffic(stable=versions["2"], beside=(copy,)))  # the canary takes over, the shadow stays
+    assert models.trial is not None
+    assert (models.stable, models.trial.stable) == (first[two], first[two])
+    assert models.trial.beside == {copy: first[copy]}  # pyright: ignore[reportUnhashable]
+    left = [loaded for _, loaded in models._left]
+    assert [loaded.version for loaded in left] == ["1"]
+    models.apply(Traffic(stable=versions["2"]))
+    assert models.trial is None
+    assert [loaded.version for _, loaded in models._left] == ["1", "5"]
