@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines import provenance, stop_signals
 from pipelines.cluster.cluster_address import cluster_address, is_here
-from pipelines.cluster.private_ray import ALONE, DASHBOARD, LOGS, QUICK, QUIET, start_private
+from pipelines.cluster.private_ray import ALONE, DASHBOARD, LOGS, QUICK, QUIET, quoted_python, start_private
 from pipelines.run import home
 from resnet.host.home_folder import give_home
 from resnet.host.temporary_folder import end_with
@@ -57,6 +57,8 @@ def _join(address: str) -> None:
     else:
         if "RESNET_HOME" in os.environ and is_here(address):
             environment["env_vars"] = {"RESNET_HOME": home()}
+        if is_here(address):
+            environment |= quoted_python()
         if provenance.ROOT.name == "parts":  # installed: where, the cluster's processes do not know
             environment["py_modules"] = [str(provenance.ROOT / name) for name in ("pipelines", "serve")]
     try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.cluster.private_ray import DASHBOARD, QUICK, start_private
+from pipelines.cluster.private_ray import DASHBOARD, QUICK, quoted_python, start_private
 from pipelines.cluster.ray_internals import await_agent
 from resnet.host.closed_pipe import quiet_when_closed
 from resnet.host.proxy_exceptions import ask_directly
@@ -58,6 +58,8 @@ def run_as_job(command: list[str], variables: Mapping[str, str], folder: str | N
             ask_directly(address.split("://")[1].rpartition(":")[0])
         client = JobSubmissionClient(address)
         environment: dict[str, Any] = {"env_vars": {**QUICK, **PATIENT, **variables}}
+        if private:
+            environment |= quoted_python()
         if folder is not None:
             environment["working_dir"] = folder
         job = client.submit_job(entrypoint=shlex.join(command), runtime_env=environment)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
@@ -66,6 +67,7 @@ def start_private(shielded: bool = False, **options: Any) -> Any:
         "logging_level": logging.WARNING,
         "log_to_driver": LOGS,
         "_temp_dir": folder,
+        "runtime_env": quoted_python() or None,
     } | options
     with _blocked(TO_ALL if shielded else frozenset()):
         context: Any = ray.init(address="local", **settings)
@@ -75,6 +77,16 @@ def start_private(shielded: bool = False, **options: Any) -> Any:
     ray_internals.note_address(context.address_info["gcs_address"], folder)
     watch_private()
     return context
+
+
+def quoted_python() -> dict[str, str]:
+    """Part of a runtime environment: this Python as a shell reads it. Empty where its path needs no quotes.
+
+    Ray starts a worker that has an environment of its own by `bash -c "exec PYTHON ..."`: of a path with a space it
+    takes what is before it, and tries again for ever.
+    """
+    quoted = shlex.quote(sys.executable)
+    return {} if quoted == sys.executable else {"py_executable": quoted}
 
 
 @contextlib.contextmanager

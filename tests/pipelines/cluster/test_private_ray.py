@@ -86,3 +86,23 @@ def test_nothing_is_left(name: str, times: int, group: bool, words: tuple[str, .
         code = "from resnet.host.temporary_folder import own_folder; own_folder('resnet-')"
         subprocess.run([sys.executable, "-c", code], env=kept, check=True)
     assert list(place.iterdir()) == []
+
+
+WITH_ENVIRONMENT = """
+import os, ray
+from pipelines.cluster.private_ray import start_private
+start_private()
+told = ray.remote(lambda: os.environ["GIVEN"]).options(runtime_env={"env_vars": {"GIVEN": "here"}}).remote()
+print(ray.get(told, timeout=60))
+"""
+
+
+def test_workers_start_by_a_python_whose_path_has_a_space(place: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "my env"], check=True)
+    (packages,) = (place / "my env" / "lib").glob("python*/site-packages")
+    (packages / "shared.pth").write_text(f"{Path(psutil.__file__).parent.parent}\n")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    kept |= {"TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
+    command = [place / "my env" / "bin" / "python", "-c", WITH_ENVIRONMENT]
+    done = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "here\n"), done.stderr
