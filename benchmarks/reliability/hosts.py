@@ -473,7 +473,7 @@ def ends(host: Host) -> Iterator[Case]:
             "trial|cifar10",
         ),
         "evaluate": ([PYTHON, "jobs/evaluate_model.py", "resnet@champion", "--protocol", "multi-scale"], ""),
-        "prepare": ([PYTHON, "jobs/write_shards.py", "--source.path", str(images), "--val-share", "0.2"], ""),
+        "prepare": ([PYTHON, "jobs/write_shards.py", "--source.path", str(images), "--val-share", "0.2"], "img/s"),
         "predict": (
             [PYTHON, "jobs/predict_images.py", "resnet@champion", "--images", str(images), "--out", str(made / "p")],
             "",
@@ -503,13 +503,14 @@ ANY = 10**6  # any exit status: the job may have ended before
 
 
 def many_images(folder: Path) -> None:
-    """Two thousand small pictures."""
+    """Small pictures of two classes, enough for some seconds of work."""
     import numpy as np
     from PIL import Image
 
-    for i in range(2000):
+    for i in range(6000):
         pixels = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
+        (folder / f"class-{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"class-{i % 2}" / f"{i}.png")
 
 
 def _result(case: Case, host: Host) -> dict[str, Any]:

@@ -53,17 +53,22 @@ HEALTHY = 90.0  # seconds until a killed process is replaced
 
 
 class Endpoint:
-    """A job that serves, in a group of processes of its own."""
+    """A job that serves, in a group of processes of its own. checkpoint: None serves the registered champion."""
 
-    def __init__(self, folder: Path, checkpoint: str, timeout: float, *before: str, replicas: int = 1) -> None:
+    def __init__(
+        self, folder: Path, checkpoint: str | None, timeout: float, *before: str, replicas: int = 1, port: int = 0
+    ) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
         self.mark, self.url, self.errors = uuid.uuid4().hex, f"http://127.0.0.1:{self.port}", folder / "stderr"
         given = {"port": self.port, "timeout": timeout, "cpus": 0.5, "min-replicas": replicas, "max-replicas": replicas}
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         environment = os.environ | {MARK: self.mark, "RESNET_HOME": str(folder), "PYTHONPATH": str(ROOT)}
-        command = [*before, sys.executable, str(ROOT / "jobs" / "deploy_best.py"), "--checkpoint", checkpoint, *words]
+        if checkpoint is not None:
+            words += ["--checkpoint", checkpoint]
+        command = [*before, sys.executable, str(ROOT / "jobs" / "deploy_best.py"), *words]
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=errors, env=environment, start_new_session=True

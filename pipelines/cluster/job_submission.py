@@ -7,8 +7,10 @@ import contextlib
 import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipelines.cluster.private_ray import DASHBOARD, QUICK, quoted_python, start_private
@@ -34,6 +36,8 @@ def submission_server(address: str | None) -> Iterator[tuple[str, bool]]:
         return
     print("Starting a Ray head on this machine for this job (loopback only).", file=sys.stderr, flush=True)
     context = start_private(**DASHBOARD, log_to_driver=False)
+    # What is packed for an upload goes with Ray's folder, also where this process is killed over it.
+    tempfile.tempdir = str(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent)
     try:
         await_agent(context.address_info["node_id"])
         yield f"http://{context.address_info['webui_url']}", True

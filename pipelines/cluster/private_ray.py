@@ -23,7 +23,7 @@ from pipelines import stop_signals
 from pipelines.cluster import ray_internals
 from pipelines.cluster.death_watch import watch_private
 from resnet.host.cpu_quota import usable_cores
-from resnet.host.temporary_folder import own_folder, remove_dead_sockets
+from resnet.host.temporary_folder import own_folder
 
 # Ray's own default is two seconds between two looks of the controller at its workers, the end of a training included.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -107,7 +107,6 @@ def private_folder() -> Path:
     the next one removes it.
     """
     folder = own_folder("resnet-", inside=len(LONGEST))
-    remove_dead_sockets()
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))

@@ -37,6 +37,7 @@ def own_folder(prefix: str, *, inside: int = 0, executable: bool = False) -> Pat
     """
     place = _place(SOCKET - inside - len(prefix) - RANDOM - 2, executable)
     remove_leftovers(place)
+    remove_dead_sockets()
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _own.append(folder)
