@@ -13,11 +13,13 @@ from pipelines.cluster import connection
 from pipelines.cluster.planning.known_nodes import known_nodes
 from pipelines.cluster.planning.resource_plan import Wishes, described, plan_training
 from pipelines.cluster.planning.waiting import RoomWatch
+from pipelines.cluster.shared_places import SharedPlace, require_everywhere
 from pipelines.dense.dense_data import DenseSource, open_dense
 from pipelines.dense.dense_records import DenseOutcome, DenseRecorder, JudgedByQuality, dense_curves
 from pipelines.dense.dense_run import DenseRun
 from pipelines.dense.initial_backbone import begin_with_backbone, identified_backbone
 from pipelines.progress import console
+from pipelines.shards.manifest import MANIFEST
 from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training.guards.run_holder import RunHolder
@@ -102,6 +104,9 @@ def _train(run: DenseRun, source: DenseSource, holder: RunHolder, show: bool) ->
     pixels, sentence = begin_with_backbone(run, source)
     say(sentence)
     connection.connect()
+    shared = SharedPlace.of("storage", place, holder.file)
+    shared += SharedPlace.of("data.path", Folder(source.uri), MANIFEST)
+    require_everywhere(shared)
     plan = plan_training(known_nodes(), Wishes(run.scaling, run.recipe.optim.batch_size, "worker", False))
     fields = run.model_dump() | {"scaling": plan.scaling.model_dump()}
     run = type(run).model_validate(fields)  # the batch must divide among the workers now known
@@ -114,7 +119,7 @@ def _train(run: DenseRun, source: DenseSource, holder: RunHolder, show: bool) ->
             watch = RoomWatch(plan.short, run.scaling.wait_minutes, say)
             look = watch.look if connection.may_grow() else lambda: None
             feed = source.feed(pixels)
-            work_to_the_end(run, feed, train_dense_worker, must_end=lambda: holder.lost or look())
+            work_to_the_end(run, feed, train_dense_worker, shared, must_end=lambda: holder.lost or look())
         checkpoint, ended = _last(run)
         outcome = _outcome(run, source, checkpoint, ended, time.monotonic() - began)
         outcome = _recorded(recorder, source, outcome, ended)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pipelines.cluster import connection
 from pipelines.cluster.planning.known_nodes import known_nodes
+from pipelines.cluster.shared_places import SharedPlace, require_everywhere
 from pipelines.evaluation import class_report, outcome
 from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
@@ -20,7 +21,9 @@ from pipelines.models.preprocessing import NetworkOption, PreprocessOption
 from pipelines.models.weight_files import is_weights
 from pipelines.preparation.splits.groups import GroupBy
 from pipelines.run import Run
+from pipelines.shards.manifest import MANIFEST
 from pipelines.shards.row_groups import open_split
+from pipelines.storage import Folder
 from resnet.evaluation.error_summary import Response
 from resnet.evaluation.views import MIRRORED, SCALES, SHORTER_SIDE, SQUARE, ViewProtocol, default_protocol
 from resnet.frozen import FrozenSettings
@@ -102,6 +105,7 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
     test = ScoringJob(models, protocol, split, outputs, asked.mirror, asked.precision, asked.responses, keys, report)
     began = time.monotonic()
     connection.connect()
+    require_everywhere(SharedPlace.of("data.path", Folder(uri), MANIFEST))
     where = placing(known_nodes(), asked.workers, asked.gpu)
     scored = score_split(test, where, show)
     seconds, summary = time.monotonic() - began, scored.ranked.summary()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from pipelines.cluster import connection
+from pipelines.cluster import connection, shared_places
 from pipelines.cluster.planning.known_nodes import known_nodes
 from pipelines.cluster.planning.resource_plan import actor_shares, holders
 from pipelines.cluster.planning.waiting import shortage_of_room
@@ -147,6 +147,8 @@ def _write_all(
     from pipelines.cluster.data_execution import settle
 
     settle(PATIENCE)
+    with shared_places.probe("out", Folder(asked.out)) as written:
+        shared_places.require_everywhere([*shared_places.SharedPlace.of("images", Folder(asked.images)), *written])
     holding = holders(known_nodes(), asked.gpu)
     on_gpu = holding[0].gpus >= 1 if asked.gpu is None else asked.gpu
     room = sum(int(node.gpus if on_gpu else node.cpus) for node in holding)

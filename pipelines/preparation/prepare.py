@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.cluster import shared_places
 from pipelines.preparation import finished_shards, free_space, preparation_summary, repair
 from pipelines.preparation.grey_sampling import measured_range
 from pipelines.preparation.listing import Listing, some
@@ -196,7 +197,7 @@ def _write_all(
     if workers is None and listing.bytes * len(left) < IN_PROCESS * len(plans):
         workers = 0
     works = _works(listing, out, wanted, left)
-    results = _here(works) if workers == 0 or not left else _by_ray(works, workers)
+    results = _here(works) if workers == 0 or not left else _by_ray(works, workers, listing.source, out)
     try:
         with closing(results), meter("shards", listing.images, before) as shown:
             for finished in results:
@@ -229,14 +230,19 @@ def _here(works: Iterable[Work]) -> Generator[Finished]:
         yield write_shard(work)
 
 
-def _by_ray(works: Iterable[Work], workers: int | None) -> Generator[Finished]:
-    """Connect to Ray and give the results of a task for each shard, as they come; so many tasks at a time."""
+def _by_ray(works: Iterable[Work], workers: int | None, source: Folder, out: Folder) -> Generator[Finished]:
+    """Connect to Ray and give the results of a task for each shard, as they come; so many tasks at a time.
+
+    ValueError: another machine of the cluster does not see the folders.
+    """
     import ray
 
     from pipelines.cluster.connection import connect
 
     ours = not ray.is_initialized()
     cpus = int(connect().get("CPU", 1))
+    with shared_places.probe("out", out) as written:
+        shared_places.require_everywhere([*shared_places.SharedPlace.of("source.path", source), *written])
     return _results(works, workers or max(1, cpus), ours)
 
 

@@ -14,9 +14,12 @@ from pipelines.cluster.planning.known_nodes import known_nodes, wishes
 from pipelines.cluster.planning.node_engines import engines_shown, jpeg_engines
 from pipelines.cluster.planning.resource_plan import ResourcePlan, described, plan_training
 from pipelines.cluster.planning.waiting import RoomWatch
+from pipelines.cluster.shared_places import SharedPlace, require_everywhere
 from pipelines.models import initial_weights
 from pipelines.progress import console
 from pipelines.run import Run
+from pipelines.shards.manifest import MANIFEST
+from pipelines.storage import Folder
 from pipelines.stream.augmentation import shortage
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training import run_summary
@@ -83,6 +86,9 @@ def _train(
     if (sentence := source.begin(run)) is not None:
         _say(show, f"{run.name} begins with {run.init}; {sentence}")
     connection.connect()
+    shared = SharedPlace.of("storage", place.folder, holder.file)
+    shared += SharedPlace.of("data.path", Folder(source.uri), MANIFEST)
+    require_everywhere(shared)
     plan = plan_training(known_nodes(), wishes(run))
     data = run.data.model_copy(update={"decode": plan.decode})
     run = run.model_copy(update={"scaling": plan.scaling, "data": data})
@@ -96,7 +102,7 @@ def _train(
             feed = feed or load_feed(run, source)
             watch = RoomWatch(plan.short, run.scaling.wait_minutes, partial(_say, show))
             look = watch.look if connection.may_grow() else lambda: None  # nobody else is on a private Ray
-            checkpoint, ended = run_workers(run, feed, callbacks, lambda: holder.lost or look())
+            checkpoint, ended = run_workers(run, feed, shared, callbacks, lambda: holder.lost or look())
         outcome = _outcome(run, source, place, checkpoint, ended, time.monotonic() - began)
         gained = _recorded(recorder, source, place, outcome, ended)
     except BaseException as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ from pipelines.cluster import connection
 from pipelines.cluster.planning.waiting import waits_of
 from pipelines.cluster.planning.worker_group import scaling_config, worker_environment
 from pipelines.cluster.ray_internals import free_places, lean_trainer
+from pipelines.cluster.shared_places import SharedPlace
 from pipelines.file_names import below
 from pipelines.progress import postings
 from pipelines.run import Run, Scaling
@@ -26,13 +27,20 @@ LOOK = 1.0  # seconds between two looks at whether a training must end
 
 
 def run_workers(
-    run: Run, feed: WorkerData, callbacks: tuple[Any, ...], must_end: Callable[[], str | None] = lambda: None
+    run: Run,
+    feed: WorkerData,
+    shared: Sequence[SharedPlace],
+    callbacks: tuple[Any, ...],
+    must_end: Callable[[], str | None] = lambda: None,
 ) -> tuple[str, Progress]:
-    """Run the workers to the end; the last checkpoint's place and progress. must_end: why to end early, or None."""
+    """Run the workers to the end; the last checkpoint's place and progress.
+
+    shared: what each worker must see; must_end: why to end early, or None.
+    """
     from pipelines.models.checkpoint_store import CheckpointStore
     from pipelines.training.worker_loop import train_worker
 
-    work_to_the_end(run, feed, train_worker, callbacks, must_end)
+    work_to_the_end(run, feed, train_worker, shared, callbacks, must_end)
     checkpoints = CheckpointStore.of(run)
     found = checkpoints.latest()
     if found is None:
@@ -45,6 +53,7 @@ def work_to_the_end(
     run: AnyRun,
     feed: Any,
     worker: Callable[[dict[str, Any]], None],
+    shared: Sequence[SharedPlace] = (),
     callbacks: tuple[Any, ...] = (),
     must_end: Callable[[], str | None] = lambda: None,
 ) -> None:
@@ -56,7 +65,7 @@ def work_to_the_end(
     with saving_first(lambda: [run.name]):
         for _ in range(1 + run.scaling.retries):
             try:
-                beside_the_main_thread(_trainer(run, feed, worker, callbacks).fit, must_end)
+                beside_the_main_thread(_trainer(run, feed, partial(_seeing, worker, tuple(shared), run.name), callbacks).fit, must_end)
                 trouble = None
             except TrainingFailedError as error:  # it has restarted the workers as often as it may
                 trouble = error
@@ -69,6 +78,20 @@ def work_to_the_end(
         raise RuntimeError(f"{run.name} failed: {reason}") from trouble
     if trouble is not None:
         raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
+
+
+def _seeing(
+    worker: Callable[[dict[str, Any]], None], shared: Sequence[SharedPlace], run: str, config: dict[str, Any]
+) -> None:
+    """Work on a machine that sees all that the driver's does. ValueError, posted for the driver: it does not."""
+    if not postings.failure(run):
+        try:
+            for place in shared:
+                place.require_here()
+        except ValueError as error:
+            postings.fail(run, str(error))
+            raise
+    worker(config)
 
 
 def _trainer(run: AnyRun, feed: Any, worker: Callable[[dict[str, Any]], None], callbacks: tuple[Any, ...]) -> Any:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyarrow.fs import FileType
 
+from pipelines.file_names import below
 from pipelines.run import Run, home
 from pipelines.shards import row_groups
-from pipelines.shards.manifest import Manifest
+from pipelines.shards.manifest import MANIFEST, Manifest
 from pipelines.shards.row_groups import Split
+from pipelines.storage import Folder
 from pipelines.stream import in_memory, streamed
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_folder import RunFolder
@@ -158,16 +161,18 @@ def class_counts(split: Split, classes: int) -> np.ndarray:
 
 
 def shards(run: Run) -> str:
-    """Path of the run's shards. The embedded digits are written on first use."""
+    """Path of the run's shards. The embedded digits are written on first use: to a bucket where the run has one, which
+    all nodes reach, else to this machine's home."""
     if run.data.path is not None:
         return run.data.path
     from pipelines.preparation.prepare import write_shards
     from pipelines.preparation.sources import Source as Origin
 
-    out = Path(home()) / "data" / "digits"
-    if not (out / "manifest.json").exists():
-        write_shards(Origin(kind="digits"), str(out), workers=0)
-    return str(out)
+    in_bucket = run.storage is not None and not Folder(run.storage).is_local
+    out = below(run.storage_path, "data/digits") if in_bucket else str(Path(home()) / "data" / "digits")
+    if Folder(out).kind(MANIFEST) != FileType.File:
+        write_shards(Origin(kind="digits"), out, workers=0)
+    return out
 
 
 def load_feed(run: Run, source: RunData) -> WorkerData:

@@ -87,6 +87,11 @@ class RunHolder:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_the_end, name="holder", daemon=True)
 
+    @property
+    def file(self) -> str:
+        """The name of its file in the folder."""
+        return self._mine
+
     @contextlib.contextmanager
     def held(self) -> Iterator[Self]:
         """Within: this process holds the folder. ValueError: another does."""

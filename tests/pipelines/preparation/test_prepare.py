@@ -121,10 +121,10 @@ def test_an_error_in_a_ray_task_is_one_sentence(tmp_path: Path, ray_local: Any) 
         "webdataset", Folder(str(tmp_path)), Folder(str(tmp_path / "out")), "x.parquet", "train", table, 8, Encoding()
     )
     with pytest.raises(FileNotFoundError, match=r"gone.tar"):
-        list(_by_ray([work], 1))
+        list(_by_ray([work], 1, work.source, work.out))
     (tmp_path / "gone.tar").write_bytes(b"abc")
     with pytest.raises(ValueError, match=r"gone.tar changed while it was read: 5 bytes were listed, 3 are there"):
-        list(_by_ray([work], 1))
+        list(_by_ray([work], 1, work.source, work.out))
     assert not list((tmp_path / "out").glob("*")), "a shard that failed must not be there"
 
 
