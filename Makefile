@@ -6,7 +6,7 @@ PY := .venv/bin/python
 export RESNET_HOME ?= $(CURDIR)/runs
 ARGS ?=
 
-.PHONY: help setup train sweep serve test test-slow check audit docs bench-peers bench-ingest bench-serve requirements clean
+.PHONY: help setup train sweep serve test test-slow test-cluster check audit docs bench-peers bench-ingest bench-serve requirements clean
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  ARGS='...' goes to the job: make train ARGS='imagenet-resnet18 --data.path SHARDS'"
@@ -25,10 +25,13 @@ serve: setup ## the best model behind an HTTP endpoint on http://127.0.0.1:8000,
 	@$(PY) jobs/deploy_best.py $(ARGS)
 
 test: setup ## the tests but for the slow ones, a quarter of an hour
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@$(PY) -m pytest -m "not slow and not cluster" $(ARGS)
 
 test-slow: setup ## the tests of whole jobs, kills and resumes that take longer; CI runs both
 	@$(PY) -m pytest -m slow $(ARGS)
+
+test-cluster: setup ## trainings on several hosts (network namespaces) and what happens to hosts; root, half an hour
+	@$(PY) -m pytest -m cluster tests/cluster $(ARGS)
 
 check: setup ## lint, format and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m basedpyright

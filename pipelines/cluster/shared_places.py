@@ -48,7 +48,7 @@ class SharedPlace:
             raise ValueError(self.refusal(socket.gethostname()))
 
     def is_here(self) -> bool:
-        """Whether this machine sees the same."""
+        """True if this machine sees the same."""
         return _content(self.looked_at) == self.content
 
     def refusal(self, host: str) -> str:
@@ -71,7 +71,7 @@ def _content(path: str) -> str:
 
 
 @contextlib.contextmanager
-def probe(setting: str, folder: Folder) -> Iterator[list[SharedPlace]]:
+def trial_file(setting: str, folder: Folder) -> Iterator[list[SharedPlace]]:
     """Within: a file in a folder to be written to; none where it is a bucket."""
     if not folder.is_local:
         yield []
@@ -108,7 +108,7 @@ def require_everywhere(places: Sequence[SharedPlace]) -> None:
 
 
 def _unseen(places: list[SharedPlace]) -> str | None:
-    """What this machine does not see, as a sentence."""
+    """The refusal of this machine for the first place that it does not see, or None."""
     return next((place.refusal(socket.gethostname()) for place in places if not place.is_here()), None)
 
 

@@ -147,7 +147,7 @@ def _write_all(
     from pipelines.cluster.data_execution import settle
 
     settle(PATIENCE)
-    with shared_places.probe("out", Folder(asked.out)) as written:
+    with shared_places.trial_file("out", Folder(asked.out)) as written:
         shared_places.require_everywhere([*shared_places.SharedPlace.of("images", Folder(asked.images)), *written])
     holding = holders(known_nodes(), asked.gpu)
     on_gpu = holding[0].gpus >= 1 if asked.gpu is None else asked.gpu

@@ -241,7 +241,7 @@ def _by_ray(works: Iterable[Work], workers: int | None, source: Folder, out: Fol
 
     ours = not ray.is_initialized()
     cpus = int(connect().get("CPU", 1))
-    with shared_places.probe("out", out) as written:
+    with shared_places.trial_file("out", out) as written:
         shared_places.require_everywhere([*shared_places.SharedPlace.of("source.path", source), *written])
     return _results(works, workers or max(1, cpus), ours)
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,33 @@ import pytest
 from tests.cluster.lab import BUCKET, PROGRAMS, S3, S3_PORT, Host, Job, Lab, lab, missing
 
 RESULTS = "RESNET_CLUSTER_RESULTS"  # file for the rows of docs/cluster.md
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked cluster unless `-m` asks for it: `make test-cluster`."""
+    for item in () if "cluster" in str(config.getoption("markexpr")) else items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.skip(reason="minutes on several hosts: make test-cluster"))
+
+
+ROWS = list[dict[str, Any]]()
+Recorded = Callable[..., None]
+
+
+@pytest.fixture
+def recorded(request: pytest.FixtureRequest) -> Recorded:
+    """recorded(scenario, identical, **figures): a row of docs/cluster.md."""
+
+    def add(scenario: str, identical: bool, **figures: Any) -> None:
+        ROWS.append({"scenario": scenario, "test": request.node.name, "identical": identical, **figures})
+
+    return add
+
+
+def pytest_sessionfinish() -> None:
+    """Write the rows where somebody wants them."""
+    if place := os.environ.get(RESULTS):
+        Path(place).write_text(json.dumps(ROWS, indent=1) + "\n")
 
 
 @pytest.fixture(scope="session")

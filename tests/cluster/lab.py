@@ -134,21 +134,23 @@ class Host:
             )
 
     def ready(self) -> None:
-        """Wait until it is booted, and lay its cable."""
+        """Wait until it is booted, and lay its cable; the client has none."""
         log = self.disk / "init.log"
         wait(lambda: "ready" in log.read_text() or self._unshare.poll() is not None, 30, log.read_text)
         assert self._unshare.poll() is None, log.read_text()
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children").read_text()
         self.init = int(children.split()[0])
+        self._inside("link set lo up")
+        if self.name == "client":  # it reaches the tunnel and nothing else
+            return
         port = f"port-{self.name}"
         self.lab.ip(f"link add {port} type veth peer name eth0 netns {self.init}")
         self.lab.ip(f"link set {port} master switch up")
-        inside = (
-            "link set lo up", f"addr add {self.address}/24 dev eth0", "link set eth0 up",
-            f"route add default via {NET}.254",
-        )  # fmt: skip
-        for words in inside:
-            _checked(["nsenter", "-t", str(self.init), "-n", "ip", *words.split()])
+        for words in (f"addr add {self.address}/24 dev eth0", "link set eth0 up", f"route add default via {NET}.254"):
+            self._inside(words)
+
+    def _inside(self, words: str) -> None:
+        _checked(["nsenter", "-t", str(self.init), "-n", "ip", *words.split()])
 
     def bring(self, source: Path, target: str) -> None:
         """Copy a file or folder of this machine, as `ray up` does for file_mounts."""
@@ -176,7 +178,9 @@ class Host:
 
     def python(self, words: str, **variables: str) -> Job:
         """A Python command in the project's folder, in the background, in the environment of a node."""
-        return self.start(f"source deep-residual-ray/deploy/node.sh && exec python {words}", **variables)
+        return self.start(
+            f"source deep-residual-ray/deploy/node.sh && exec env PYTHONPATH=. python {words}", **variables
+        )
 
     def start_ray(self, cpus: int, seconds: float = 150) -> None:
         """Set up and start Ray by cluster.yaml's commands, one shell each as `ray up` has it."""

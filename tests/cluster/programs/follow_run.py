@@ -11,10 +11,13 @@ from pipelines.progress import postings
 def main(run: str) -> None:
     """Until it is killed."""
     connect(only_running=True)
+    import ray
+
     while True:
         status = postings.last_status(run)
-        said = {"step": status.step, "saved": status.saved, "workers": status.workers} if status else {"step": 0}
-        print(json.dumps({"at": time.time(), **said}), flush=True)
+        said = {"step": status.step, "saved": status.saved, "process": status.process} if status else {"step": 0}
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        print(json.dumps({"at": time.time(), "nodes": nodes, **said}), flush=True)
         time.sleep(0.5)
 
 

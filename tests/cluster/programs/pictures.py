@@ -1,4 +1,4 @@
-"""A bucket's folder with 40 small pictures of two classes, as a user uploads them: pictures.py BUCKET FOLDER"""
+"""A bucket's folder with 330 small pictures of two classes, as a user uploads them: pictures.py BUCKET FOLDER"""
 
 import io
 import sys
@@ -9,7 +9,7 @@ from pyarrow import fs
 
 bucket, folder = sys.argv[1:]
 system = fs.FileSystem.from_uri(f"s3://{bucket}/{folder}")[0]
-for number in range(40):
+for number in range(330):
     pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.shared_places import SharedPlace, trial_file, require_everywhere
+from pipelines.cluster.shared_places import SharedPlace, require_everywhere, trial_file
 from pipelines.storage import Folder
 
 
