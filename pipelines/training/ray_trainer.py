@@ -61,11 +61,11 @@ def work_to_the_end(
     from ray.exceptions import RayActorError
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    trouble = None
+    trouble, seeing = None, partial(_seeing, worker, tuple(shared), run.name)
     with saving_first(lambda: [run.name]):
         for _ in range(1 + run.scaling.retries):
             try:
-                beside_the_main_thread(_trainer(run, feed, partial(_seeing, worker, tuple(shared), run.name), callbacks).fit, must_end)
+                beside_the_main_thread(_trainer(run, feed, seeing, callbacks).fit, must_end)
                 trouble = None
             except TrainingFailedError as error:  # it has restarted the workers as often as it may
                 trouble = error
