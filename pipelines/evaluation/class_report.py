@@ -24,11 +24,14 @@ from pipelines.evaluation.class_figures import (
 from pipelines.evaluation.outcome import Details
 from pipelines.evaluation.scoring_tasks import Scored
 from pipelines.evaluation.worst_mistakes import Mistake, worst_mistakes
+from pipelines.file_names import without_secrets_in
 from pipelines.preparation.splits.groups import GroupBy, groups_of
 from pipelines.reports import figures
 from pipelines.reports.html_page import Figure, Gallery, Heading, PageBlock, Paragraph, Table, to_html
 from pipelines.shards.manifest import Manifest
 from pipelines.shards.row_groups import Split
+from pipelines.storage import Folder
+from resnet.evaluation.model_figures import FIGURES, ModelFigures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -85,6 +88,18 @@ def write_class_report(
     (folder / "report.json").write_text(found.model_dump_json(indent=1))
     (folder / "report.html").write_text(to_html(page(tested, found, answers, mistakes, by)))
     return found
+
+
+def keep_figures(checkpoint: Folder, tested: Tested, found: ClassifierFigures) -> None:
+    """Write the figures beside a checkpoint, by the network's outputs: its endpoint answers by their thresholds."""
+    shared = ("images", "accuracy", "balanced_accuracy", "ece", "wished_sensitivity")
+    of_class = ("images", "sensitivity", "specificity", "precision", "auroc", "threshold", "specificity_there")
+    outcome, told = tested.details.outcome, found.model_dump()
+    classes = [{name: row[name] for name in of_class} | {"id": tested.outputs[row["label"]]} for row in told["classes"]]
+    about = {"data": without_secrets_in(outcome.data), "split": outcome.split, "classes": classes}
+    figures = ModelFigures.model_validate(about | {name: told[name] for name in shared})
+    with checkpoint.writing(FIGURES) as file:
+        file.write(figures.model_dump_json(indent=1).encode())
 
 
 def grouping_of(manifest: Manifest) -> GroupBy:

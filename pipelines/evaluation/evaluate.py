@@ -16,7 +16,7 @@ from pipelines.evaluation import class_report, outcome
 from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
 from pipelines.file_names import Output
-from pipelines.models.by_name import label_map, open_checkpoint, open_models, output_names
+from pipelines.models.by_name import label_map, open_checkpoint, open_models, output_names, place
 from pipelines.models.preprocessing import NetworkOption, PreprocessOption
 from pipelines.models.weight_files import is_weights
 from pipelines.preparation.splits.groups import GroupBy
@@ -74,6 +74,12 @@ class Evaluation(FrozenSettings):
     sensitivity: Annotated[
         float, Field(gt=0, le=1, description="report: share of a class's images that its threshold must find")
     ] = 0.95
+    keep: Annotated[
+        bool,
+        Field(
+            description="report: keep figures and thresholds beside the checkpoint too, for the endpoint to answer by"
+        ),
+    ] = False
     draws: Annotated[int, Field(ge=100, description="report: bootstrap samples for the intervals")] = 1000
     group: Annotated[
         GroupBy, Field(description="report: what is drawn whole, such as a patient. Default: as the data were split")
@@ -136,7 +142,9 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
     if asked.report is not None:
         tested = class_report.Tested(models[0], manifest, split, outputs, details, scored)
         folder = Path(asked.report).resolve()
-        class_report.write_class_report(folder, tested, asked.group, asked.sensitivity, asked.draws)
+        found = class_report.write_class_report(folder, tested, asked.group, asked.sensitivity, asked.draws)
+        if asked.keep:
+            class_report.keep_figures(Folder(place(names[0])), tested, found)
     return details
 
 
@@ -167,6 +175,8 @@ def _require_an_effect(asked: Evaluation, protocol: ViewProtocol, images: Images
         raise ValueError("responses are of one network and one view: protocol single or 1-crop, without mirror")
     if asked.results is not None and (models > 1 or asked.network is not None or asked.data.split != "val"):
         raise ValueError("results takes the validation errors of one checkpoint of ours")
+    if asked.keep and (asked.report is None or models > 1 or asked.network is not None):
+        raise ValueError("keep is for the report of one checkpoint of ours, got it without one")
     if asked.report is None and asked.group.given:
         raise ValueError(f"group has an effect with report only, got {asked.group.description}")
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from starlette.requests import HTTPConnection
 
+from resnet.evaluation.model_figures import ModelFigures
 from resnet.image_class import ImageClass
 from resnet.images.checks import image_kinds
 from serve.api.http_schema import GATED, IMAGE_BODY, IMAGES, UNKNOWN, server_timing
@@ -41,6 +42,9 @@ class Predicted(BaseModel):
     wnid: str
     name: str
     probability: float
+    found: bool | None = Field(
+        default=None, description="The probability reaches the class's threshold; only of models with thresholds."
+    )
 
 
 class ImageError(BaseModel):
@@ -112,8 +116,8 @@ class ModelCard(BaseModel):
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
     agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
     beside: versions that answer a share of the images; refused: why the last version that was wanted does not
-    answer; others: models at /v2/models/NAME; grey_range: levels that become 0 and 255 in grey images of more than 8
-    bits, null for all levels of the file's type.
+    answer; others: models at /v2/models/NAME; figures: of the classes, with thresholds, where they were kept;
+    grey_range: levels that become 0 and 255 in grey images of more than 8 bits, null for all levels of the file's type.
     """
 
     name: str
@@ -129,6 +133,7 @@ class ModelCard(BaseModel):
     top1_error: float | None
     num_features: int
     grey_range: tuple[int, int] | None
+    figures: ModelFigures | None
     limits: dict[str, float]
     beside: list[BesideCard]
     refused: str | None
@@ -136,10 +141,11 @@ class ModelCard(BaseModel):
     classes: list[ImageClass]
 
 
-def prediction_fields(found: Prediction) -> dict[str, int | str | float]:
+def prediction_fields(found: Prediction) -> dict[str, Any]:
     """As Predicted has it; pydantic's own way takes longer than all the rest of an answer."""
     known = found.image_class
-    return {"id": known.id, "wnid": known.wnid, "name": known.name, "probability": found.probability}
+    fields = {"id": known.id, "wnid": known.wnid, "name": known.name, "probability": found.probability}
+    return fields if found.found is None else fields | {"found": found.found}
 
 
 def known_route_parameters(request: Request) -> None:
@@ -238,6 +244,7 @@ def about(models: Models, args: Args) -> APIRouter:
             top1_error=model.top1_error,
             num_features=model.num_features,
             grey_range=None if model.grey_range is None else (model.grey_range.low, model.grey_range.high),
+            figures=model.figures,
             limits={name: getattr(args, name) for name in limits},
             beside=[]
             if trial is None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from resnet.evaluation.model_figures import FIGURES, ModelFigures, read_figures
 from resnet.image_class import ImageClass
 from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import ResNet
@@ -33,10 +34,11 @@ from serve.inference.engines.cuda_graphs import TURN, Graphs
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class and its probability."""
+    """A class and its probability. found: the probability reaches the class's threshold; None: it has none."""
 
     image_class: ImageClass
     probability: float
+    found: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,16 @@ def fetch_checkpoint(path: str) -> Checkpoint:
     """A checkpoint from a folder or URI. ValueError: there is none, or it cannot be read."""
     with checkpoint_files.local(path) as folder:
         return load_checkpoint(folder)
+
+
+def fetch_figures(path: str, outputs: int) -> ModelFigures | None:
+    """The figures beside a checkpoint, where there are any. ValueError: they are damaged, or another network's."""
+    with checkpoint_files.local(path, (FIGURES,)) as folder:
+        figures = read_figures(folder)
+    unknown = [] if figures is None else [each.id for each in figures.classes if each.id >= outputs]
+    if unknown:
+        raise ValueError(f"{FIGURES} of {path} must be of a network with {outputs} outputs, got output {unknown[0]}")
+    return figures
 
 
 def fold_batch_norm(module: nn.Module) -> None:
@@ -101,7 +113,7 @@ class Classifier:
     `interpolation`: how it is resized to that; `grey_range`: of grey images of more than 8 bits, as in training;
     `classes`; `precision`: float32, bfloat16 or int8; `engine`: what computes it; `deviation`: largest difference of a
     probability from the untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured
-    at export.
+    at export; `figures`: of its classes, where they were kept beside the checkpoint.
     """
 
     def __init__(self, path: str, *, precision: str = "auto", threads: int = 1, device: str = "auto") -> None:
@@ -138,6 +150,8 @@ class Classifier:
         self.num_features = checkpoint.model["fc.weight"].shape[1]
         self.deviation = self._deviation(checkpoint)
         self.examples = checkpoint.examples
+        self.figures = fetch_figures(path, len(self.classes))
+        self._thresholds = {} if self.figures is None else self.figures.thresholds
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -179,7 +193,11 @@ class Classifier:
         least = np.partition(probabilities, -top_k)[-top_k]  # to sort a thousand for five takes 0.1 ms
         among = np.flatnonzero(probabilities >= least)
         order = among[np.argsort(-probabilities[among], kind="stable")][:top_k]
-        return [Prediction(self.classes[i], float(probabilities[i])) for i in order]
+        limits = self._thresholds
+        if not limits:
+            return [Prediction(self.classes[i], float(probabilities[i])) for i in order]
+        best = [(int(i), float(probabilities[i])) for i in order]
+        return [Prediction(self.classes[i], p, p >= limits[i] if i in limits else None) for i, p in best]
 
     @torch.inference_mode()
     def _deviation(self, checkpoint: Checkpoint) -> float:

@@ -1,6 +1,7 @@
 """The page for a team, written by a test of a network on real engines."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from pipelines.preparation.splits.groups import GroupBy
 from pipelines.shards.manifest import Duplicates, Splitting, read_manifest
 from resnet.image_class import ImageClass
 from resnet.training.checkpoint import load_checkpoint
+from serve.inference.classifier import Classifier
 
 
 @pytest.fixture(scope="module")
 def written(ray_local: Any, untrained: Any, digits: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of an untrained network on the digits, ten keys a group."""
-    (place,) = untrained(0).glob("step-*")
+    (shared,) = untrained(0).glob("step-*")
     out = tmp_path_factory.mktemp("page")
-    asked = Evaluation(report=str(out), draws=100, group=GroupBy(pattern=r"(\d+)\d$"), gpu=False, workers=1)
+    place = shutil.copytree(shared, out / "checkpoint")
+    asked = Evaluation(report=str(out), keep=True, draws=100, group=GroupBy(pattern=r"(\d+)\d$"), gpu=False, workers=1)
     outcome = evaluate([str(place)], asked, show=False).outcome
     assert outcome.report == str(out / "report.html")
     return out
@@ -53,6 +56,20 @@ def test_the_page_s_figures_are_scikit_learn_s(written: Path, untrained: Any, di
     peers: Any = metrics
     recall = peers.recall_score(labels, scores.argmax(1), average=None, zero_division=0)
     assert [row["sensitivity"]["value"] for row in found["classes"]] == pytest.approx(recall.tolist(), abs=0.03)
+
+
+def test_the_endpoint_of_the_checkpoint_answers_by_the_thresholds(written: Path) -> None:
+    told = json.loads((written / "report.json").read_text())
+    classifier = Classifier(str(written / "checkpoint"), precision="float32")
+    assert classifier.figures is not None
+    assert classifier.figures.thresholds == {row["label"]: row["threshold"] for row in told["classes"]}
+    assert (classifier.figures.split, classifier.figures.images) == ("val", 360)
+    scores = np.full(10, 0.01, np.float32)
+    scores[3] = classifier.figures.thresholds[3] + 1e-6
+    assert {p.image_class.id: p.found for p in classifier.best(scores, 1)} == {3: True}
+    scores[3] = 0.9 * classifier.figures.thresholds[3]
+    found = {p.image_class.id: p.found for p in classifier.best(scores, 10)}
+    assert found[3] is False
 
 
 def test_the_page_shows_classes_pictures_and_mistakes_and_needs_no_other_file(written: Path) -> None:
@@ -93,6 +110,8 @@ def test_a_report_is_refused_where_it_says_nothing(digits: str, untrained: Any) 
     with pytest.raises(ValueError, match="report is for at most 200 classes, the data have 201"):
         require_few_classes(read_manifest(digits).model_copy(update={"classes": many}))
     (place,) = untrained(0).glob("step-*")
+    with pytest.raises(ValueError, match="keep is for the report of one checkpoint of ours"):
+        evaluate([str(next(untrained(0).glob("step-*")))], Evaluation(keep=True), show=False)
     with pytest.raises(ValueError, match="group has an effect with report only, got part 2 of the path"):
         evaluate([str(place)], Evaluation(group=GroupBy(part=2)))
 

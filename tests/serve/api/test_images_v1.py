@@ -1,10 +1,16 @@
 """/v1 as clients use it: JSON, several images of which some are none, parameters that do not exist."""
 
 import base64
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from resnet.evaluation.model_figures import FIGURES
+from serve.inference.classifier import Classifier
+from tests.resnet.evaluation.test_model_figures import FIGURES_OF_TWO, FOUND
 
 Clients = Callable[..., Any]
 Picture = Callable[..., bytes]
@@ -66,3 +72,25 @@ def test_parameters_without_effect_are_refused(clients: Clients, picture: Pictur
     assert (answer.status_code, answer.json()["detail"]) == (422, words)
     assert clients().get("/v1/model?x=1").status_code == 422
     assert clients().get("/healthz?x=1").status_code == 200  # a monitor's own business
+
+
+def test_a_model_with_figures_says_them_and_which_classes_are_found(
+    clients: Clients, cifar: Path, picture: Picture, tmp_path: Path
+):
+    place = shutil.copytree(cifar, tmp_path / "with-figures")
+    classes = [FOUND.model_copy(update={"id": i, "threshold": 0.0 if i % 2 else 1.0}) for i in range(9)]
+    figures = FIGURES_OF_TWO.model_copy(update={"classes": tuple(classes)})
+    (place / FIGURES).write_text(figures.model_dump_json())
+    client = clients(Classifier(str(place), precision="float32"))
+    card = client.get("/v1/model").json()["figures"]
+    assert (card["split"], card["images"], len(card["classes"])) == ("test", 12, 9)
+    predictions = client.post("/v1/predict?top_k=10", content=picture(0)).json()["images"][0]["predictions"]
+    assert {p["id"]: p.get("found") for p in predictions} == {i: None if i == 9 else bool(i % 2) for i in range(10)}
+    plain = clients()
+    assert plain.get("/v1/model").json()["figures"] is None
+    assert all(
+        "found" not in p for p in plain.post("/v1/predict", content=picture(0)).json()["images"][0]["predictions"]
+    )
+    (place / FIGURES).write_text(figures.model_dump_json().replace('"id":8', '"id":10'))
+    with pytest.raises(ValueError, match="must be of a network with 10 outputs, got output 10"):
+        Classifier(str(place))
