@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from resnet.host.cpu_quota import usable_cores
+from resnet.retrieval.vector_index import VectorIndex, weights_sha256
 from serve.api.clients import Keys
+from serve.inference.classifier import fetch_checkpoint
 from serve.inference.model_check import require_servable
 from serve.settings import Args, Settings
 
@@ -22,6 +24,19 @@ def require_servable_models(args: Args, what: str) -> None:
     require_servable(args.checkpoint, what, args.precision)
     for name, place in args.models.items():
         require_servable(place, f"models {name}", args.precision)
+
+
+def require_index(args: Args) -> None:
+    """ValueError where the folder is no index, or one of another model's embeddings."""
+    if args.index is None:
+        return
+    index = VectorIndex(args.index)
+    try:
+        index.require_model(
+            weights_sha256(fetch_checkpoint(args.checkpoint).model), f"{args.name} version {args.version}"
+        )
+    finally:
+        index.close()
 
 
 def require_keys(args: Settings) -> None:

@@ -131,6 +131,7 @@ class Deploy(Settings):
         deploy_checks.require_keys(args)
         served = "checkpoint" if self.checkpoint else f"checkpoint of {self.model}, version {args.version},"
         deploy_checks.require_servable_models(args, served)
+        deploy_checks.require_index(args)
         if private:
             self._prepare_private()
 

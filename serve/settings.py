@@ -65,6 +65,9 @@ class Settings(Frozen):
         float,
         Field(gt=0, le=60_000, description="milliseconds for a camera's frame: a late one is refused, not queued"),
     ] = 100.0
+    index: Annotated[
+        str | None, Field(description="folder of jobs/index_images.py: /v1/search finds the nearest of its images")
+    ] = None
     max_streams: Annotated[int, Field(ge=0, description="cameras at /v1/stream; more are refused")] = 32
     api_key_file: Annotated[
         str | None, Field(description="file with a line `NAME KEY` for each client; read again when it changes")
@@ -98,6 +101,13 @@ class Settings(Frozen):
         """A replica runs in another folder than the caller. An empty name, of an unset variable, is no absent one."""
         if value == "":
             raise ValueError("must name a file; without keys leave the option out")
+        return None if value is None else from_root(value)
+
+    @field_validator("index")
+    @classmethod
+    def _index_is_absolute(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            raise ValueError(f"must be a folder that each node can reach, got {value}")
         return None if value is None else from_root(value)
 
     @field_validator("cors_origins")

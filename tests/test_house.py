@@ -19,7 +19,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "": (("resnet_ray",), ("jobs",), ("serve", "pipelines"), ("resnet",)),
     "resnet": (
         ("paper",),
-        ("evaluation", "dense"),
+        ("evaluation", "dense", "retrieval"),
         ("training",),
         ("recipes",),
         ("networks",),

@@ -119,7 +119,7 @@ def _of_files(source: Folder, per_part: int) -> Iterator[PredictionPart]:
 def _claim(out: Folder, asked: PredictionJob, model: tuple[str, str], digest: str) -> None:
     """Note what the folder is for. ValueError: it holds predictions of another model, of other images or of another
     kind, or other files."""
-    fields = ("images", "split", "top_k", "embeddings", "network", "precision", "part_images")
+    fields = ("images", "split", "top_k", "embeddings", "thumbnails", "network", "precision", "part_images")
     plan = {"model": list(model), "listing": digest} | asked.model_dump(include=set(fields))
     entries = out.entries()
     if any(entry.name == PLAN for entry in entries):

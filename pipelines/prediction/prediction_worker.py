@@ -44,6 +44,10 @@ class PredictionJob(FrozenSettings):
     split: Annotated[Literal["val", "train", "test"] | None, Field(description="of shards. None: train and val")] = None
     top_k: Annotated[int, Field(ge=1, description="most probable classes of each image")] = 5
     embeddings: Annotated[bool, Field(description="also write the pooled features")] = False
+    thumbnails: Annotated[
+        int | None,
+        Field(ge=16, le=512, description="also write a JPEG of what the network saw, of so many pixels a side"),
+    ] = None
     network: Annotated[str | None, Field(description="what a file of weights holds: imagenet-resnet50-B-v1.5")] = None
     preprocess: Annotated[
         str | None,
@@ -155,7 +159,19 @@ def _answers(
         best = predictor.best(answer.probabilities, asked.top_k)
         row: dict[str, Any] = {field: [getattr(p.image_class, field) for p in best] for field in ("id", "wnid", "name")}
         row |= {"key": key, "probability": [p.probability for p in best]}
-        yield row | ({"embedding": answer.embedding} if asked.embeddings else {})
+        row |= {"embedding": answer.embedding} if asked.embeddings else {}
+        yield row | ({"thumbnail": thumbnail(crop, asked.thumbnails)} if asked.thumbnails else {})
+
+
+def thumbnail(crop: np.ndarray, side: int) -> bytes:
+    """A JPEG of the network's input. crop: (S, S, 3) uint8."""
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(crop).resize((side, side), Image.Resampling.BILINEAR).save(stream, "JPEG", quality=80)
+    return stream.getvalue()
 
 
 def _table(rows: list[dict[str, Any]], asked: PredictionJob) -> pa.Table:
@@ -166,4 +182,6 @@ def _table(rows: list[dict[str, Any]], asked: PredictionJob) -> pa.Table:
     kinds |= {"name": pa.list_(pa.string()), "probability": pa.list_(pa.float64()), "error": pa.string()}
     if asked.embeddings:
         kinds["embedding"] = pa.list_(pa.float32())
+    if asked.thumbnails:
+        kinds["thumbnail"] = pa.binary()
     return pa.Table.from_pylist(rows, pa.schema(list(kinds.items())))

@@ -25,6 +25,7 @@ from serve.api.images_v1 import about, v1
 from serve.api.inference_v2 import v2
 from serve.api.open_inference_protocol import HEADER_LENGTH
 from serve.api.pages import Gather, people
+from serve.api.retrieval.search_v1 import ImageSearch, search_routes
 from serve.settings import Args
 from serve.versions.served_models import Models
 
@@ -56,10 +57,12 @@ def create_application(
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     everywhere = gather or own
     rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
+    search = ImageSearch(args)
     app.state.cameras = cameras = Cameras(models, args, rate)
     for routes in (
         v1(models, args),
-        about(models, args),
+        about(models, args, search.card()),
+        search_routes(models, args, search),
         camera_routes(cameras),
         v2(models, args, everywhere),
         people(models, args, everywhere),

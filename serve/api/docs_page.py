@@ -17,6 +17,7 @@ COMMANDS = {
         "curl -F image=@one.jpg -F image=@two.png{key} '{url}?top_k=3'",
         """printf '{{"image": "%s"}}' "$(base64 < photo.jpg | tr -d '\\n')" | curl -d @-{key} {url}""",
     ),
+    "/search": ("curl --data-binary @photo.jpg{key} '{url}?k=5'",),
     "/embed": ("curl --data-binary @photo.jpg{key} {url}",),
     "/infer": (
         f"""printf '{TENSOR.replace("{", "{{").replace("}", "}}")}' "$(base64 < photo.jpg | tr -d '\\n')" """

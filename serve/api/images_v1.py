@@ -116,8 +116,9 @@ class ModelCard(BaseModel):
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
     agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
     beside: versions that answer a share of the images; refused: why the last version that was wanted does not
-    answer; others: models at /v2/models/NAME; figures: of the classes, with thresholds, where they were kept;
-    grey_range: levels that become 0 and 255 in grey images of more than 8 bits, null for all levels of the file's type.
+    answer; others: models at /v2/models/NAME; index: what /v1/search looks through; figures: of the classes, with
+    thresholds, where they were kept; grey_range: levels that become 0 and 255 in grey images of more than 8 bits, null
+    for all levels of the file's type.
     """
 
     name: str
@@ -138,6 +139,7 @@ class ModelCard(BaseModel):
     beside: list[BesideCard]
     refused: str | None
     others: list[str]
+    index: dict[str, str | int] | None
     classes: list[ImageClass]
 
 
@@ -185,23 +187,25 @@ def rows(outcomes: list[Outcome], empty: str, row: Callable[[Any], dict[str, Any
     ]
 
 
+async def answers_to(request: Request, models: Models, args: Args) -> tuple[list[Outcome], Loaded]:
+    """The outcomes of a request's images, in their order, and the version that gave them."""
+    with models.stable.inference.admit():
+        images = await images_of(request, args)
+        try:
+            outcomes, request.scope["loaded"] = await models.answer(images)
+        except Problem as problem:
+            raise with_hint(problem, request.headers.get("content-type", ""), images[0]) from None
+    return outcomes, request.scope["loaded"]
+
+
 def v1(models: Models, args: Args) -> APIRouter:
     """Images in, classes or features out."""
     routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_route_parameters)])
 
-    async def answered(request: Request) -> tuple[list[Outcome], Loaded]:
-        with models.stable.inference.admit():
-            images = await images_of(request, args)
-            try:
-                outcomes, request.scope["loaded"] = await models.answer(images)
-            except Problem as problem:
-                raise with_hint(problem, request.headers.get("content-type", ""), images[0]) from None
-        return outcomes, request.scope["loaded"]
-
     @routes.post("/predict", response_model=Predictions, responses=GATED | IMAGES, openapi_extra=IMAGE_BODY)
     async def predict(request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = 5) -> Response:
         """The most probable classes of each image."""
-        outcomes, by = await answered(request)
+        outcomes, by = await answers_to(request, models, args)
         best = by.classifier.best
         images = rows(
             outcomes,
@@ -213,15 +217,15 @@ def v1(models: Models, args: Args) -> APIRouter:
     @routes.post("/embed", response_model=Embeddings, responses=GATED | IMAGES, openapi_extra=IMAGE_BODY)
     async def embed(request: Request) -> Response:
         """The features of each image after global average pooling."""
-        outcomes, by = await answered(request)
+        outcomes, by = await answers_to(request, models, args)
         images = rows(outcomes, "embedding", lambda answer: {"embedding": answer.embedding.tolist()})
         return JSONResponse({**by.signature, "images": images}, headers=server_timing(outcomes))
 
     return routes
 
 
-def about(models: Models, args: Args) -> APIRouter:
-    """The answer of GET /v1/model."""
+def about(models: Models, args: Args, index: dict[str, str | int] | None) -> APIRouter:
+    """The answer of GET /v1/model. index: the card of what is searched."""
     routes = APIRouter(prefix="/v1", tags=["images"], dependencies=[Depends(known_route_parameters)])
 
     @routes.get("/model", responses=GATED | UNKNOWN)
@@ -251,6 +255,7 @@ def about(models: Models, args: Args) -> APIRouter:
             else [BesideCard(**each.model_dump(exclude={"checkpoint"})) for each in trial.wanted],
             refused=models.refused,
             others=list(models.others),
+            index=index,
             classes=list(model.classes),
         )
 

@@ -19,7 +19,7 @@ from serve.api.http_schema import GATED
 from serve.settings import Args
 from serve.versions.served_models import Models
 
-PANELS = ("camera/camera_panel",)  # parts of the page beside the images that are dropped on it
+PANELS = ("camera/camera_panel", "retrieval/search_panel")  # parts of the page beside the images that are dropped on it
 Gather = Callable[[], Awaitable[Sequence[Sequence[Metric]]]]
 
 

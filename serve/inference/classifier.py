@@ -24,6 +24,7 @@ from resnet.image_class import ImageClass
 from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import ResNet
 from resnet.recipes.recipe_settings import Interpolation
+from resnet.retrieval.vector_index import weights_sha256
 from resnet.training.checkpoint import Checkpoint, load_checkpoint
 from resnet.training.step import PRECISIONS, native_precision, require_device, set_products
 from serve.inference import checkpoint_files
@@ -152,6 +153,7 @@ class Classifier:
         self.examples = checkpoint.examples
         self.figures = fetch_figures(path, len(self.classes))
         self._thresholds = {} if self.figures is None else self.figures.thresholds
+        self.weights_sha256 = weights_sha256(checkpoint.model)  # an index of embeddings is one network's
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from resnet.retrieval.vector_index import IndexCard, weights_sha256
 from serve.inference import upload_checks
-from serve.inference.classifier import Classifier
+from serve.inference.classifier import Classifier, fetch_checkpoint
 from serve.problems import Problem
 from serve.settings import Settings
 
@@ -22,3 +23,10 @@ class Offline(Classifier):
         except Problem as problem:
             raise ValueError(problem.detail) from None
         return super().crop(data)
+
+
+def index_card(checkpoint: str, model: str, version: str) -> IndexCard:
+    """The card of an index of a model's embeddings, before there are any."""
+    found = fetch_checkpoint(checkpoint)
+    digest, network = weights_sha256(found.model), found.recipe.network
+    return IndexCard(model=model, version=version, network=network, weights_sha256=digest, width=0, images=0)

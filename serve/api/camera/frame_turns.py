@@ -18,9 +18,10 @@ LEARNT = 0.1  # share of the latest answer in the estimate: the last twenty coun
 
 
 class FrameTurns:
-    """The order of the frames. deadline: seconds from a frame's arrival; in_progress: images before it in the network.
+    """The order of the frames.
 
-    each: seconds of an image, as measured: those of an answer, shared by all images that were in progress with it.
+    deadline: seconds from a frame's arrival; in_progress: images that the network has before it; each: seconds of an
+    image, as measured: those of an answer, shared by all images that were in progress with it.
     """
 
     def __init__(self, deadline: float, in_progress: Callable[[], int]) -> None:

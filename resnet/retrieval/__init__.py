@@ -1,0 +1,1 @@
+"""Retrieval by embeddings: the index of vectors, verification of pairs, recall."""

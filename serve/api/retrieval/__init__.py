@@ -1,0 +1,1 @@
+"""Search by image: the route and its part of the page."""
