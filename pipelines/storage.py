@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +26,36 @@ READERS = {True: 1, False: 16}  # threads by Folder.is_local; they wait for the 
 OF_BUCKETS = {"s3", "gs", "gcs", "abfs", "az"}
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}  # of file systems without hard links
 NOT_IMAGES = {"Thumbs.db", "desktop.ini"}  # what file managers leave behind, beside names that begin with a dot
+# What Arrow says of a bucket that does not answer, or that asks to come later. Not of what it lacks or forbids.
+OF_OUTAGES = re.compile(
+    r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|REQUEST_TIMEOUT|"
+    r"HTTP status (?:429|50[0234])"
+)
+OUTAGE, LOOK_AGAIN = 15 * 60.0, 2.0  # seconds that a bucket is waited for, and between two tries
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def is_outage(error: BaseException) -> bool:
+    """True if a bucket did not answer or asked to come later, so that another try may do."""
+    return not isinstance(error, FileNotFoundError) and OF_OUTAGES.search(str(error)) is not None
+
+
+def patiently(act: Callable[[], Result], uri: str) -> Result:
+    """act(), tried again while the bucket of a URI is away, for OUTAGE seconds; said once. Then its error."""
+    began, said = time.monotonic(), False
+    while True:
+        try:
+            return act()
+        except (OSError, ValueError) as error:  # Arrow's own errors are of these kinds
+            if not is_outage(error) or time.monotonic() - began > OUTAGE:
+                raise
+            if not said:
+                where, reason = _without_options(uri), _first_sentence(error)
+                print(f"{where} is away, and waited for {OUTAGE / 60:g} minutes at most: {reason}", file=sys.stderr)
+                said = True
+        time.sleep(LOOK_AGAIN)
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:

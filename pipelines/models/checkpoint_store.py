@@ -15,11 +15,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pipelines.file_names import below
-from pipelines.storage import Folder
+from pipelines.storage import Folder, patiently
 from resnet.training.checkpoint import TENSORS, Checkpoint, EpochRow, load_checkpoint, save_checkpoint
 from resnet.training.finetuning.epoch_choice import figure
 
@@ -66,9 +67,9 @@ class CheckpointStore:
 
     def latest(self) -> tuple[str, Any] | None:
         """Name and content of the newest checkpoint that can be read; a damaged one is passed over, and said so."""
-        for name in reversed(self.names()):
+        for name in reversed(patiently(self.names, self.folder.uri)):
             try:
-                return name, self.read(name)
+                return name, patiently(partial(self.read, name), self.folder.uri)
             except (ValueError, OSError) as error:
                 print(f"checkpoint {self.path(name)} is passed over: {error}", file=sys.stderr)
         return None

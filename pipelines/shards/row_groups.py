@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pipelines.shards.manifest import Manifest, read_manifest
-from pipelines.storage import Folder, filesystem, side_by_side
+from pipelines.storage import OUTAGE, Folder, filesystem, is_outage, patiently, side_by_side
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,11 +91,17 @@ class Split:
             return shard.read_row_group(number, columns=columns, use_threads=False)
 
     def _again(self, file: int, read: Callable[[], Read]) -> Read:
-        """The result of a read, tried again a few times."""
+        """The result of a read, tried again a few times, and for minutes while its bucket is away."""
         for wait in (*RETRIES, None):
             try:
-                return read()
+                return patiently(read, self.uri)
             except (OSError, ValueError, IndexError) as error:  # Arrow's own errors are of these kinds
+                if is_outage(error):
+                    told = " ".join(str(error).split())
+                    raise UnreadableShard(
+                        f"{self.uri} has not answered for {OUTAGE / 60:g} minutes ({told}); when it does, the same "
+                        "command goes on"
+                    ) from None
                 if wait is None:
                     told = " ".join(str(error).split())
                     raise UnreadableShard(

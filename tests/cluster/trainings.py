@@ -14,7 +14,7 @@ DIGITS = f"s3://{BUCKET}/digits"
 # Streamed from the bucket in each epoch; two workers share each batch wherever they run.
 STREAMED = (
     "--recipe.images.policy scale-jitter --recipe.images.shorter-side 256 480 --recipe.images.pad None "
-    "--recipe.images.eval-shorter-side 256 --data.window 4 --recipe.epochs 4 --scaling.workers 2 --scaling.threads 1 "
+    "--recipe.images.eval-shorter-side 256 --data.window 4 --recipe.epochs 6 --scaling.workers 2 --scaling.threads 1 "
     "--scaling.cpus-per-worker 0.6 --checkpoints.every-steps 16 --no-promote"
 )
 

@@ -2,14 +2,18 @@
 
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 from pyarrow import parquet as pq
 
+from pipelines import storage
 from pipelines.shards import row_groups
 from pipelines.shards.row_groups import Split, UnreadableShard, open_split
 from tests.pipelines.preparation.sources_on_disk import smooth_folders, write
+from tests.s3_server import KEYS, options_of, running, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,37 @@ def test_a_shard_that_comes_back_is_read(copy: Split, monkeypatch: pytest.Monkey
     back.start()
     assert copy.read(0) == before
     back.join()
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_away_is_waited_for_and_what_it_lacks_is_told_at_once(
+    shards: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Moto's servers share their store, so the one that starts later has what the first one was given."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(storage, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(row_groups, "RETRIES", (0.0,))
+    with s3_server("away") as address:
+        port, uri = int(address.rpartition(":")[2]), f"s3://away/shards?{options_of(address)}"
+        system = fs.FileSystem.from_uri(uri)[0]
+        fs.copy_files(shards, "away/shards", destination_filesystem=system)
+        _, split = open_split(uri, "train")
+        before = split.read(0)
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(split.read, 0)
+        with pytest.raises(TimeoutError):
+            reading.result(9)  # Arrow itself gives up after 7
+        with running(port):
+            assert reading.result(60) == before
+            assert "away/shards is away, and waited for 15 minutes at most: " in capfd.readouterr().err
+            system.delete_file(f"away/shards/{split.files[0]}")
+            with pytest.raises(UnreadableShard, match="cannot be read"):
+                split.read(0)
+    monkeypatch.setattr(row_groups, "OUTAGE", 0.0)
+    monkeypatch.setattr(storage, "OUTAGE", 0.0)
+    with pytest.raises(UnreadableShard, match=r"has not answered for 0 minutes .* the same command goes on$"):
+        split.read(0)
 
 
 def test_shards_can_be_read_from_any_folder(shards: str, copy: Split) -> None:
