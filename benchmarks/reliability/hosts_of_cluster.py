@@ -1,11 +1,11 @@
 """Claim: on several hosts a training ends as if nothing had happened to them; what each fault costs, in seconds.
 
-Runs the scenarios of tests/cluster (network namespaces, as root) and writes their rows. A scenario that fails has no row.
+Runs the scenarios of tests/cluster (network namespaces, as root) and writes their rows. One that fails has none.
 
     python benchmarks/reliability/hosts_of_cluster.py [--only WORDS] [--out results/cluster.json]
 
---only: pytest's -k; rows of other scenarios in the file stay. The table for docs/cluster.md goes to stderr; the last line
-of stdout is JSON. Exit status 1 where a scenario failed.
+--only: pytest's -k; rows of other scenarios in the file stay. The table for docs/cluster.md goes to stderr; the last
+line of stdout is JSON. Exit status 1 where a scenario failed.
 """
 
 from __future__ import annotations
