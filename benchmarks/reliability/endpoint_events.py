@@ -25,6 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,8 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--timeout", type=float, default=15.0, help="of the endpoint")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="*", help="pattern of events, such as 'kill *'")
+    parser.add_argument("--log", type=Path, help="file for the job's own lines")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     rng = np.random.default_rng(asked.seed)
@@ -256,7 +259,8 @@ def _run(asked: argparse.Namespace, events: Events, rng: np.random.Generator) ->
     models = {version: Offline(place) for version, place in events.places.items() if version != DAMAGED}
     clients = Clients(events.endpoint.url, Expected(images, models), asked.clients)
     began = time.monotonic()
-    for number, kind in enumerate(drawn_events(list(events.kinds), asked.events, rng), 1):
+    kinds = [kind for kind in events.kinds if fnmatch(kind, asked.only)]
+    for number, kind in enumerate(drawn_events(kinds, asked.events, rng), 1):
         clients.begin(kind)
         at = time.monotonic()
         events.kinds[kind]()
@@ -269,6 +273,8 @@ def _run(asked: argparse.Namespace, events: Events, rng: np.random.Generator) ->
     clients.end()
     seconds = time.monotonic() - began
     left = _ended(events)
+    if asked.log is not None:
+        shutil.copy(events.endpoint.errors, asked.log)
     p50, p99, most = (round(1000 * float(np.quantile(clients.latencies, q)), 1) for q in (0.5, 0.99, 1))
     told = {"requests": sum(sum(c.values()) for c in clients.seen.values()), "events": asked.events}
     told |= {"clients": asked.clients, "seconds": round(seconds), "p50_ms": p50, "p99_ms": p99, "max_ms": most}
