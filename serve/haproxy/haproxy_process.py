@@ -80,12 +80,20 @@ class HaproxyProcess:
 
 
 def stopped_servers(statistics: str) -> list[str]:
-    """`backend/server` of those that hold requests, and take connections but answer no look: somebody stopped them."""
-    rows = csv.DictReader(statistics.removeprefix("# ").splitlines())
+    """`backend/server` of those that hold requests, and take connections but answer no look: somebody stopped them.
+
+    Only where another server of the backend answers: on a crowded machine one that is slow looks the same, and what it
+    holds would be cut instead of answered late.
+    """
+    rows = [row for row in csv.DictReader(statistics.removeprefix("# ").splitlines()) if row["svname"] != "BACKEND"]
+    answering = {row["pxname"] for row in rows if row["status"].startswith("UP")}
     return [
         f"{row['pxname']}/{row['svname']}"
         for row in rows
-        if row["status"].startswith("DOWN") and row["check_status"] in ("L7TOUT", "L4TOUT") and int(row["scur"] or 0)
+        if row["status"].startswith("DOWN")
+        and row["check_status"] in ("L7TOUT", "L4TOUT")
+        and int(row["scur"] or 0)
+        and row["pxname"] in answering
     ]
 
 

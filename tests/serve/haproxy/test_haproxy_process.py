@@ -24,6 +24,11 @@ def test_a_stopped_replica_is_told_from_a_dead_one():
     assert haproxy_process.stopped_servers(STATISTICS) == ["http-resnet/r1"]
 
 
+def test_where_no_other_replica_answers_a_slow_one_keeps_what_it_holds():
+    alone = STATISTICS.replace("r4,5,UP,L7OK", "r4,5,DOWN,L7TOUT").replace("BACKEND,10,UP", "BACKEND,10,DOWN")
+    assert haproxy_process.stopped_servers(alone) == []
+
+
 def test_the_end_of_a_process_is_noticed_and_one_that_has_ended_too():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
     began = time.monotonic()
