@@ -19,10 +19,10 @@ def job(argv: list[str]) -> PairOutcome:
     """Resolve the model, and test it."""
     name, asked = command_line.parse_after_model(PairTestJob, argv, __doc__)
     checkpoint, _ = by_name.checkpoint_of(name, asked.network, asked.preprocess)
-    from serve.inference.offline_classifier import Offline, class_names
+    from serve.inference.offline_classifier import Offline, classes_trained_on
 
     opened = partial(Offline, checkpoint, precision=asked.precision)
-    outcome = evaluate_embeddings(asked, name, class_names(checkpoint), opened)
+    outcome = evaluate_embeddings(asked, name, classes_trained_on(checkpoint), opened)
     told = f"{outcome.accuracy:.2f} +- {outcome.std:.2f} % of pairs, recall@1 {outcome.recall['1']:.2f} %"
     print(f"{told}, {outcome.persons} persons: {outcome.out}", file=sys.stderr)
     return outcome

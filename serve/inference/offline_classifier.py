@@ -32,6 +32,6 @@ def index_card(checkpoint: str, model: str, version: str) -> IndexCard:
     return IndexCard(model=model, version=version, network=network, weights_sha256=digest, width=0, images=0)
 
 
-def class_names(checkpoint: str) -> set[str]:
+def classes_trained_on(checkpoint: str) -> set[str]:
     """Names and ids of the classes that a model was trained on."""
     return {name for known in fetch_checkpoint(checkpoint).progress.classes for name in (known.name, known.wnid)}

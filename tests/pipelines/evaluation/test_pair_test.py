@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.evaluation.pair_test import PairTestJob, evaluate_embeddings
-from serve.inference.offline_classifier import Offline, class_names
+from serve.inference.offline_classifier import Offline, classes_trained_on
 from tests.serve.conftest import draw, write_checkpoint
 
 
@@ -29,7 +29,7 @@ def asked(tmp_path: Path) -> PairTestJob:
 
 def test_persons_whose_pictures_are_equal_are_told_apart(asked: PairTestJob, checkpoint: Path) -> None:
     outcome = evaluate_embeddings(
-        asked, "best", class_names(str(checkpoint)), lambda: Offline(str(checkpoint), precision="float32")
+        asked, "best", classes_trained_on(str(checkpoint)), lambda: Offline(str(checkpoint), precision="float32")
     )
     assert (outcome.images, outcome.persons, outcome.same_pairs, outcome.other_pairs) == (12, 6, 6, 60)
     assert outcome.recall == {"1": 100.0, "5": 100.0}
