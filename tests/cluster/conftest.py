@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.cluster.lab import BUCKET, PROGRAMS, S3, S3_PORT, Host, Job, Lab, lab, missing
@@ -49,7 +50,10 @@ def lab_folder() -> Iterator[Path]:
     """For disks of hosts: short, for the sockets in it."""
     if (why := missing()) is not None:
         pytest.skip(why)
-    folder = Path(tempfile.mkdtemp(prefix="lab-"))
+    for left in Path(tempfile.gettempdir()).glob("lab-*-*"):  # of a lab that was killed
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"lab-{os.getpid()}-"))
     yield folder
     if "RESNET_KEEP_LAB" not in os.environ:
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cluster.conftest import Cluster, Recorded
 from tests.cluster.lab import BUCKET, S3, Lab, address, lab, wait
-from tests.cluster.trainings import DIGITS, RUN, Training
+from tests.cluster.trainings import DIGITS, RUN, STREAMED, Training
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 MLFLOW = f"http://{address('ml')}:5000"
@@ -64,13 +64,19 @@ def undisturbed(hosts: Hosts) -> dict[str, Any]:
     return Training(hosts, "undisturbed").ends()
 
 
-def test_two_hosts_train_as_one(hosts: Hosts, undisturbed: dict[str, Any], recorded: Recorded) -> None:
+@pytest.fixture(scope="module")
+def undisturbed_stream(hosts: Hosts) -> dict[str, Any]:
+    """The same, with shards that are read in each epoch."""
+    return Training(hosts, "undisturbed-stream", STREAMED).ends()
+
+
+def test_two_hosts_train_as_one(hosts: Hosts, undisturbed_stream: dict[str, Any], recorded: Recorded) -> None:
     hosts.complete()
-    training = Training(hosts, "two-hosts")
-    assert training.ends() == undisturbed
+    training = Training(hosts, "two-hosts", STREAMED)
+    assert training.ends() == undisturbed_stream
     assert "2 workers on 2 nodes" in training.job.text
     recorded("two workers on two hosts, shards and checkpoints on S3, MLflow on a fourth host", identical=True)
-    assert mlflow_rows(hosts) == {f"{RUN}": len(undisturbed["rows"])}
+    assert mlflow_rows(hosts) == {f"{RUN}": len(undisturbed_stream["rows"])}
 
 
 def mlflow_rows(hosts: Hosts) -> dict[str, int]:
@@ -135,23 +141,25 @@ def test_a_host_is_drained(hosts: Hosts, undisturbed: dict[str, Any], recorded: 
     recorded("a worker's host drained with a notice of 60 s, then off", identical=True, **lost)
 
 
-def test_s3_is_silent_for_a_minute(hosts: Hosts, undisturbed: dict[str, Any], recorded: Recorded) -> None:
+def test_s3_is_silent_for_a_minute(hosts: Hosts, undisturbed_stream: dict[str, Any], recorded: Recorded) -> None:
     hosts.complete()
-    training = Training(hosts, "silent")
+    training = Training(hosts, "silent", STREAMED)
     training.reaches(20)
     began = time.time()
     hosts["s3"].cut()
     time.sleep(60)
     hosts["s3"].join()
     lost = training.lost(began)
-    assert training.ends() == undisturbed
+    assert training.ends() == undisturbed_stream
     recorded("S3 silent for 60 s", identical=True, **lost)
 
 
 @pytest.mark.parametrize(("mode", "seconds"), [("slow-down", 60), ("refuse", 90)])
-def test_s3_refuses(hosts: Hosts, undisturbed: dict[str, Any], recorded: Recorded, mode: str, seconds: int) -> None:
+def test_s3_refuses(
+    hosts: Hosts, undisturbed_stream: dict[str, Any], recorded: Recorded, mode: str, seconds: int
+) -> None:
     hosts.complete()
-    training = Training(hosts, mode)
+    training = Training(hosts, mode, STREAMED)
     training.reaches(20)
     began = time.time()
     switch = hosts["s3"].disk / "tmp" / "mode"
@@ -159,7 +167,7 @@ def test_s3_refuses(hosts: Hosts, undisturbed: dict[str, Any], recorded: Recorde
     time.sleep(seconds)
     switch.write_text("pass")
     lost = training.lost(began)
-    assert training.ends() == undisturbed
+    assert training.ends() == undisturbed_stream
     recorded(f"S3 {'answers 503 SlowDown' if mode == 'slow-down' else 'refuses'} for {seconds} s", True, **lost)
 
 
