@@ -107,7 +107,7 @@ def test_no_alias_moves_and_no_canary_ends_on_an_error_of_the_store(
     api.create_registered_model(name)
     for folder in ("/good", "/canary"):
         registered(api, name, folder, judged(10 if folder == "/good" else 20))
-    canary_alias.begin_canary(f"{name}@champion", "2=10%")
+    canary_alias.begin_beside(f"{name}@champion", canary_alias.Beside(["2=10%"]))
     run_id = api.create_run(mlflow_runs.experiment(api)).info.run_id
 
     def fails(*_: Any) -> None:
@@ -119,7 +119,7 @@ def test_no_alias_moves_and_no_canary_ends_on_an_error_of_the_store(
         with pytest.raises(MlflowException):
             model_registry.register(api, run_id, "/worse", judged(99), name, lambda: ("/worse", None))
         with pytest.raises(MlflowException):
-            canary_alias.end_canary(f"{name}@champion", promote=True)
+            canary_alias.end_beside(f"{name}@champion", promote=True)
         with pytest.raises(ValueError, match="cannot be looked up"):
             canary_alias.traffic(f"{name}@champion")
     aliases = api.get_registered_model(name).aliases
