@@ -11,16 +11,17 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from serve.inference.offline_classifier import Offline
+from serve.inference.dense.dense_model import DenseModel
+from serve.inference.dense.open_model import open_offline
 
 BATCH = 16  # images of one pass through the network
 
 
 class ImageClassifier:
-    """Encoded images to classes, by the endpoint's classifier."""
+    """Encoded images to classes, boxes or masks, by the endpoint's model."""
 
     def __init__(self, path: str) -> None:
-        self.classifier = Offline(path)
+        self.classifier = open_offline(path)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
         """A table with a row an image. model_input: a table with column `image`, or a list, of encoded images: bytes,
@@ -32,11 +33,22 @@ class ImageClassifier:
         for start in range(0, len(images), BATCH):
             crops = [self.classifier.crop(data) for data in images[start : start + BATCH]]
             for answer in self.classifier.run_batch(crops):
+                if isinstance(self.classifier, DenseModel):
+                    rows.append(self._places(answer))
+                    continue
                 best = self.classifier.best(answer.probabilities, 1)[0]
                 known = best.image_class.model_dump(include={"id", "wnid", "name"})
                 probabilities = answer.probabilities.astype(float).tolist()
                 rows.append(known | {"probability": best.probability, "probabilities": probabilities})
         return pd.DataFrame(rows)
+
+    def _places(self, answer: Any) -> dict[str, Any]:
+        """An image's boxes with names and scores, or its mask as a PNG and the names of its values."""
+        assert isinstance(self.classifier, DenseModel)
+        found = self.classifier.row(answer)
+        if "mask" in found:
+            return found | {"classes": [c.name for c in self.classifier.classes]}
+        return {"boxes": found["box"], "names": found["name"], "scores": found["score"]}
 
 
 def column(model_input: Any) -> list[Any]:

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+CLASSIFICATION = "classification"
 Images = list[tuple[str, bytes]]  # key, encoded image
 
 
 class Predictor(Protocol):
-    """One model in one process."""
+    """One model in one process. task: classification, or detection or segmentation, which has `row(answer)` instead
+    of `best`."""
+
+    task: str
 
     def crop(self, data: bytes) -> np.ndarray:
         """The network's input. ValueError says why an image has none."""
@@ -132,7 +136,7 @@ def predicted(images: Images, predictor: Predictor, asked: PredictionJob) -> pa.
             if later is not None:
                 cropping.append(ahead.submit(_crops, predictor, later))
             rows += _answers(crops, predictor, asked)
-    return _table(rows, asked)
+    return _table(rows, asked, predictor.task)
 
 
 def _crops(predictor: Predictor, images: Images) -> list[tuple[str, np.ndarray | str]]:
@@ -156,6 +160,10 @@ def _answers(
             yield {"key": key, "error": crop}
             continue
         answer = next(answers)
+        if predictor.task != CLASSIFICATION:
+            of_places: Any = predictor
+            yield {"key": key} | of_places.row(answer)
+            continue
         best = predictor.best(answer.probabilities, asked.top_k)
         row: dict[str, Any] = {field: [getattr(p.image_class, field) for p in best] for field in ("id", "wnid", "name")}
         row |= {"key": key, "probability": [p.probability for p in best]}
@@ -174,10 +182,25 @@ def thumbnail(crop: np.ndarray, side: int) -> bytes:
     return stream.getvalue()
 
 
-def _table(rows: list[dict[str, Any]], asked: PredictionJob) -> pa.Table:
-    """key; id, wnid, name, probability: lists, the most probable class first; error: where there is no prediction."""
+def _table(rows: list[dict[str, Any]], asked: PredictionJob, task: str) -> pa.Table:
+    """key; id, wnid, name, probability: lists, the most probable class first; error: where there is no prediction.
+
+    Of a detector box, id, name and score, lists too, the surest object first; of a segmenter mask, a PNG.
+    """
     import pyarrow as pa
 
+    of_places: dict[str, dict[str, pa.DataType]] = {
+        "detection": {
+            "box": pa.list_(pa.list_(pa.float32())),
+            "id": pa.list_(pa.int32()),
+            "name": pa.list_(pa.string()),
+            "score": pa.list_(pa.float32()),
+        },
+        "segmentation": {"mask": pa.binary()},
+    }
+    if task in of_places:
+        columns = {"key": pa.string()} | of_places[task] | {"error": pa.string()}
+        return pa.Table.from_pylist(rows, pa.schema(list(columns.items())))
     kinds = {"key": pa.string(), "id": pa.list_(pa.int32()), "wnid": pa.list_(pa.string())}
     kinds |= {"name": pa.list_(pa.string()), "probability": pa.list_(pa.float64()), "error": pa.string()}
     if asked.embeddings:

@@ -73,7 +73,7 @@ def _anchor_sizes(recipe: DetectionRecipe, level: int) -> tuple[int, ...]:
 
 def as_input(image: np.ndarray, device: torch.device) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) floats in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float() / 255
 
 
 def as_target(boxes: Boxes, device: torch.device) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def segmentation_loss(logits: dict[str, Tensor], masks: Tensor, auxiliary: float
 @torch.no_grad()
 def class_masks(network: nn.Module, image: np.ndarray, height: int, width: int, device: torch.device) -> np.ndarray:
     """The class of each pixel of an image, (height, width) uint8: logits are resized to that, and the largest wins."""
-    logits = network(torch.from_numpy(np.ascontiguousarray(image))[None].to(device))["out"].float()
+    logits = network(torch.from_numpy(np.array(image))[None].to(device))["out"].float()
     if logits.shape[-2:] != (height, width):
         logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()

@@ -1,7 +1,7 @@
 """The HTTP interface as a FastAPI application over the models of a replica; no Ray here.
 
-/v1: images in, classes or features out. /v2: the Open Inference Protocol. Beside them health, metrics, a page for
-people and the documentation. Every error is problem details (problems.py).
+/v1: images in, classes, features, boxes or masks out. /v2: the Open Inference Protocol. Beside them health, metrics, a
+page for people and the documentation. Every error is problem details (problems.py).
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Scope
 
+from resnet.training.checkpoint import CLASSIFICATION
 from serve import metrics, problems
 from serve.api import http_schema, inference_v2, middleware
 from serve.api.camera.cameras import Cameras, camera_routes
 from serve.api.clients import Keys, RateLimit
+from serve.api.dense.detect_v1 import detect_v1
+from serve.api.dense.segment_v1 import segment_v1
 from serve.api.images_v1 import about, v1
 from serve.api.inference_v2 import v2
 from serve.api.open_inference_protocol import HEADER_LENGTH
@@ -53,17 +56,22 @@ def create_application(
     def counted(scope: Scope) -> metrics.Metrics:
         return scope.get("loaded", models.stable).inference.metrics
 
-    title = f"{args.name}: image classification with {models.stable.classifier.recipe.network}"
+    served = models.stable.classifier
+    title = f"{args.name}: image {served.task} with {served.recipe.network}"
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     everywhere = gather or own
     rate = RateLimit(args.rate_limit, args.rate_burst, replicas) if args.rate_limit else None
     search = ImageSearch(args)
     app.state.cameras = cameras = Cameras(models, args, rate)
+    # A route of another task answers by the name of the right one, and is no part of the description.
+    by_task = {CLASSIFICATION: v1, "detection": detect_v1, "segmentation": segment_v1}
+    for task, routes in by_task.items():
+        app.include_router(routes(models, args), include_in_schema=task == served.task)
+    if served.task == CLASSIFICATION:
+        app.include_router(search_routes(models, args, search))
+        app.include_router(camera_routes(cameras))
     for routes in (
-        v1(models, args),
         about(models, args, search.card()),
-        search_routes(models, args, search),
-        camera_routes(cameras),
         v2(models, args, everywhere),
         people(models, args, everywhere),
     ):

@@ -18,6 +18,14 @@ COMMANDS = {
         """printf '{{"image": "%s"}}' "$(base64 < photo.jpg | tr -d '\\n')" | curl -d @-{key} {url}""",
     ),
     "/search": ("curl --data-binary @photo.jpg{key} '{url}?k=5'",),
+    "/detect": (
+        "curl --data-binary @photo.jpg{key} {url}",
+        "curl --data-binary @photo.jpg{key} '{url}?min_score=0.8'",
+    ),
+    "/segment": (
+        "curl --data-binary @photo.jpg{key} {url}",
+        "curl -H 'Accept: image/png' -o mask.png --data-binary @photo.jpg{key} {url}",
+    ),
     "/embed": ("curl --data-binary @photo.jpg{key} {url}",),
     "/infer": (
         f"""printf '{TENSOR.replace("{", "{{").replace("}", "}}")}' "$(base64 < photo.jpg | tr -d '\\n')" """

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from resnet.evaluation.model_figures import ModelFigures
 from resnet.image_class import ImageClass
 from resnet.images.checks import image_kinds
+from resnet.training.checkpoint import CLASSIFICATION
 from serve.api.http_schema import GATED, IMAGE_BODY, IMAGES, UNKNOWN, server_timing
 from serve.api.request_body import images_of
 from serve.inference.classifier import Prediction
@@ -110,7 +111,9 @@ class BesideCard(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """Which model this is. top1_error: percent on the validation split at training time.
+    """Which model this is. task: classification, detection or segmentation, which says whether /v1/predict, /v1/detect
+    or /v1/segment answers; top1_error: percent on the validation split at training time; quality: of the other tasks
+    mAP or mIoU there, in percent.
 
     engine: what computes it: OpenVINO, oneDNN, torch (a GPU too) or, int8, ONNX Runtime;
     deviation: largest difference of a probability from the untouched float32 network's, on generated images;
@@ -123,6 +126,7 @@ class ModelCard(BaseModel):
 
     name: str
     version: str
+    task: str
     network: str
     run: str
     size: int
@@ -132,6 +136,7 @@ class ModelCard(BaseModel):
     deviation: float
     agreement: Agreement | None
     top1_error: float | None
+    quality: float | None
     num_features: int
     grey_range: tuple[int, int] | None
     figures: ModelFigures | None
@@ -187,8 +192,18 @@ def rows(outcomes: list[Outcome], empty: str, row: Callable[[Any], dict[str, Any
     ]
 
 
-async def answers_to(request: Request, models: Models, args: Args) -> tuple[list[Outcome], Loaded]:
-    """The outcomes of a request's images, in their order, and the version that gave them."""
+ROUTE_OF = {CLASSIFICATION: "predict", "detection": "detect", "segmentation": "segment"}
+
+
+async def answers_to(
+    request: Request, models: Models, args: Args, task: str = CLASSIFICATION
+) -> tuple[list[Outcome], Loaded]:
+    """The outcomes of a request's images, in their order, and the version that gave them.
+
+    Problem 404: the served model is of another task.
+    """
+    if (served := models.stable.classifier.task) != task:
+        raise Problem(404, f"{args.name} is a model of {served}, which answers /v1/{ROUTE_OF[served]}")
     with models.stable.inference.admit():
         images = await images_of(request, args)
         try:
@@ -237,6 +252,7 @@ def about(models: Models, args: Args, index: dict[str, str | int] | None) -> API
         return ModelCard(
             name=args.name,
             version=stable.version,
+            task=model.task,
             network=model.recipe.network,
             run=model.run,
             size=model.size,
@@ -246,6 +262,7 @@ def about(models: Models, args: Args, index: dict[str, str | int] | None) -> API
             deviation=model.deviation,
             agreement=model.agreement,
             top1_error=model.top1_error,
+            quality=model.quality,
             num_features=model.num_features,
             grey_range=None if model.grey_range is None else (model.grey_range.low, model.grey_range.high),
             figures=model.figures,

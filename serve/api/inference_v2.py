@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -132,14 +131,15 @@ def v2(models: Models, args: Args, gather: Gather) -> APIRouter:
             data = await body(request, args.timeout, args.max_bytes)
             length = request.headers.get(open_inference_protocol.HEADER_LENGTH)
             # JSON of a tensor takes tens of milliseconds to read: not on the event loop
-            given = await asyncio.to_thread(open_inference_protocol.parse_request, data, length, model.classifier.size)
+            size, names = model.classifier.size, [name for name, _, _ in model.classifier.tensors]
+            given = await asyncio.to_thread(open_inference_protocol.parse_request, data, length, size, names)
             outcomes, by = await models.answer(given.images, asked)
         request.scope["loaded"] = by
         served = all_served(outcomes)
-        outputs = {
-            "probabilities": np.stack([s.answer.probabilities for s in served]),
-            "embedding": np.stack([s.answer.embedding for s in served]),
-        }
+        try:
+            outputs = by.classifier.stacked([one.answer for one in served])
+        except ValueError as error:
+            raise Problem(422, str(error)) from None
         content, headers = open_inference_protocol.encode(given, outputs, by.classifier, by.name, by.version)
         return Response(content, headers=headers | server_timing(served))
 

@@ -10,8 +10,14 @@ from pydantic import BaseModel, Field
 
 from serve.inference.classifier import Classifier
 
-TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}  # the protocol's names, and those of Triton's configuration
-ROUTES = ("predict", "embed", "infer")  # the ends of the paths that run a network
+# The protocol's names, and those of Triton's configuration
+TYPES = {
+    "BYTES": "TYPE_STRING",
+    "FP32": "TYPE_FP32",
+    "INT64": "TYPE_INT64",
+    "UINT8": "TYPE_UINT8",
+}
+ROUTES = ("predict", "embed", "detect", "segment", "infer")  # the ends of the paths that run a network
 
 
 class TensorMetadata(BaseModel):
@@ -100,10 +106,7 @@ def metadata(model: Classifier, name: str, version: str) -> ModelMetadata:
             TensorMetadata(name="image", datatype="BYTES", shape=[-1]),
             TensorMetadata(name="pixels", datatype="FP32", shape=[-1, 3, model.size, model.size]),
         ],
-        outputs=[
-            TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, len(model.classes)]),
-            TensorMetadata(name="embedding", datatype="FP32", shape=[-1, model.num_features]),
-        ],
+        outputs=[TensorMetadata(name=name, datatype=kind, shape=shape) for name, kind, shape in model.tensors],
     )
 
 

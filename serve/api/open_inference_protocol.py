@@ -15,6 +15,7 @@ import binascii
 import json
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from serve.inference.classifier import Classifier
 from serve.problems import Problem
 
 OUTPUTS = ("probabilities", "embedding")
+NUMBERS = {"f": ("FP32", "<f4"), "i": ("INT64", "<i8"), "u": ("UINT8", "u1")}  # by the kind of an array
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_LENGTH = 1 << 30  # a shape above this is wrong, whatever follows
 PIXELS = {"FP32": "<f4", "UINT8": "u1"}
@@ -103,8 +105,9 @@ class InferRequest:
     wanted: list[Wanted]
 
 
-def parse_request(body: bytes, header_length: str | None, size: int) -> InferRequest:
-    """A request's body. header_length: of the JSON part, where tensors follow it; size: of `pixels`. Problem 400."""
+def parse_request(body: bytes, header_length: str | None, size: int, outputs: Sequence[str] = OUTPUTS) -> InferRequest:
+    """A request's body. header_length: of the JSON part, where tensors follow it; size: of `pixels`; outputs: names
+    of those that there are. Problem 400."""
     if header_length is not None and not (header_length.isascii() and header_length.isdigit()):
         raise Problem(400, f"{HEADER_LENGTH} must be a number, got {header_length[:40]!r}")
     length = len(body) if header_length is None else int(header_length[:18])
@@ -121,16 +124,16 @@ def parse_request(body: bytes, header_length: str | None, size: int) -> InferReq
         raise Problem(400, f"inputs must be one of image and pixels, got {', '.join(t.name for t in header.inputs)}")
     tensor, content = chosen[0]
     images = _encoded(tensor, content) if tensor.name == "image" else _pixels(tensor, content, size)
-    return InferRequest(header.id, images, _wanted(header))
+    return InferRequest(header.id, images, _wanted(header, outputs))
 
 
-def _wanted(header: RequestHeader) -> list[Wanted]:
+def _wanted(header: RequestHeader, outputs: Sequence[str]) -> list[Wanted]:
     """The outputs, all if none is named, each with its own choice of binary or the request's."""
     default = header.parameters.binary_data_output
-    wanted = header.outputs or [Wanted(name=name) for name in OUTPUTS]
+    wanted = header.outputs or [Wanted(name=name) for name in outputs]
     for output in wanted:
-        if output.name not in OUTPUTS:
-            raise Problem(400, f"outputs must be among {', '.join(OUTPUTS)}, got {output.name[:80]}")
+        if output.name not in outputs:
+            raise Problem(400, f"outputs must be among {', '.join(outputs)}, got {output.name[:80]}")
         if output.parameters.binary_data is None:
             output.parameters = output.parameters.model_copy(update={"binary_data": default})
     return wanted
@@ -231,16 +234,17 @@ def _pixels(tensor: Tensor, content: memoryview | None, size: int) -> list[np.nd
 def encode(
     request: InferRequest, outputs: dict[str, np.ndarray], model: Classifier, name: str, version: str
 ) -> tuple[bytes, dict[str, str]]:
-    """The answer's body and headers. outputs: (N, ...) float32 by name."""
+    """The answer's body and headers. outputs: (N, ...) by name."""
     rows: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for wanted in request.wanted:
         values, count = outputs[wanted.name], wanted.parameters.classification
         labels = _labels(values, count, model) if count and wanted.name == "probabilities" else None
         shape = list(values.shape) if labels is None else [len(values), min(count, values.shape[1])]
-        row: dict[str, Any] = {"name": wanted.name, "datatype": "BYTES" if labels else "FP32", "shape": shape}
+        kind, stored = NUMBERS[values.dtype.kind]
+        row: dict[str, Any] = {"name": wanted.name, "datatype": "BYTES" if labels else kind, "shape": shape}
         if wanted.parameters.binary_data:
-            raw = values.astype("<f4").tobytes() if labels is None else _with_lengths(labels)
+            raw = values.astype(stored).tobytes() if labels is None else _with_lengths(labels)
             row["parameters"] = {"binary_data_size": len(raw)}
             tail.append(raw)
         else:

@@ -28,7 +28,7 @@ from serve.grpc_gateway.messages import METHODS, SERVICE, messages
 AT_ONCE = 64  # calls in progress; more are refused at once
 ROOM = 2**16  # bytes of a message beside its images
 KEPT = ("authorization", "x-api-key", "x-request-id", "traceparent")  # of a call's metadata, sent on as headers
-KINDS = {"TYPE_FP32": 11, "TYPE_STRING": 13}  # of model_config.proto
+KINDS = {"TYPE_UINT8": 2, "TYPE_INT64": 9, "TYPE_FP32": 11, "TYPE_STRING": 13}  # of model_config.proto
 STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,

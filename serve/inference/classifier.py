@@ -25,7 +25,7 @@ from resnet.images.crops.evaluation_crops import center_crop
 from resnet.networks.resnet import ResNet
 from resnet.recipes.recipe_settings import Interpolation
 from resnet.retrieval.vector_index import weights_sha256
-from resnet.training.checkpoint import Checkpoint, load_checkpoint
+from resnet.training.checkpoint import CLASSIFICATION, Checkpoint, load_checkpoint
 from resnet.training.step import PRECISIONS, native_precision, require_device, set_products
 from serve.inference import checkpoint_files
 from serve.inference.engines import onnx_int8
@@ -114,8 +114,12 @@ class Classifier:
     `interpolation`: how it is resized to that; `grey_range`: of grey images of more than 8 bits, as in training;
     `classes`; `precision`: float32, bfloat16 or int8; `engine`: what computes it; `deviation`: largest difference of a
     probability from the untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured
-    at export; `figures`: of its classes, where they were kept beside the checkpoint.
+    at export; `figures`: of its classes, where they were kept beside the checkpoint; `task`: classification here;
+    `quality`: mAP or mIoU in percent, of other tasks.
     """
+
+    task = CLASSIFICATION
+    quality: float | None = None
 
     def __init__(self, path: str, *, precision: str = "auto", threads: int = 1, device: str = "auto") -> None:
         """device: cuda or cpu; auto takes a GPU that is seen. In an actor of Ray it must be said: one without a GPU of
@@ -200,6 +204,18 @@ class Classifier:
             return [Prediction(self.classes[i], float(probabilities[i])) for i in order]
         best = [(int(i), float(probabilities[i])) for i in order]
         return [Prediction(self.classes[i], p, p >= limits[i] if i in limits else None) for i, p in best]
+
+    @property
+    def tensors(self) -> list[tuple[str, str, list[int]]]:
+        """Outputs of the Open Inference Protocol: name, datatype, shape. -1: of any length."""
+        return [
+            ("probabilities", "FP32", [-1, len(self.classes)]),
+            ("embedding", "FP32", [-1, self.num_features]),
+        ]
+
+    def stacked(self, answers: Sequence[Any]) -> dict[str, np.ndarray]:
+        """The outputs as tensors over several images."""
+        return {name: np.stack([getattr(answer, name) for answer in answers]) for name, _, _ in self.tensors}
 
     @torch.inference_mode()
     def _deviation(self, checkpoint: Checkpoint) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resnet.training.checkpoint import CLASSIFICATION
 from serve.inference.inference_service import Outcome, Served
 from serve.problems import Problem
 from serve.versions import traffic
@@ -55,13 +56,14 @@ class AnswerAgreement:
     """Answers of two versions to the same images, compared."""
 
     def __init__(self, stable: Loaded, other: Loaded) -> None:
+        self._has_classes = stable.classifier.task == CLASSIFICATION
         self._names = [[c.wnid for c in each.classifier.classes] for each in (stable, other)]
         self.compared, self.agreed, self.difference = 0, 0, 0.0
 
     def count(self, stable: Sequence[Outcome], other: Sequence[Outcome]) -> None:
-        """Outcomes of the same images by both."""
+        """Outcomes of the same images by both; boxes and masks are not compared."""
         for old, new in zip(stable, other, strict=True):
-            if isinstance(old, Served) and isinstance(new, Served):
+            if self._has_classes and isinstance(old, Served) and isinstance(new, Served):
                 self._count(old.answer.probabilities, new.answer.probabilities)
 
     def _count(self, old: np.ndarray, new: np.ndarray) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from serve.inference.classifier import Classifier
+from serve.inference.dense.dense_model import DenseModel
+from serve.inference.dense.open_model import open_model
 from serve.inference.inference_service import Inference
 from serve.metrics import Metrics
 from serve.settings import Args
@@ -20,6 +22,9 @@ COARSE = 0.25
 
 def check_answers(classifier: Classifier) -> None:
     """ValueError where a model's answers are no probabilities, or differ from the examples of its checkpoint."""
+    if isinstance(classifier, DenseModel):
+        classifier.check_itself()
+        return
     if classifier.examples is None:
         images = np.random.default_rng(0).uniform(0, 255, (2, classifier.size, classifier.size, 3))
         answers = classifier.run_batch(list(images.astype(np.float32)))
@@ -63,7 +68,7 @@ class Loaded:
 
 def load_version(wanted: Version, args: Args, name: str, replica: str) -> Loaded:
     """A version, checked and warm. ValueError, OSError and what else readers of URIs raise: it is not served."""
-    classifier = Classifier(wanted.checkpoint, precision=args.precision, threads=args.threads_used, device=args.device)
+    classifier = open_model(wanted.checkpoint, precision=args.precision, threads=args.threads_used, device=args.device)
     check_answers(classifier)
     metrics = Metrics({"model": name, "version": wanted.version, "replica": replica})
     inference = Inference(classifier, args, metrics)

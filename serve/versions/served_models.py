@@ -95,7 +95,7 @@ class Models:
             return None
         old = self.stable
         try:
-            self.stable = there.get(wanted) or self.attempts.load(wanted, starting)
+            self.stable = there.get(wanted) or self._load(wanted, starting)
         except VersionRefused as why:
             return f"version {wanted.version}: {why}"
         self.trial = None
@@ -113,7 +113,7 @@ class Models:
         beside: dict[Canary, Loaded] = {}
         for each in wanted.beside:
             try:
-                beside[each] = there.get(each.plain) or self.attempts.load(each.plain, starting)
+                beside[each] = there.get(each.plain) or self._load(each.plain, starting)
             except VersionRefused as why:
                 refused.append(f"version {each.version}: {why}")
             except NotYet:
@@ -122,6 +122,15 @@ class Models:
         self.trial = CanaryTrial(self.stable, beside) if beside else None
         self._leave_unused(there)
         return refused
+
+    def _load(self, wanted: Version, starting: bool) -> Loaded:
+        """A version. VersionRefused: it cannot be loaded, or is of another task, whose clients ask on other routes."""
+        loaded = self.attempts.load(wanted, starting)
+        task, other = self.stable.classifier.task, loaded.classifier.task
+        if other != task:
+            loaded.inference.close()
+            raise VersionRefused(f"{self.args.name} answers {task}, and it is of {other}: serve it by another name")
+        return loaded
 
     def _leave_unused(self, there: Mapping[Version, Loaded]) -> None:
         """End what was loaded beside the stable version, and is no more."""

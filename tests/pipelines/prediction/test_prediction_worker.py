@@ -11,8 +11,10 @@ from pyarrow import parquet
 from pipelines.prediction.predict import list_parts
 from pipelines.prediction.prediction_worker import PredictionJob, PredictionPart, Worker, part_name, predicted
 from pipelines.shards.manifest import read_manifest
+from serve.inference.dense.open_model import open_offline
 from serve.inference.offline_classifier import Offline
 from tests.serve.conftest import draw
+from tests.serve.dense_checkpoints import write_dense
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,20 @@ def test_parts_of_shards_hold_every_image_of_the_split_once(checkpoint: Path, di
     expected = [(row["key"], row["image"]) for table in tables for row in table.to_pylist()]
     assert found == expected
     assert len({key for key, _ in found}) == 360
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"), [("detection", ["box", "id", "name", "score"]), ("segmentation", ["mask"])]
+)
+def test_rows_of_boxes_and_masks_are_the_endpoints_too(task: str, columns: list[str], tmp_path: Path) -> None:
+    model: Any = open_offline(str(write_dense(tmp_path / "net", task)))
+    table = predicted(IMAGES, model, PredictionJob(images="x", out="y", batch=2))
+    assert table.column_names == ["key", *columns, "error"]
+    for row, (_, data) in zip(table.to_pylist()[:5], IMAGES, strict=False):
+        (answer,) = model.run_batch([model.crop(data)])
+        wanted = model.row(answer)
+        assert {name: row[name] for name in columns if name != "score"} == {
+            k: v for k, v in wanted.items() if k != "score"
+        }
+        assert row["error"] is None
+    assert [row["error"] is not None for row in table.to_pylist()[5:]] == [True, True]

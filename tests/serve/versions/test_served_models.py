@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from serve.versions.attempts import Attempts, OwnNotes, VersionRefused
 from serve.versions.served_models import Models
 from serve.versions.traffic import Canary, Traffic, Version
 from tests.serve.conftest import Client, write_checkpoint
+from tests.serve.dense_checkpoints import write_dense
 
 Picture = Callable[..., bytes]
 
@@ -191,3 +193,17 @@ def test_versions_beside_it_come_and_go_and_the_ones_that_stay_are_not_loaded_an
     models.apply(Traffic(stable=versions["2"]))
     assert models.trial is None
     assert [loaded.version for _, loaded in models._left] == ["1", "5"]
+
+
+def test_a_version_of_another_task_is_refused_by_a_sentence(
+    served: tuple[Models, Client], versions: dict[str, Version], picture: Picture, tmp_path: Path
+):
+    models, client = served
+    detector = Version(version="9", checkpoint=str(write_dense(tmp_path / "net", "detection")))
+    models.apply(Traffic(stable=detector))
+    why = "resnet answers classification, and it is of detection: serve it by another name"
+    assert models.refused == f"version 9: {why}"
+    assert ask(client, picture(0))[0] == "1"
+    models.apply(Traffic(stable=versions["1"], beside=(Canary(**detector.model_dump(), percent=50),)))
+    assert models.refused == f"version 9: {why}"
+    assert models.trial is None

@@ -1,0 +1,1 @@
+"""Inference of detectors and segmenters: boxes and masks of whole images."""
