@@ -54,12 +54,12 @@ def begin_with_backbone(run: DenseRun, source: DenseSource) -> tuple[dict[str, n
         return pixels, f"{run.name} goes on from step {found[1].progress.step:,}"
     if run.backbone is None:
         return sampled_pixels(source.train), f"{run.name} begins with random weights"
-    store.write(_initial(run, source))
+    store.write(initial_dense(run, source))
     return begin_with_backbone(run, source)[0], f"{run.name} begins with the stages of {run.backbone}"
 
 
-def _initial(run: DenseRun, source: DenseSource) -> DenseCheckpoint:
-    """The checkpoint of step 0."""
+def initial_dense(run: DenseRun, source: DenseSource) -> DenseCheckpoint:
+    """The checkpoint of step 0: a run with a backbone before its first step."""
     import torch
 
     from resnet.dense.dense_checkpoint import DenseCheckpoint, DenseProgress, build_dense
