@@ -9,6 +9,10 @@
     resnet-ray predict                many images offline
     resnet-ray export                 safetensors, ONNX, torch.export, int8
     resnet-ray deploy                 a model as an HTTP endpoint
+    resnet-ray index                  an index of images, for /v1/search
+    resnet-ray pairs                  pairs of images: the same person or not, in ten folds
+    resnet-ray detector               train a detector of boxes
+    resnet-ray segmenter              train a network that labels pixels
     resnet-ray report                 the paper's tables beside ours
     resnet-ray status                 what trains on a running cluster
     resnet-ray cluster -- COMMAND     any command as a Ray job
@@ -36,6 +40,10 @@ SCRIPTS = {
     "predict": "predict_images",
     "export": "export_model",
     "deploy": "deploy_best",
+    "index": "index_images",
+    "pairs": "evaluate_pairs",
+    "detector": "train_detector",
+    "segmenter": "train_segmenter",
     "report": "write_report",
     "status": "show_status",
 }

@@ -28,7 +28,7 @@ def last_line(text: str) -> str:
     return next(line for line in reversed(lines) if re.match(r"\w+\.py: ", line))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
@@ -48,13 +48,13 @@ def test_without_the_token_nobody_comes_in(cluster: Cluster, variables: dict[str
     assert "submitted successfully" not in rays.text
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_client_reaches_nothing_but_the_tunnel(cluster: Cluster) -> None:
     assert cluster["client"].start("exec 3<>/dev/tcp/10.77.0.1/6379").ended(10) != 0
     assert cluster["w1"].start("exec 3<>/dev/tcp/10.77.0.1/6379").ended(10) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_folder_of_one_machine_is_refused_before_the_first_step(cluster: Cluster) -> None:
     job = cluster.from_client("ray job submit jobs/train_imagenet.py")
     assert job.ended(240) == 1

@@ -134,7 +134,8 @@ def test_the_page_of_fine_tuning_runs(ray_local: Any, tmp_path: Path) -> None:
         if job == "train_imagenet":
             places["CHECKPOINT"] = outcome.checkpoint
         ran.append(job)
-    assert ran == ["write_shards", "probe_features", "train_imagenet", "evaluate_model"]
+    assert ran == ["write_shards", "probe_features", "train_imagenet", "evaluate_model", "evaluate_model"]
+    assert (Path(places["CHECKPOINT"]) / "figures.json").exists()
     assert (tmp_path / "REPORT" / "report.html").exists()
 
 

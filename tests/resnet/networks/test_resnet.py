@@ -199,7 +199,7 @@ def test_what_would_have_no_effect_or_no_output_is_refused():
         resnet.build("cifar10-plain8", zero_init_last_bn=True)
     with pytest.raises(ValueError, match="num_classes must be at least 1, not 0"):
         resnet.build("cifar10-plain8", num_classes=0)
-    with pytest.raises(AttributeError, match="it has build, names, parse"):
+    with pytest.raises(AttributeError, match="it has backbone, build, names, parse"):
         _ = resnet.biuld  # pyright: ignore[reportAttributeAccessIssue]
 
 
