@@ -12,7 +12,6 @@ overridden. The same command again goes on where the run stopped. Lengths of --r
 --recipe.images.size is the side of the square that the network sees.
 """
 
-import re
 import sys
 
 from pipelines import command_line
@@ -28,7 +27,7 @@ def job(argv: list[str]) -> run_folder.TrainingOutcome:
         print("No recipe is named: this is the demonstration, ResNet-20 on handwritten digits.", file=sys.stderr)
     recipe = named[0] if named else "cifar10-resnet20"
     start, words = initial_weights.start_of(recipe, argv[len(named) :], data_is_given)
-    words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in words]
+    words = command_line.with_run_name(words)
     run = command_line.parse_run(start, words, __doc__)
     outcome = fit.fit(run)
     print(run_summary.run_table(outcome), file=sys.stderr)

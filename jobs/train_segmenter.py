@@ -10,7 +10,6 @@ CELLS are shards that jobs/write_shards.py made of images with masks: folders, o
 overridden; the same command again goes on where the run stopped.
 """
 
-import re
 import sys
 
 from pipelines import command_line
@@ -20,7 +19,7 @@ from pipelines.dense.dense_run import SegmenterRun
 
 def job(argv: list[str]) -> dense_records.DenseOutcome:
     """Train one segmenter and print its table."""
-    words = [re.sub(r"^--name(?==|$)", "--run-name", word) for word in argv]
+    words = command_line.with_run_name(argv)
     run = command_line.parse_arguments(SegmenterRun, None, words, __doc__)
     outcome = dense_fit.fit_dense(initial_backbone.with_its_network(run, words))
     print(dense_records.dense_table(outcome), file=sys.stderr)

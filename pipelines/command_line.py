@@ -105,6 +105,11 @@ def parse_after_model(kind: type[Model], argv: Sequence[str], description: str |
     return name, asked
 
 
+def with_run_name(words: Sequence[str]) -> list[str]:
+    """The words with --run-name in place of --name, which people write."""
+    return [re.sub(r"^--name(?==|$)", "--run-name", word) for word in words]
+
+
 def parse_some(kind: type[Model], argv: Sequence[str]) -> tuple[Model, list[str]]:
     """An object of `kind` from the words that are its own, and the words that are left for others."""
     names = [f"--{name.replace('_', '-')}" for name in kind.model_fields]

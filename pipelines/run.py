@@ -145,11 +145,11 @@ class CheckpointSchedule(FrozenSettings):
     ] = 10
 
 
-class Run(FrozenSettings):
-    """One training run."""
+class TrainingRun(FrozenSettings):
+    """A training run of any task: how it is scaled, saved, repeated and registered. recipe, data: of the task."""
 
-    recipe: Recipe
-    data: Data = Data()
+    recipe: Any
+    data: Any
     scaling: Scaling = Scaling()
     checkpoints: CheckpointSchedule = CheckpointSchedule()
     seed: Annotated[int, Field(ge=0, description="of initial weights, order of examples and augmentation")] = 0
@@ -160,6 +160,55 @@ class Run(FrozenSettings):
     evaluate_every: Annotated[
         int, Field(ge=1, description="epochs between two evaluations; the end of a training is always evaluated")
     ] = 1
+    resume: Any = "auto"  # of the task's own values
+    promote: Annotated[
+        bool,
+        Field(description="register the model, and give it the alias champion if it is better than the present one"),
+    ] = True
+    run_name: Annotated[
+        str | None,
+        Field(pattern=NAME, description="its own name and folder, also given as --name. None: recipe and seed"),
+    ] = None
+    model_name: Annotated[
+        str | None,
+        Field(pattern=NAME, description="registered model that it becomes a version of. None: resnet-DATA"),
+    ] = None
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_absolute(cls, value: str | None) -> str | None:
+        return value if value is None else absolute(require_lasting(value))
+
+    @model_validator(mode="after")
+    def _workers_share_the_batch(self) -> Self:
+        workers, batch = self.scaling.most, self.recipe.optim.batch_size
+        if batch % workers:
+            raise ValueError(
+                f"recipe.optim.batch_size must be a multiple of scaling.workers, got {batch} and {workers}"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """Its own name, or recipe and seed, e.g. imagenet-resnet34-C.s0."""
+        return self.run_name or f"{self.recipe.name}.s{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of its checkpoints and records: an absolute path or a URI, which no other run has."""
+        return below(self.storage_path, self.name)
+
+    @property
+    def storage_path(self) -> str:
+        """The folder of all runs' checkpoints: an absolute path or a URI."""
+        return self.storage or str(Path(home()) / "runs")
+
+
+class Run(TrainingRun):
+    """One training run of a classification."""
+
+    recipe: Recipe
+    data: Data = Data()
     resume: Annotated[
         str,
         Field(
@@ -182,10 +231,6 @@ class Run(FrozenSettings):
         bool,
         Field(description="register the model, and serve it (alias champion) if it is better than the present one"),
     ] = True
-    run_name: Annotated[
-        str | None,
-        Field(pattern=NAME, description="its own name and folder, also given as --name. None: recipe and seed"),
-    ] = None
     model_name: Annotated[
         str | None,
         Field(
@@ -207,12 +252,8 @@ class Run(FrozenSettings):
         return values | {"scaling": kept, "recipe": recipe | moved if isinstance(recipe, dict) else recipe}
 
     @model_validator(mode="after")
-    def _workers_share_the_batch(self) -> Self:
+    def _groups_divide_a_part(self) -> Self:
         workers, batch, group = self.scaling.most, self.recipe.optim.batch_size, self.recipe.bn_batch
-        if batch % workers:
-            raise ValueError(
-                f"recipe.optim.batch_size must be a multiple of scaling.workers, got {batch} and {workers}"
-            )
         if group is not None and batch // workers % group:
             raise ValueError(
                 f"recipe.bn_batch must divide a worker's part of the batch, {batch // workers} images, got {group}; "
@@ -243,30 +284,10 @@ class Run(FrozenSettings):
         """Images of one pass through the network, over which batch norm normalises and which no two workers share."""
         return self.recipe.bn_batch or self.recipe.optim.batch_size // self.scaling.most
 
-    @field_validator("storage")
-    @classmethod
-    def _storage_is_absolute(cls, value: str | None) -> str | None:
-        return value if value is None else absolute(require_lasting(value))
-
     @property
     def begins_elsewhere(self) -> bool:
         """True if the run begins from a checkpoint that is named."""
         return self.resume not in ("auto", "never")
-
-    @property
-    def name(self) -> str:
-        """Its own name, or recipe and seed, e.g. imagenet-resnet34-C.s0."""
-        return self.run_name or f"{self.recipe.name}.s{self.seed}"
-
-    @property
-    def folder(self) -> str:
-        """The folder of its checkpoints and records: an absolute path or a URI, which no other run has."""
-        return below(self.storage_path, self.name)
-
-    @property
-    def storage_path(self) -> str:
-        """The folder of all runs' checkpoints: an absolute path or a URI."""
-        return self.storage or str(Path(home()) / "runs")
 
 
 def standard(recipe_name: str, *, data_is_given: bool = True, init: str | None = None) -> Run:

@@ -108,8 +108,13 @@ class Follower:
         """Look once. What cannot be done is said once on standard error, and tried again at the next look."""
         try:
             wanted = self.resolve()
-            self._follow(wanted)
-            found = verdicts(rollout.states()) if wanted.beside else {}
+            steady = self._follow(wanted)
+            states = rollout.states() if steady or wanted.beside else []
+            if steady and (why := refused_by_replicas(states, wanted)) is not None:
+                # of replicas that began after an alias had moved, from zero
+                rollout.note_refused(wanted, why)
+                self.tell(wanted, why)
+            found = verdicts(states)
             for canary in wanted.beside:
                 if (verdict := found.get(canary.version)) is not None:
                     self.note(canary.version, verdict.sentence)
@@ -120,17 +125,15 @@ class Follower:
                 print(f"the registry is not followed at the moment: {trouble}", file=sys.stderr, flush=True)
             self._told = str(trouble)
 
-    def _follow(self, wanted: Traffic) -> None:
+    def _follow(self, wanted: Traffic) -> bool:
+        """Switch where it is needed; true where this is served already, as far as is known."""
         now = rollout.running()
         if now is None or (now.refused is not None and now.refused.traffic == wanted):
-            return  # what is refused is not tried again until the registry says something else
-        if now.traffic != wanted or now.refused is not None:
-            self.tell(wanted, rollout.switch(wanted))
-        elif (
-            why := refused_by_replicas(rollout.states(), wanted)
-        ) is not None:  # of replicas that began after an alias moved, from zero
-            rollout.note_refused(wanted, why)
-            self.tell(wanted, why)
+            return False  # what is refused is not tried again until the registry says something else
+        if now.traffic == wanted and now.refused is None:
+            return True
+        self.tell(wanted, rollout.switch(wanted))
+        return False
 
     def decide(self, canary: Canary, verdict: Verdict, now: float) -> None:
         """End a canary by itself where it was begun so: it takes over once its verdict has been good for its time, and

@@ -34,7 +34,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("tracking", "preparation", "prediction"),
         ("stream", "progress"),
         ("cluster", "cloud", "shards"),
-        ("any_run",),
         ("run", "storage", "provenance", "stop_signals"),
         ("file_names",),
     ),

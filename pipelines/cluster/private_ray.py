@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +115,7 @@ def private_folder() -> Path:
     ray_internals.stay_on_loopback(LOGS)
     end_in_order()  # while Ray starts, too
     atexit.register(_end_private)
-    stop_signals.before_ending_at_once(partial(_kill_private, folder))
+    stop_signals.before_ending_at_once(_kill_private)
     return folder
 
 
@@ -149,29 +148,25 @@ def _end_private() -> None:
             signal.signal(name, signal.SIG_IGN)
     _sockets.update(_socket_folders())
     ray.shutdown()
-    _kill_children()  # that Ray does not know yet, where its start was interrupted: they would write the folder anew
-    for folder in _sockets:
-        shutil.rmtree(folder, ignore_errors=True)
+    _kill_private()  # what Ray does not know yet, where its start was interrupted, would write the folder anew
 
 
-def _kill_private(folder: Path) -> None:
-    """End Ray's processes, which are this one's children and theirs, without a word to them."""
+def _kill_private() -> None:
+    """End Ray's processes without a word to them, wait until they are gone, and remove the folders of their sockets.
+
+    Ray's own folder goes with this process: resnet/host/temporary_folder.py.
+    """
     _sockets.update(_socket_folders())
-    _kill_children()
-    for left in (folder, *_sockets):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-_sockets: set[Path] = set()  # folders that are removed when Ray has ended
-
-
-def _kill_children() -> None:
-    """End what is left of Ray's processes, and wait until they are gone."""
     children = _children()
     for process in children:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(children, timeout=3)
+    for folder in _sockets:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_sockets: set[Path] = set()  # folders that are removed when Ray has ended
 
 
 def _children() -> list[psutil.Process]:

@@ -24,7 +24,7 @@ from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training.guards.run_holder import RunHolder
 from pipelines.training.ray_trainer import work_to_the_end
-from pipelines.training.run_summary import keep_beside
+from pipelines.training.run_summary import keep_beside, work_ahead
 
 if TYPE_CHECKING:
     from resnet.dense.dense_checkpoint import DenseProgress
@@ -131,12 +131,7 @@ def _train(run: DenseRun, source: DenseSource, holder: RunHolder, show: bool) ->
 
 
 def _work(run: DenseRun, source: DenseSource) -> str:
-    train = source.train.examples
-    return (
-        f"{run.name}: {train:,} training and {source.val.examples:,} validation images of "
-        f"{len(source.manifest.classes)} classes, {run.recipe.total_steps(train):,} steps of "
-        f"{run.recipe.optim.batch_size} images"
-    )
+    return work_ahead(run, source.train.examples, source.val.examples, len(source.manifest.classes))
 
 
 def _last(run: DenseRun) -> tuple[str, DenseProgress]:

@@ -20,10 +20,10 @@ from pipelines.progress import postings
 from pipelines.progress.run_clock import RunClock
 from pipelines.progress.time_left import TimeLeft
 from pipelines.storage import Folder
-from pipelines.training.guards.lasting_causes import lasting
+from pipelines.training.guards.lasting_causes import told_to_the_driver
+from pipelines.training.rank_data import placed
 from pipelines.training.training_state import Epoch, TrainingState
 from resnet.dense.dense_checkpoint import DenseRow
-from resnet.host.cpu_quota import usable_cores
 from resnet.training.conditions import conditions
 from resnet.training.lr_schedule import lr_at
 
@@ -37,24 +37,13 @@ def train_dense_worker(config: dict[str, Any]) -> None:
     run = dense_run(config["run"])
     if postings.failure(run.name):
         return
-    try:
+    with told_to_the_driver(run.name):
         train_dense(_task(run, config["feed"]))
-    except Exception as error:
-        if (reason := lasting(run.name, error)) is not None:
-            postings.fail(run.name, reason)
-        raise
 
 
 def _task(run: DenseRun, feed: DenseFeed) -> DenseRank:
     """This worker's view of the run, as Ray Train has placed it."""
-    import ray.train
-    from ray.train import torch as ray_torch
-
-    context = ray.train.get_context()
-    share = max(1, usable_cores() // context.get_local_world_size())
-    torch.set_num_threads(min(run.scaling.threads or 1, share))
-    place = (context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
-    return DenseRank(run, feed, *place, free_cpus.here(run.scaling.data_cpus or 1.0))
+    return DenseRank(run, feed, *placed(run.scaling), free_cpus.here(run.scaling.data_cpus or 1.0))
 
 
 def train_dense(task: DenseRank) -> None:
@@ -123,8 +112,7 @@ def _note_conditions(task: DenseRank, state: TrainingState) -> None:
             bn_batch=task.order.local(0, task.world_size),
             versions={"ray": ray.__version__},
         )
-        if not (state.conditions and found.is_as(state.conditions[-1])):
-            state.conditions = (*state.conditions, found)
+        state.note_conditions(found)
     torch.distributed.barrier()
 
 

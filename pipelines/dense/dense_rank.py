@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from pipelines.cluster.free_cpus import TaskBudget
 from pipelines.dense.dense_data import DenseFeed
 from pipelines.dense.dense_run import DenseRun
-from pipelines.stream.example_order import Order
 from pipelines.stream.target_batches import EpochPart, TargetRow, evaluation_rows, training_rows
+from pipelines.training.rank_data import RankView
 from resnet.dense.dense_images import Example, evaluation_example, training_example
 
 AHEAD = 2  # batches that are decoded while one is trained on
@@ -28,24 +26,8 @@ class JudgedExample(NamedTuple):
     place: int
 
 
-class DenseRank:
-    """The batches of a rank. room: what its data tasks may hold."""
-
-    def __init__(
-        self,
-        run: DenseRun,
-        feed: DenseFeed,
-        rank: int,
-        world_size: int,
-        device: torch.device,
-        room: TaskBudget | None = None,
-    ) -> None:
-        self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
-        cpus = run.scaling.data_cpus or 1.0
-        self.room = room or TaskBudget.of(cpus)
-        self.threads = max(1, round(cpus + (run.scaling.cpus_per_worker or 0)))
-        self.order = Order(feed.train.rows, run.recipe.optim.batch_size, run.data.window, run.seed)
-        self.total = run.recipe.total_steps(feed.train.examples)
+class DenseRank(RankView[DenseRun, DenseFeed]):
+    """The batches of a rank."""
 
     def training(self, epoch: int, first_step: int) -> Iterator[list[Example]]:
         """This rank's batches of an epoch. An example's augmentation depends on (seed, epoch, example) alone."""
@@ -69,9 +51,3 @@ class DenseRank:
         """This rank's part of the validation split."""
         for row in evaluation_rows(self.feed.val, self.rank, self.world_size, self.room):
             yield JudgedExample(evaluation_example(row.image, row.target, self.run.recipe), row.key, row.place)
-
-    def ids(self, epoch: int, step: int) -> Sequence[int]:
-        """Places in the training split of the global batch of a step of an epoch."""
-        window, skip = self.order.remaining(epoch, step)[0]
-        groups, rows = self.order.batches(epoch, window)
-        return (self.feed.train.starts()[groups[skip]] + rows[skip]).tolist()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pipelines.progress.text_table import text_table
 from pipelines.reports import figures
 from pipelines.tracking.model_registry import Judged
 from pipelines.training.mlflow_recorder import Recorder
+from pipelines.training.run_summary import named_table
 from resnet.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -147,6 +147,4 @@ def dense_table(outcome: DenseOutcome) -> str:
         else "not registered",
         "curves": outcome.curves or "none",
     }
-    lines = [f"  {line}" for line in text_table("ll", (), list(rows.items()))]
-    rule = "─" * min(100, max(map(len, lines)))
-    return "\n".join(["", outcome.run, rule, *lines, rule])
+    return named_table(outcome.run, rows)

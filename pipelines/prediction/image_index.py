@@ -6,41 +6,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from pipelines.file_names import absolute
 from pipelines.prediction.predict import predict
-from pipelines.prediction.prediction_worker import PredictionJob, Predictor
+from pipelines.prediction.prediction_worker import ImagesByModel, PredictionJob, Predictor
 from pipelines.storage import Folder
-from resnet.frozen import Frozen, FrozenSettings
+from resnet.frozen import Frozen
 from resnet.retrieval.vector_index import CARD, IndexCard, Row, read_card, write_index
 
 PARTS = "parts"  # in the folder of the index
 
 
-class IndexJob(FrozenSettings):
+class IndexJob(ImagesByModel):
     """Images, model and folder of an index."""
 
-    images: Annotated[str, Field(description="folder or URI of images, with the folders in it; or of shards")]
     out: Annotated[str, Field(description="folder for the index, which the endpoint's --index takes")]
-    split: Annotated[Literal["val", "train", "test"] | None, Field(description="of shards. None: train and val")] = None
-    network: Annotated[str | None, Field(description="what a file of weights holds: imagenet-resnet50-B-v1.5")] = None
-    preprocess: Annotated[
-        str | None, Field(description="RESIZE[,CROP[,bicubic]] for a file of weights that does not say; else its own")
-    ] = None
-    precision: Annotated[str, Field(description="auto: as the endpoint computes on this hardware")] = "auto"
     thumbnail: Annotated[int, Field(ge=16, le=512, description="pixels of a thumbnail's side")] = 96
-    batch: Annotated[int, Field(ge=1, description="images of one pass through the network")] = 32
-    part_images: Annotated[int, Field(ge=1, description="images of a part, about; what a kill can cost")] = 1024
-    workers: Annotated[int | None, Field(ge=1, description="processes. None: one a GPU, else one a CPU")] = None
-    gpu: Annotated[bool | None, Field(description="one GPU a worker. None: if there is one")] = None
-
-    @field_validator("images", "out")
-    @classmethod
-    def _is_absolute(cls, value: str) -> str:
-        return absolute(value)
 
     @field_validator("out")
     @classmethod

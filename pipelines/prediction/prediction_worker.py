@@ -40,18 +40,12 @@ class Predictor(Protocol):
         ...
 
 
-class PredictionJob(FrozenSettings):
-    """Input, model and output of a prediction."""
+class ImagesByModel(FrozenSettings):
+    """Images that a model looks at, and how that is spread over a cluster. out: of the task."""
 
     images: Annotated[str, Field(description="folder or URI of images, with the folders in it; or of shards")]
-    out: Annotated[Output, Field(description="folder or URI for the parts: PATH.parquet reads as one table")]
+    out: str
     split: Annotated[Literal["val", "train", "test"] | None, Field(description="of shards. None: train and val")] = None
-    top_k: Annotated[int, Field(ge=1, description="most probable classes of each image")] = 5
-    embeddings: Annotated[bool, Field(description="also write the pooled features")] = False
-    thumbnails: Annotated[
-        int | None,
-        Field(ge=16, le=512, description="also write a JPEG of what the network saw, of so many pixels a side"),
-    ] = None
     network: Annotated[str | None, Field(description="what a file of weights holds: imagenet-resnet50-B-v1.5")] = None
     preprocess: Annotated[
         str | None,
@@ -67,6 +61,18 @@ class PredictionJob(FrozenSettings):
     @classmethod
     def _folder_is_absolute(cls, value: str) -> str:
         return absolute(value)
+
+
+class PredictionJob(ImagesByModel):
+    """Input, model and output of a prediction."""
+
+    out: Annotated[Output, Field(description="folder or URI for the parts: PATH.parquet reads as one table")]
+    top_k: Annotated[int, Field(ge=1, description="most probable classes of each image")] = 5
+    embeddings: Annotated[bool, Field(description="also write the pooled features")] = False
+    thumbnails: Annotated[
+        int | None,
+        Field(ge=16, le=512, description="also write a JPEG of what the network saw, of so many pixels a side"),
+    ] = None
 
 
 class PredictionPart(Frozen):

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.any_run import AnyRun
 from pipelines.file_names import below
 from pipelines.provenance import COMMIT, git_commit, versions
-from pipelines.run import home
+from pipelines.run import TrainingRun, home
 from pipelines.tracking import mlflow_store
 from pipelines.tracking.mlflow_store import store_error
 
@@ -100,7 +99,7 @@ def find_run(api: Any, where: str, key: str) -> Any | None:
 
 def start(
     api: Any,
-    run: AnyRun,
+    run: TrainingRun,
     tags: dict[str, str],
     parent: str | None = None,
     began: float | None = None,

@@ -203,9 +203,4 @@ def _plan(run: Run, source: RunData, plan: ResourcePlan) -> str:
 
 
 def _work(run: Run, source: RunData) -> str:
-    train = source.train.examples
-    return (
-        f"{run.name}: {train:,} training and {source.val.examples:,} validation images of "
-        f"{len(source.manifest.classes)} classes, {run.recipe.total_steps(train):,} steps of "
-        f"{run.recipe.optim.batch_size} images"
-    )
+    return run_summary.work_ahead(run, source.train.examples, source.val.examples, len(source.manifest.classes))

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from pipelines.any_run import AnyRun
 from pipelines.progress.status import Status
+from pipelines.run import TrainingRun
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.tracking.mlflow_store import store_error
 
@@ -52,7 +52,7 @@ class Recorder:
 
     def __init__(
         self,
-        run: AnyRun,
+        run: TrainingRun,
         tags: dict[str, str],
         parent: str | None = None,
         dataset: mlflow_runs.RunDataset | None = None,

@@ -3,25 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.cluster.free_cpus import TaskBudget
-from pipelines.run import Run
+from pipelines.run import Run, Scaling, TrainingRun
+from pipelines.shards.row_groups import Split
 from pipelines.stream import augmentation, in_memory, streamed
 from pipelines.stream.example_order import Order
 from pipelines.training.run_data import WorkerData
+from resnet.host.cpu_quota import usable_cores
 from resnet.images.crops.padded_crops import border_color
 from resnet.training.devices.pinned_ring import PinnedRing
 from resnet.training.devices.resident_crops import ResidentCrops, fits
 from resnet.training.step import Normalize
 
 
-class RankData:
-    """The batches of a rank, and what it needs to train on them. room: what its data tasks may hold."""
+def placed(scaling: Scaling) -> tuple[int, int, torch.device]:
+    """Rank, world size and device of this worker, as Ray Train has placed it. Sets torch's threads."""
+    import ray.train
+    from ray.train import torch as ray_torch
+
+    context = ray.train.get_context()
+    # Ray may be told of more CPUs than there are; threads beyond the cores spin, and cost a factor of five.
+    share = max(1, usable_cores() // context.get_local_world_size())
+    torch.set_num_threads(min(scaling.threads or 1, share))
+    return context.get_world_rank(), context.get_world_size(), ray_torch.get_device()
+
+
+class TrainingFeed(Protocol):
+    """Data that workers are handed, of any task."""
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        ...
+
+
+RunOfTask = TypeVar("RunOfTask", bound=TrainingRun)
+FeedOfTask = TypeVar("FeedOfTask", bound=TrainingFeed)
+
+
+class RankView(Generic[RunOfTask, FeedOfTask]):
+    """Place of a rank and order of its examples, of any task. room: what its data tasks may hold; part: images that no
+    two workers share."""
+
+    def __init__(
+        self,
+        run: RunOfTask,
+        feed: FeedOfTask,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        room: TaskBudget | None = None,
+        part: int = 1,
+    ) -> None:
+        self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
+        cpus = run.scaling.data_cpus or 1.0
+        self.room = room or TaskBudget.of(cpus)
+        # Threads that decode here take turns with the training, which waits for them anyway.
+        self.threads = max(1, round(cpus + (run.scaling.cpus_per_worker or 0)))
+        self.order = Order(feed.train.rows, run.recipe.optim.batch_size, run.data.window, run.seed, part)
+        self.total = run.recipe.total_steps(feed.train.examples)
+
+    def ids(self, epoch: int, step: int) -> list[int]:
+        """Places in the training split of the global batch of a step of an epoch."""
+        window, skip = self.order.remaining(epoch, step)[0]
+        groups, rows = self.order.batches(epoch, window)
+        return (self.feed.train.starts()[groups[skip]] + rows[skip]).tolist()
+
+
+class RankData(RankView[Run, WorkerData]):
+    """The batches of a rank, and what it needs to train on them."""
 
     def __init__(
         self,
@@ -32,15 +88,8 @@ class RankData:
         device: torch.device,
         room: TaskBudget | None = None,
     ) -> None:
-        self.run, self.feed, self.rank, self.world_size, self.device = run, feed, rank, world_size, device
-        cpus = run.scaling.data_cpus or 1.0
-        self.room = room or TaskBudget.of(cpus)
-        # Threads that decode here take turns with the training, which waits for them anyway.
-        self.threads = max(1, round(cpus + (run.scaling.cpus_per_worker or 0)))
-        optim = run.recipe.optim
-        self.order = Order(feed.train.rows, optim.batch_size, run.data.window, run.seed, run.part)
+        super().__init__(run, feed, rank, world_size, device, room, run.part)
         self.local = self.order.local(rank, world_size)
-        self.total = run.recipe.total_steps(feed.train.examples)
         pixels = {name: torch.from_numpy(array) for name, array in feed.pixels.items()}
         self.normalize = Normalize(pixels["mean"], pixels["std"], run.scaling.channels_last).to(device)
         self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -87,12 +136,6 @@ class RankData:
             return in_memory.resident_evaluation(self.split(split), size, self.rank, self.world_size)
         images, source = self.run.recipe.images.for_evaluation(), getattr(self.feed, split)
         return streamed.streamed_evaluation(source, images, size, self.rank, self.world_size, self.room)
-
-    def ids(self, epoch: int, step: int) -> list[int]:
-        """Places in the training split of the global batch of a step of an epoch."""
-        window, skip = self.order.remaining(epoch, step)[0]
-        groups, rows = self.order.batches(epoch, window)
-        return (self.feed.train.starts()[groups[skip]] + rows[skip]).tolist()
 
     def tensors(self, batch: augmentation.Batch | in_memory.Draws) -> tuple[Tensor, Tensor]:
         """Pixels (N, 3, S, S), normalised on the device, and labels (N,)."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.any_run import AnyRun
 from pipelines.cluster import connection
 from pipelines.cluster.planning.waiting import waits_of
 from pipelines.cluster.planning.worker_group import scaling_config, worker_environment
@@ -15,7 +14,7 @@ from pipelines.cluster.ray_internals import free_places, lean_trainer
 from pipelines.cluster.shared_places import SharedPlace
 from pipelines.file_names import below
 from pipelines.progress import postings
-from pipelines.run import Run, Scaling
+from pipelines.run import Run, Scaling, TrainingRun
 from pipelines.training.guards.save_on_stop import saving_first
 from pipelines.training.run_data import WorkerData
 
@@ -50,7 +49,7 @@ def run_workers(
 
 
 def work_to_the_end(
-    run: AnyRun,
+    run: TrainingRun,
     feed: Any,
     worker: Callable[[dict[str, Any]], None],
     shared: Sequence[SharedPlace] = (),
@@ -94,7 +93,7 @@ def _seeing(
     worker(config)
 
 
-def _trainer(run: AnyRun, feed: Any, worker: Callable[[dict[str, Any]], None], callbacks: tuple[Any, ...]) -> Any:
+def _trainer(run: TrainingRun, feed: Any, worker: Callable[[dict[str, Any]], None], callbacks: tuple[Any, ...]) -> Any:
     """Ray's TorchTrainer of a run: its workers go on from the newest checkpoint."""
     from ray.train import FailureConfig, RunConfig
 

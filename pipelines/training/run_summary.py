@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from pipelines.storage import Folder
 from resnet.paper.result_rows import CurveRow
 
 if TYPE_CHECKING:
+    from pipelines.run import TrainingRun
     from pipelines.training.run_folder import TrainingOutcome
     from resnet.training.checkpoint import EpochRow
 
@@ -58,9 +59,23 @@ def run_table(outcome: TrainingOutcome) -> str:
         else "not registered",
         "curves": outcome.curves or "none",
     }
+    return named_table(outcome.run, rows)
+
+
+def named_table(name: str, rows: Mapping[str, str]) -> str:
+    """A table of two columns between rules, below a name."""
     lines = [f"  {line}" for line in text_table("ll", (), list(rows.items()))]
     rule = "─" * min(100, max(map(len, lines)))
-    return "\n".join(["", outcome.run, rule, *lines, rule])
+    return "\n".join(["", name, rule, *lines, rule])
+
+
+def work_ahead(run: TrainingRun, train: int, val: int, classes: int) -> str:
+    """A line on the work of a run. train, val: its images."""
+    recipe = run.recipe
+    return (
+        f"{run.name}: {train:,} training and {val:,} validation images of {classes} classes, "
+        f"{recipe.total_steps(train):,} steps of {recipe.optim.batch_size} images"
+    )
 
 
 def _final(outcome: TrainingOutcome) -> str:

@@ -49,6 +49,11 @@ class TrainingState:
                 self.sums += torch.tensor(saved.sums, dtype=torch.float64, device=device)
                 self.cpu_seconds = saved.cpu_seconds
 
+    def note_conditions(self, found: Conditions) -> None:
+        """Add what the training runs on from here, where it is not as before."""
+        if not (self.conditions and found.is_as(self.conditions[-1])):
+            self.conditions = (*self.conditions, found)
+
     def add(self, sums: Tensor) -> None:
         """Count a step. Nothing here waits for the device."""
         self.sums += sums

@@ -19,15 +19,14 @@ from pipelines.progress.run_clock import TEST, RunClock
 from pipelines.progress.time_left import TimeLeft
 from pipelines.run import Run
 from pipelines.training.final_scoring import test_finished
-from pipelines.training.guards.lasting_causes import lasting
+from pipelines.training.guards.lasting_causes import told_to_the_driver
 from pipelines.training.guards.starting_point import start_checkpoint
 from pipelines.training.learner import Learner
-from pipelines.training.rank_data import RankData
+from pipelines.training.rank_data import RankData, placed
 from pipelines.training.run_data import WorkerData
 from pipelines.training.run_folder import RunFolder
 from pipelines.training.saving import Saver
 from pipelines.training.training_state import Epoch, TrainingState, all_reduce
-from resnet.host.cpu_quota import usable_cores
 from resnet.images import jpeg_region
 from resnet.training import batch_norm_statistics
 from resnet.training.checkpoint import EpochRow
@@ -49,27 +48,15 @@ def train_worker(config: dict[str, Any]) -> None:
     run = Run.model_validate_json(config["run"])
     if postings.failure(run.name):
         return
-    try:
+    with told_to_the_driver(run.name):
         train(_task(run, config["feed"]), _report if config["report"] else None, _is_preempted)
-    except Exception as error:
-        if (reason := lasting(run.name, error)) is not None:
-            postings.fail(run.name, reason)
-        raise
 
 
 def _task(run: Run, feed: WorkerData) -> RankData:
     """This worker's view of the run, as Ray Train has placed it."""
-    import ray.train
-    from ray.train import torch as ray_torch
-
-    context = ray.train.get_context()
-    # Ray may be told of more CPUs than there are; threads beyond the cores spin, and cost a factor of five.
-    share = max(1, usable_cores() // context.get_local_world_size())
-    torch.set_num_threads(min(run.scaling.threads or 1, share))
-    place = (context.get_world_rank(), context.get_world_size(), ray_torch.get_device())
     # A resident set has no data tasks, and its workers need not ask the nodes.
     beside = free_cpus.here(run.scaling.data_cpus or 1.0) if feed.resident is None else None
-    return RankData(run, feed, *place, beside)
+    return RankData(run, feed, *placed(run.scaling), beside)
 
 
 def train(
@@ -184,8 +171,7 @@ def _note_conditions(task: RankData, learner: Learner, state: TrainingState) -> 
         jpeg_engine=engines_named(engines),
         compiled=learner.compiled,
     )
-    if not (state.conditions and found.is_as(state.conditions[-1])):
-        state.conditions = (*state.conditions, found)
+    state.note_conditions(found)
 
 
 def _look(layers: dict[str, tuple[float, float]], network: nn.Module, scale: float) -> None:

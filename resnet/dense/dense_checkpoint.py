@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from resnet.dense.dense_recipe import DenseRecipe, DetectionRecipe, SegmentationRecipe, dense_recipe
 from resnet.dense.detectors import build_detector
 from resnet.dense.segmenters import build_segmenter
-from resnet.frozen import Frozen, sentence
-from resnet.image_class import ImageClass
+from resnet.frozen import Frozen
 from resnet.networks.resnet import ResNet
-from resnet.training.checkpoint import CLASSIFICATION, read_checkpoint_files, task_of
-from resnet.training.conditions import Conditions
-from resnet.training.gradient_norms import LayerNorms
+from resnet.training.checkpoint import CLASSIFICATION, RunProgress, read_checkpoint_files, task_of
 
 
 class DenseRow(Frozen):
@@ -45,20 +41,10 @@ class DenseRow(Frozen):
         return self.mean_ap if self.mean_iou is None else self.mean_iou
 
 
-class DenseProgress(Frozen):
-    """Progress of a run; see resnet.training.checkpoint.Progress. examples: validation images."""
+class DenseProgress(RunProgress):
+    """Progress of a detector or a segmenter. examples: validation images."""
 
-    step: int
-    total_steps: int
-    examples: int
-    classes: tuple[ImageClass, ...]
     rows: tuple[DenseRow, ...] = ()
-    sums: tuple[float, ...] = (0.0, 0.0, 0.0)
-    seconds: float = 0.0
-    wait: float = 0.0
-    cpu_seconds: float = 0.0
-    conditions: tuple[Conditions, ...] = ()
-    norms: tuple[LayerNorms, ...] = ()
 
     @property
     def quality(self) -> float | None:
@@ -110,8 +96,5 @@ def load_dense(path: str | os.PathLike[str]) -> DenseCheckpoint:
     files = read_checkpoint_files(folder)
     if (task := task_of(files.run)) == CLASSIFICATION:
         raise ValueError(f"a checkpoint must be of detection or segmentation here, got one of {task}: {folder}")
-    try:
-        progress = DenseProgress.model_validate_json(files.progress)
-    except ValidationError as error:
-        raise ValueError(f"checkpoint {folder} is damaged: progress.json: {sentence(error)}") from None
+    progress = files.progress_as(DenseProgress)
     return DenseCheckpoint(**files.tensors, run=files.run, progress=progress, examples=files.examples)

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -67,27 +67,36 @@ class EpochRow(Frozen):
     replaced_images: int = 0
 
 
-class Progress(Frozen):
-    """Progress of a run. step: optimiser steps done; examples: validation examples that each row's errors count.
+class RunProgress(Frozen):
+    """Progress of a run of any task. step: optimiser steps done; examples: validation examples that each row counts.
 
-    grey_range: levels (low, high) of the data's grey images of more than 8 bits that became 0 and 255, None: all.
-    sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all ranks; seconds, wait, cpu_seconds:
-    its time of training, the part of it that was spent waiting for data, and CPU time over all ranks. conditions: of
-    each start that differs from the one before; norms: of gradients and weights at a few steps.
+    rows: one an epoch, of the task; sums: loss, top-1 errors and examples of the unfinished epoch's steps, over all
+    ranks; seconds, wait, cpu_seconds: its time of training, the part of it that was spent waiting for data, and CPU
+    time over all ranks. conditions: of each start that differs from the one before; norms: of gradients and weights at
+    a few steps.
     """
 
     step: int
     total_steps: int
     examples: int
     classes: tuple[ImageClass, ...]
-    rows: tuple[EpochRow, ...] = ()
-    grey_range: tuple[int, int] | None = None
+    rows: tuple[Any, ...] = ()
     sums: tuple[float, ...] = (0.0, 0.0, 0.0)
     seconds: float = 0.0
     wait: float = 0.0
     cpu_seconds: float = 0.0
     conditions: tuple[Conditions, ...] = ()
     norms: tuple[LayerNorms, ...] = ()
+
+
+class Progress(RunProgress):
+    """Progress of a classification.
+
+    grey_range: levels (low, high) of the data's grey images of more than 8 bits that became 0 and 255, None: all.
+    """
+
+    rows: tuple[EpochRow, ...] = ()
+    grey_range: tuple[int, int] | None = None
 
     @property
     def top1_error(self) -> float | None:
@@ -187,20 +196,28 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     files = read_checkpoint_files(folder)
     if (task := task_of(files.run)) != CLASSIFICATION:
         raise ValueError(f"a checkpoint must be of classification here, got one of {task}: {folder}")
-    try:
-        progress = Progress.model_validate_json(files.progress)
-    except ValidationError as error:
-        raise ValueError(f"checkpoint {folder} is damaged: progress.json: {sentence(error)}") from None
+    progress = files.progress_as(Progress)
     return Checkpoint(**files.tensors, run=files.run, progress=progress, examples=files.examples)
+
+
+ProgressOfTask = TypeVar("ProgressOfTask", bound=RunProgress)
 
 
 class CheckpointFiles(NamedTuple):
     """The files of a checkpoint of any task, read. progress: bytes of JSON."""
 
+    folder: Path
     tensors: dict[str, dict[str, Tensor]]
     examples: dict[str, Tensor] | None
     run: dict[str, Any]
     progress: bytes
+
+    def progress_as(self, kind: type[ProgressOfTask]) -> ProgressOfTask:
+        """The progress of a task. ValueError: it is damaged."""
+        try:
+            return kind.model_validate_json(self.progress)
+        except ValidationError as error:
+            raise ValueError(f"checkpoint {self.folder} is damaged: progress.json: {sentence(error)}") from None
 
 
 def read_checkpoint_files(folder: Path) -> CheckpointFiles:
@@ -211,7 +228,7 @@ def read_checkpoint_files(folder: Path) -> CheckpointFiles:
         tensors = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
         examples = load_file(folder / EXAMPLES) if (folder / EXAMPLES).is_file() else None
         run = json.loads((folder / "run.json").read_text())
-        return CheckpointFiles(tensors, examples, run, (folder / "progress.json").read_bytes())
+        return CheckpointFiles(folder, tensors, examples, run, (folder / "progress.json").read_bytes())
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"checkpoint {folder} is damaged: {error}") from None
 

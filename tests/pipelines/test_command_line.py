@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from benchmarks.reliability.option_pairs import OPTIONS, leaves, start_of, won_or_refused
-from pipelines.command_line import explained, parse_arguments, parse_run
+from pipelines.command_line import explained, parse_arguments, parse_run, with_run_name
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.models.verification_images import Export
 from pipelines.prediction.prediction_worker import PredictionJob
@@ -148,3 +148,9 @@ def test_what_is_no_fault_of_the_program_is_a_sentence(raised: Exception, status
 @pytest.mark.parametrize("raised", [KeyError("x"), AssertionError("x"), TypeError("x")])
 def test_a_fault_of_the_program_keeps_its_traceback(raised: Exception) -> None:
     assert explained(raised) is None
+
+
+def test_a_name_is_the_runs_and_no_other_word_changes() -> None:
+    given = ["--name", "cells", "--name=cells", "--names", "--run-name", "--model-name=x", "name"]
+    expected = ["--run-name", "cells", "--run-name=cells", "--names", "--run-name", "--model-name=x", "name"]
+    assert with_run_name(given) == expected

@@ -1,13 +1,14 @@
 """How many workers a run has, and what each trains of a batch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.run import Run, Scaling, standard
+from pipelines.dense.dense_run import DenseData, DetectorRun
+from pipelines.run import Run, Scaling, TrainingRun, standard
 from pipelines.stream.example_order import Order
 
 
@@ -90,3 +91,13 @@ def test_a_sweep_refuses_one_name_for_all(tmp_path: Path) -> None:
         paper_sweep.trials(
             "table6", paper_sweep.Sweep(), words, lambda run, rest: command_line.parse_arguments(Run, run, rest, None)
         )
+
+
+def test_runs_of_all_tasks_have_what_is_shared() -> None:
+    names = {*TrainingRun.model_fields, "name", "folder", "storage_path"}
+    assert {"name", "folder", "scaling", "promote"} <= names
+    runs: list[TrainingRun] = [standard("cifar10-resnet20", data_is_given=False), DetectorRun(data=DenseData(path="x"))]
+    for each in runs:
+        for name in names:
+            assert getattr(each, name) is not None or name in ("model_name", "run_name", "storage")
+    assert get_type_hints(Run)["model_name"] == get_type_hints(DetectorRun)["model_name"]

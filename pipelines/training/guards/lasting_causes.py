@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import traceback
+from collections.abc import Iterator
 
 from pipelines.progress import postings
 from resnet.training.finite_loss import NotFinite
@@ -21,6 +23,17 @@ OF_PEERS = re.compile(r"gloo|nccl|connection|peer|broken pipe|timed? ?out|store|
 
 class CannotSave(RuntimeError):
     """The state of a training cannot be written, and was not for as long as the run waits."""
+
+
+@contextlib.contextmanager
+def told_to_the_driver(run: str) -> Iterator[None]:
+    """Within: an error that another try would meet again is posted for the driver, and the next try ends at once."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := lasting(run, error)) is not None:
+            postings.fail(run, reason)
+        raise
 
 
 def lasting(run: str, error: Exception) -> str | None:
