@@ -78,16 +78,19 @@ def remove_dead_sockets() -> list[Path]:
 
 
 def _listens(path: Path) -> bool:
-    """True if something may answer at a path. OSError: it is gone."""
+    """True if something may answer at a path. OSError: it is gone.
+
+    Nobody is disturbed: a datagram socket cannot connect to one of streams, and is refused only where there is none. A
+    connection that is closed at once ends multiprocessing's fork server, and with it Ray's dashboard.
+    """
     if not path.is_socket():
         return True
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
         try:
             client.connect(str(path))
         except ConnectionRefusedError:
             return False
-        except OSError:  # too busy, or not for us
+        except OSError:  # another kind of socket, or not for us
             return True
     return True
 

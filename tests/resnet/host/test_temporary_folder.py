@@ -130,3 +130,31 @@ def test_sockets_of_killed_processes_are_removed_and_no_others(place: Path, monk
         assert temporary_folder.remove_dead_sockets() == [place / "pymp-dead"]
         left = {folder.name for folder in place.iterdir()}
         assert left == {"pymp-alive", "pymp-new", "pymp-full", "pymp-empty", "other-dead"}
+
+
+FORKS = """
+import os, tempfile, time
+from multiprocessing import forkserver
+from pathlib import Path
+import psutil
+from resnet.host import temporary_folder
+
+def servers():
+    return {p.pid for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())}
+
+forkserver.ensure_running()
+(folder,) = Path(tempfile.gettempdir()).glob("pymp-*")
+os.utime(folder, (1, 1))
+before = servers()
+assert temporary_folder.remove_dead_sockets() == []
+time.sleep(1)  # in which one that was disturbed has ended
+assert servers() == before != set(), (before, servers())
+assert all(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in before)
+"""
+
+
+def test_a_fork_server_that_lives_is_not_disturbed(place: Path) -> None:
+    """Each of Ray's dashboards has one, and ends with it."""
+    environment = os.environ | {"TMPDIR": str(place), "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", FORKS], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
