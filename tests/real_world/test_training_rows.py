@@ -206,8 +206,8 @@ def test_ctrl_c_that_is_held_down_ends_at_once() -> None:
         "import subprocess, sys, time; from pipelines import command_line, stop_signals\n"
         "def job(argv):\n"
         "    child = subprocess.Popen(['sleep', '100']); stop_signals.before_ending_at_once(child.kill)\n"
-        "    print(child.pid, file=sys.stderr, flush=True)\n"
-        "    with stop_signals.stoppable(lambda patience: time.sleep(30)): time.sleep(30)\n"
+        "    with stop_signals.stoppable(lambda patience: time.sleep(30)):\n"
+        "        print(child.pid, file=sys.stderr, flush=True); time.sleep(30)\n"
         "command_line.run_job(job)"
     )
     words = [sys.executable, "-c", code]
