@@ -126,7 +126,9 @@ def write_shards(
         if done is None:
             return _finished(listing, folder, plans, workers, repair_all)
         counts = ", ".join(f"{t.num_rows:,} {split}" for split, t in listing.splits.items())
-        say(f"{listing.source.shown} is read as {listing.kind}: {counts} images of {len(listing.classes):,} classes")
+        embedded = listing.kind == "digits"
+        read = "handwritten digits of scikit-learn" if embedded else f"{listing.source.shown} is read as {listing.kind}"
+        say(f"{read}: {counts} images of {len(listing.classes):,} classes")
         for note in listing.notes:
             say(note)
         _write_all(listing, folder, wanted, plans, done, workers)
