@@ -29,6 +29,7 @@ from serve.versions.rollout import APPLICATION, Deployed
 from serve.versions.traffic import Canary, Traffic, Verdict, Version
 
 FLUSHED = 0.4  # seconds in which the last lines of replicas reach the log
+LOOKING = 10.0  # seconds that a look at the registry may still take at the end
 
 
 def deploy(args: Args, host: str, port: int, traffic: Traffic | None = None, follower: Follower | None = None) -> str:
@@ -216,10 +217,12 @@ def stay(
     front: folder of an own HAProxy. What it has accepted is answered first, for so many seconds at most (patience);
     what is new gets 503 with Retry-After. Another signal ends that at once.
     """
-    asked = StopRequests()
-    threading.Thread(target=_attend, args=(follower, every), name="attend", daemon=True).start()
+    asked, over = StopRequests(), threading.Event()
+    attending = threading.Thread(target=_attend, args=(follower, every, over), name="attend", daemon=True)
+    attending.start()
     while not asked.count:  # a signal is only seen between two waits
         time.sleep(0.2)
+    over.set()
     if not end:
         return
     rollout.ClusterNotes().put(rollout.CLOSING, "1")  # cameras stay until they are told to go
@@ -228,6 +231,7 @@ def stay(
         serve.shutdown()
     else:
         _drain(FrontControl(front), patience, asked)
+    attending.join(LOOKING)  # whatever asks Ray after its end starts or finds another one
     ray.shutdown()
 
 
@@ -263,13 +267,12 @@ def _drain(front: FrontControl, patience: float, asked: StopRequests) -> None:
     front.end()
 
 
-def _attend(follower: Follower | None, every: float) -> None:
+def _attend(follower: Follower | None, every: float, over: threading.Event) -> None:
     """Follow the registry, and see to it that the application runs. In a thread: a registry may take its time."""
     keeper = Keeper()
-    while True:
-        time.sleep(every)
+    while not over.wait(every):
         keeper.look()
-        if follower is not None:
+        if follower is not None and not over.is_set():
             follower.look()
 
 
