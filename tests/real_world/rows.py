@@ -3,6 +3,7 @@
 
     python tests/real_world/rows.py               run all rows and print a table; the exit status is 1 if one fails
     python tests/real_world/rows.py 28 29         some rows only
+    python tests/real_world/rows.py --reports A B     of runs of the suite: pytest --junitxml=A -o junit_family=xunit1
 
 The tests lie beside the modules that they hold; faults.py and siblings.py are their index. A row's number is that of
 the list of faults; from 101 on they are siblings, which no list names.
@@ -24,8 +25,8 @@ from tests.real_world.siblings import SIBLINGS  # noqa: E402
 ROWS = dict(sorted((FAULTS | SIBLINGS).items()))
 
 
-def outcomes(numbers: list[int]) -> dict[int, tuple[int, int, int]]:
-    """Passed, failed and skipped tests of each row, from one run of pytest."""
+def tested(numbers: list[int]) -> Path:
+    """Run the tests of these rows: pytest's report."""
     report = ROOT / "runs" / "real-world.xml"
     nodes = sorted({node for number in numbers for node in ROWS[number][1]})
     subprocess.run(
@@ -33,7 +34,12 @@ def outcomes(numbers: list[int]) -> dict[int, tuple[int, int, int]]:
         cwd=ROOT,
         check=False,
     )
-    cases = ElementTree.parse(report).getroot().iter("testcase")
+    return report
+
+
+def outcomes(numbers: list[int], reports: list[Path]) -> dict[int, tuple[int, int, int]]:
+    """Passed, failed and skipped tests of each row."""
+    cases = [case for report in reports for case in ElementTree.parse(report).getroot().iter("testcase")]
     found = [(f"{case.get('file')}::{(case.get('name') or '').partition('[')[0]}", case) for case in cases]
     rows: dict[int, tuple[int, int, int]] = {}
     for number in numbers:
@@ -46,13 +52,19 @@ def outcomes(numbers: list[int]) -> dict[int, tuple[int, int, int]]:
 
 
 def main(words: list[str]) -> int:
-    """Run rows and print their table."""
+    """Run rows, or read reports of tests, and print their table."""
+    if words[:1] == ["--reports"]:
+        return shown(outcomes(list(ROWS), [Path(word) for word in words[1:]]))
     unknown = [word for word in words if not word.isdigit() or int(word) not in ROWS]
     if unknown:
         print(f"rows.py: a row must be one of {', '.join(map(str, ROWS))}, got {unknown[0]}", file=sys.stderr)
         return 2
     numbers = [int(word) for word in words] or list(ROWS)
-    rows = outcomes(numbers)
+    return shown(outcomes(numbers, [tested(numbers)]))
+
+
+def shown(rows: dict[int, tuple[int, int, int]]) -> int:
+    """Print the table; 1 if a row fails, or has no test that passed."""
     for number, (passed, failed, skipped) in rows.items():
         word = "fails" if failed or not passed else "holds"
         print(f"{number:>3}  {word}  {passed:>3} passed {failed:>2} failed {skipped:>2} skipped  {ROWS[number][0]}")
