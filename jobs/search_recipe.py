@@ -8,6 +8,7 @@
 Settings are judged by a tenth of the training images, which are held out (45,000/5,000 of CIFAR-10, as in section 4.2
 of the paper); --data.holdout N names another number, and 0 judges by the validation split, which for CIFAR-10 are the
 test images. Overrides go to every training, as in jobs/sweep_paper.py. The same command again goes on.
+--notify URL posts a notice of the end.
 """
 
 import sys
@@ -28,4 +29,4 @@ def job(argv: list[str]) -> recipe_search.Found:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, notifies=True)

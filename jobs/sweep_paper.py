@@ -7,7 +7,7 @@
     jobs/sweep_paper.py table6 --networks cifar10-resnet110 --data.path CIFAR
 
 Overrides (--recipe.*, --data.*, --scaling.*, --storage; see jobs/train_imagenet.py --help) go to every run. The same
-command again goes on where the sweep stopped.
+command again goes on where the sweep stopped. --notify URL posts a notice of the end.
 """
 
 import sys
@@ -31,4 +31,4 @@ def job(argv: list[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, notifies=True)

@@ -7,7 +7,7 @@
 
 CELLS are shards that jobs/write_shards.py made of images with boxes in Pascal VOC's or COCO's layout.
 --backbone is a classification that the backbone begins with. The head is torchvision's. Every field below can be
-overridden; the same command again goes on where the run stopped.
+overridden; the same command again goes on where the run stopped. --notify URL posts a notice of the end.
 """
 
 import sys
@@ -27,4 +27,4 @@ def job(argv: list[str]) -> dense_records.DenseOutcome:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, notifies=True)

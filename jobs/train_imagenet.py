@@ -9,7 +9,7 @@
 
 RECIPE is <network>[@<variant>]; `python -m resnet.paper` lists the networks. Every field below can be
 overridden. The same command again goes on where the run stopped. Lengths of --recipe.images are in pixels;
---recipe.images.size is the side of the square that the network sees.
+--recipe.images.size is the side of the square that the network sees. --notify URL posts a notice of the end.
 """
 
 import sys
@@ -35,4 +35,4 @@ def job(argv: list[str]) -> run_folder.TrainingOutcome:
 
 
 if __name__ == "__main__":
-    command_line.run_job(job)
+    command_line.run_job(job, notifies=True)

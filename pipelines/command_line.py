@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from pipelines import stop_signals
 from pipelines.file_names import without_secrets_in
+from pipelines.job_notice import End, JobNotice, take_address
 from pipelines.run import Data, Run
 from resnet.host.closed_pipe import quiet_when_closed
 
@@ -144,35 +145,51 @@ def _show_help(job: Callable[[list[str]], Any]) -> NoReturn:
 def run_job(
     job: Callable[[list[str]], dict[str, Any] | BaseModel | None],
     after_stop: str = "the same command goes on where it stopped",
+    *,
+    notifies: bool = False,
 ) -> None:
     """Run a job as the main program: its outcome is one line of JSON, the last on stdout; all else goes to stderr.
 
     A mistake is one sentence and exit status 2, a failure one sentence and 1. Ctrl-C, SIGTERM, SIGHUP: 130.
-    after_stop: how a stopped job goes on, where the job did not say so itself.
+    after_stop: how a stopped job goes on, where the job did not say so itself. notifies: it takes --notify.
     """
-    prog = sys.argv[0].rsplit("/", 1)[-1]
+    prog, words = sys.argv[0].rsplit("/", 1)[-1], sys.argv[1:]
+    notice = JobNotice(prog, None)
     try:
-        if {"-h", "--help"} & set(sys.argv[1:]):
+        if {"-h", "--help"} & set(words):
             _show_help(job)
         stop_signals.begin(prog, after_stop)
+        if notifies:
+            notice.address, words = take_address(words)
         with contextlib.redirect_stdout(sys.stderr):
-            outcome = job(sys.argv[1:])
+            outcome = job(words)
     except KeyboardInterrupt as stopped:
+        sentence = str(stopped) or f"stopped; {after_stop}"
         with contextlib.suppress(OSError):  # of a terminal that is closed
-            print(f"{prog}: {str(stopped) or f'stopped; {after_stop}'}", file=sys.stderr, flush=True)
+            print(f"{prog}: {sentence}", file=sys.stderr, flush=True)
+        _tell(notice, "stopped", error=sentence)
         sys.exit(stop_signals.STATUS)
     except Exception as error:
         if (known := explained(error)) is None or os.environ.get(TRACEBACK):
+            _tell(notice, "failed", error=f"{type(error).__name__}: {_one_line(str(error), error)}")
             raise
         status, sentence = known
         print(f"{prog}: {sentence}", file=sys.stderr)
+        _tell(notice, "failed", error=sentence)
         sys.exit(status)
     finally:
         stop_signals.end_soon()
-    if outcome is not None:
-        row = outcome.model_dump(mode="json") if isinstance(outcome, BaseModel) else outcome
+    row = outcome.model_dump(mode="json") if isinstance(outcome, BaseModel) else outcome
+    if row is not None:
         with quiet_when_closed():
             print(json.dumps(row), flush=True)
+    _tell(notice, "finished", row)
+
+
+def _tell(notice: JobNotice, end: End, outcome: dict[str, Any] | None = None, error: str | None = None) -> None:
+    """Send the notice; a request to end while that takes ends the process at once."""
+    stop_signals.end_soon()
+    notice.tell(end, outcome, error)
 
 
 def explained(error: Exception) -> tuple[int, str] | None:

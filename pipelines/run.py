@@ -83,6 +83,9 @@ class Scaling(FrozenSettings):
     wait_minutes: Annotated[
         float, Field(gt=0, description="that a training waits for nodes, or for room on them, before it ends")
     ] = 60
+    hang_timeout: Annotated[
+        float, Field(ge=0, description="seconds (20 steps at least) after which ranks that hang are ended; 0: never")
+    ] = 60
     channels_last: Annotated[bool, Field(description="channels innermost in memory, what fast kernels want")] = True
     compile: Annotated[
         Literal["auto", "on", "off"],
@@ -93,10 +96,7 @@ class Scaling(FrozenSettings):
     ] = "auto"
     deterministic: Annotated[
         bool,
-        Field(
-            description="the same bits in each run on the same GPUs, at some loss of speed: cuDNN, cuBLAS and torch "
-            "take only algorithms that give them. On CPUs they are the same anyway"
-        ),
+        Field(description="the same bits in each run on the same GPUs, at some loss of speed; on CPUs they are so anyway"),
     ] = False
     bucket_mb: Annotated[float, Field(gt=0, description="MiB of gradients that DDP sends at once")] = 25
     static_graph: Annotated[bool, Field(description="tell DDP that all steps are alike")] = False

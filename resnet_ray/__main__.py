@@ -47,6 +47,7 @@ SCRIPTS = {
     "report": "write_report",
     "status": "show_status",
 }
+NOTIFYING = {"train", "sweep", "search", "detector", "segmenter"}  # they take --notify
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def _run(word: str) -> None:
     else:
         from pipelines import command_line
 
-        command_line.run_job(_script(SCRIPTS[word]).job)
+        command_line.run_job(_script(SCRIPTS[word]).job, notifies=word in NOTIFYING)
 
 
 def _script(name: str) -> ModuleType:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.progress.training_metrics import GAUGES
+from pipelines.progress.training_metrics import GAUGES, SWEEP_GAUGES
 from serve.metrics import Metrics
 
 BOARDS = sorted((Path(__file__).resolve().parent.parent / "deploy" / "dashboards").glob("*.json"))
@@ -18,7 +18,7 @@ def exported() -> set[str]:
     endpoint.requests.labels("/v1/predict", "200").inc()
     endpoint.latency.labels("/v1/predict").observe(0.1)
     names = {sample.name for family in endpoint.families() for sample in family.samples}
-    return names | {f"ray_{name}" for name in GAUGES}
+    return names | {f"ray_{name}" for name in (*GAUGES, *SWEEP_GAUGES)}
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
@@ -48,6 +48,11 @@ def test_a_board_can_be_imported(path: Path) -> None:
     named = {name for panel in board["panels"] for name in re.findall(r"\$\{?(\w+)", json.dumps(panel))}
     known = {variable["name"] for variable in board["templating"]["list"]} | {"__rate_interval", "__all"}
     assert named <= known
+
+
+def test_every_figure_of_a_training_is_on_its_board() -> None:
+    text = (BOARDS[0].parent / "training.json").read_text()
+    assert [name for name in (*GAUGES, *SWEEP_GAUGES) if f"ray_{name}" not in text] == []
 
 
 def test_there_are_boards() -> None:

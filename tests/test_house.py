@@ -34,7 +34,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("tracking", "preparation", "prediction"),
         ("stream", "progress"),
         ("cluster", "cloud", "shards"),
-        ("run", "storage", "provenance", "stop_signals"),
+        ("run", "storage", "provenance", "stop_signals", "job_notice"),
         ("file_names",),
     ),
     "serve": (

@@ -180,6 +180,7 @@ def _status(task: DenseRank, saver: DenseSaver, state: TrainingState) -> dict[st
         "loss": loss,
         "error": math.nan,
         "quality": f"{name} -" if quality is None else f"{name} {quality:.1f} %",
+        "data_wait": state.wait_fraction(),
         "saved": saver.writer.written,
         "answers": saver.answers,
         "trouble": saver.writer.trouble,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from pipelines.job_notice import add_facts
 from pipelines.progress.postings import forget, last_status
 from pipelines.progress.status import LINE, Status
 
@@ -124,6 +125,7 @@ class Watch:
     def _look(self) -> None:
         if (status := last_status(self.run)) is None:
             return
+        add_facts(run=status.run, step=status.step)
         self.seen(status)
         self._tell(status)
         if self._live is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipelines.cluster import ray_internals
@@ -11,6 +12,9 @@ from pipelines.progress.status import Status
 from pipelines.progress.training_metrics import export_metrics
 
 KEY, SAVE, FAILED, ERROR = "resnet/progress/", "resnet/save/", "resnet/failed/", "resnet/error/"
+ENDED = "resnet/ended/"  # a run that was stopped, in which there is nothing wrong
+SWEEP = "resnet/sweep/"
+RANK, STACK, ASK = "resnet/rank/", "resnet/stack/", "resnet/ask/"  # rank_beacon.py's; the first two have a key a rank
 
 
 def post(status: Status) -> None:
@@ -32,8 +36,11 @@ def posted_runs() -> list[Status]:
 
 def forget(run: str) -> None:
     """Remove what an earlier try of a run posted."""
-    for key in (KEY, SAVE, FAILED, ERROR):
+    for key in (KEY, SAVE, FAILED, ERROR, ENDED, ASK):
         ray_internals.delete(key + run)
+    for prefix in (RANK, STACK):
+        for key in ray_internals.keys_of(f"{prefix}{run}/"):
+            ray_internals.delete(key)
 
 
 def ask_to_save(run: str) -> None:
@@ -101,6 +108,27 @@ def failure(run: str) -> str | None:
 def has_failed(run: str) -> bool:
     """True if a run cannot go on."""
     return failure(run) is not None
+
+
+def note_stop(run: str) -> None:
+    """Say that a run was asked to end before it had; the same command goes on."""
+    ray_internals.put(ENDED + run, b"stopped")
+
+
+def was_stopped(run: str) -> bool:
+    """True if a run was asked to end before it had."""
+    return ray_internals.get(ENDED + run) is not None
+
+
+def post_sweep(name: str, sentence: str) -> None:
+    """Publish how far a sweep is, from its driver."""
+    ray_internals.put(SWEEP + name, json.dumps([time.time(), sentence]).encode())
+
+
+def posted_sweeps() -> list[tuple[float, str]]:
+    """The last word of every sweep on this cluster: when, in seconds since 1970, and how far it is."""
+    values = (ray_internals.get(key) for key in sorted(ray_internals.keys_of(SWEEP)))
+    return [(at, sentence) for at, sentence in (json.loads(value) for value in values if value is not None)]
 
 
 def note_error(run: str, text: str) -> bool:

@@ -64,5 +64,6 @@ class RunClock:
             return
         self._posted = time.monotonic()
         left = self.left.seconds(step, is_testing=phase.startswith(TEST))
-        left, speed = None if left is None else left + phase_left, self.left.images_per_second
-        self.poster.post(Status(phase=phase, step=step, seconds_left=left, images_per_second=speed, **self.figures()))
+        left = None if left is None else left + phase_left
+        speed = {"images_per_second": self.left.images_per_second, "step_seconds": self.left.step_seconds}
+        self.poster.post(Status(phase=phase, step=step, seconds_left=left, **speed, **self.figures()))

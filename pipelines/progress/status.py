@@ -19,7 +19,9 @@ class Status(Frozen):
 
     seconds_left: to the end of all; None: not known yet. process: of rank 0; another one after each restart of the
     workers. time: in seconds since 1970. machine: rank 0's. conditions: what the training runs on, as text by name.
-    answers: requests to save that have been met. quality: a figure in the place of the error, as text.
+    answers: requests to save that have been met. quality: a figure in the place of the error, as text. step_seconds: a
+    step's; None: not known yet. data_wait: share of the epoch's time so far in which rank 0 waited for data. loader:
+    figures of rank 0's loader by name.
     """
 
     run: str
@@ -32,6 +34,9 @@ class Status(Frozen):
     error: float
     images_per_second: float
     seconds_left: float | None
+    step_seconds: float | None = None
+    data_wait: float | None = None
+    loader: dict[str, float] = Field(default_factory=dict)
     saved: str | None = None
     answers: int = 0
     quality: str | None = None

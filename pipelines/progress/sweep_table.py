@@ -9,20 +9,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
+from pipelines.job_notice import add_facts
 from pipelines.progress.console import live_on_terminal, say
-from pipelines.progress.postings import forget, last_status
+from pipelines.progress.postings import forget, last_status, note_stop, post_sweep
 from pipelines.progress.status import Status, clock, remaining
 from pipelines.progress.text_table import text_table
+from pipelines.progress.training_metrics import export_sweep
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 POLL = 0.5  # seconds between two looks
 EVERY = 30.0  # seconds between two tables where stderr is no terminal
+TOLD = 5.0  # seconds between two words to those who look at the cluster
 
-Standing = Literal["waiting", "starting", "running", "finished", "stopped", "failed"]
+Standing = Literal["finished", "stopped", "failed", "running", "starting", "waiting"]
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
 
 
 @dataclass
@@ -101,13 +105,14 @@ class Board:
     write: Callable[[str], Any] = field(default=say)
 
     def __post_init__(self) -> None:
-        self._end, self._printed, self._changed = threading.Event(), 0.0, True
+        self._end, self._printed, self._changed, self._told = threading.Event(), 0.0, True, 0.0
         self._thread = threading.Thread(target=self._follow, name="board", daemon=True)
         self._live: Any = None
 
     def __enter__(self) -> Self:
         for run in self.rows:
             forget(run)
+        add_facts(run=self.name)
         if self.show:
             self._live = live_on_terminal(refresh_per_second=2)
         if self._live is not None:
@@ -115,9 +120,13 @@ class Board:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         self._end.set()
         self._thread.join()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):  # the trials' processes end before they say so
+            for run in self.running():
+                note_stop(run)
+        self._tell(f"ended: {self.summary()}")
         if self._live is not None:
             self._live.update(self.table(), refresh=True)
             self._live.stop()
@@ -141,17 +150,32 @@ class Board:
         for run, row in list(self.rows.items()):
             if row.standing in ("waiting", "starting", "running") and (status := last_status(run)) is not None:
                 row.take(status)
+        if time.monotonic() - self._told > TOLD:
+            self._tell(self.summary())
         if self._live is not None:
             self._live.update(self.table())
         elif self.show and (self._changed or time.monotonic() - self._printed > EVERY):
             self._changed, self._printed = False, time.monotonic()
             self.write(self.text())
 
-    def summary(self) -> str:
-        """`table6: 1 of 4 trials finished, 2 running, 1 waiting; about 1:02:03 left`."""
-        counts = dict.fromkeys(("finished", "stopped", "failed", "running", "starting", "waiting"), 0)
+    def _tell(self, sentence: str) -> None:
+        """Say how the sweep is, to Prometheus and to jobs/show_status.py."""
+        self._told = time.monotonic()
+        rows = list(self.rows.values())
+        errors = [row.top1_error for row in rows if row.top1_error is not None]
+        export_sweep(self.name, self.counts(), min(errors, default=None))
+        post_sweep(self.name, sentence)
+
+    def counts(self) -> dict[Standing, int]:
+        """Trials by how they stand."""
+        counts: dict[Standing, int] = dict.fromkeys(STANDINGS, 0)
         for row in list(self.rows.values()):
             counts[row.standing] += 1
+        return counts
+
+    def summary(self) -> str:
+        """`table6: 1 of 4 trials finished, 2 running, 1 waiting; about 1:02:03 left`."""
+        counts = self.counts()
         parts = [f"{counts.pop('finished')} of {len(self.rows)} trials finished"]
         parts += [f"{n} {standing}" for standing, n in counts.items() if n]
         left = seconds_left(list(self.rows.values()), self.slots)

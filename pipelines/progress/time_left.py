@@ -43,6 +43,11 @@ class TimeLeft:
             self._image = seconds / images
 
     @property
+    def step_seconds(self) -> float | None:
+        """Seconds that a training step takes; None before it is known."""
+        return self._pace or None
+
+    @property
     def images_per_second(self) -> float:
         """Of the training; 0 before it is known."""
         return self.batch / self._pace if self._pace else 0.0

@@ -6,8 +6,8 @@ The same pixels come out in a Ray Data task and in a thread of the training proc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from concurrent.futures import Executor
+import time
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +28,7 @@ class Batch(NamedTuple):
     """images: (N, S, S, 3) uint8; labels: (N,) int64; ids: (N,) places in the split; shift: (N, 3) float32 or None.
 
     replaced: images of the batch whose bytes could not be decoded, and that another image or black stands for.
+    seconds: of threads, that decoding took; ready: decoded batches that waited with this one, where that is known.
     """
 
     images: np.ndarray
@@ -35,6 +36,24 @@ class Batch(NamedTuple):
     ids: np.ndarray
     shift: np.ndarray | None = None
     replaced: int = 0
+    seconds: float = 0.0
+    ready: int | None = None
+
+
+class BegunBatch(NamedTuple):
+    """A batch that threads decode. parts: of each some images, those replaced and the seconds; done by calling it."""
+
+    batch: Batch
+    parts: list[Future[tuple[int, float]]]
+
+    def is_ready(self) -> bool:
+        """True if nobody would wait for it."""
+        return all(part.done() for part in self.parts)
+
+    def __call__(self) -> Batch:
+        """Wait for it."""
+        replaced, seconds = zip(*(part.result() for part in self.parts), strict=True)
+        return self.batch._replace(replaced=sum(replaced), seconds=sum(seconds))
 
 
 class Encoded(NamedTuple):
@@ -57,7 +76,7 @@ class EpochAugmentation:
     seed: int
     epoch: int
 
-    def start(self, rows: Encoded, pool: Executor, out: np.ndarray | None = None) -> Callable[[], Batch]:
+    def start(self, rows: Encoded, pool: Executor, out: np.ndarray | None = None) -> BegunBatch:
         """Decode a batch in the threads of a pool; calling what is returned waits for it. out: where the pixels go."""
         size, count = self.policy.size, len(rows.images)
         pixels = np.empty((count, size, size, 3), np.uint8) if out is None else out[:count]
@@ -65,8 +84,12 @@ class EpochAugmentation:
         shift = np.empty((count, 3), np.float32) if self.policy.color != "none" else None
         batch = Batch(pixels, labels, rows.ids, shift)
         parts = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
-        started = [pool.submit(self._part, rows, part, batch) for part in parts]
-        return lambda: batch._replace(replaced=sum(future.result() for future in started))
+        return BegunBatch(batch, [pool.submit(self._timed_part, rows, part, batch) for part in parts])
+
+    def _timed_part(self, rows: Encoded, part: range, batch: Batch) -> tuple[int, float]:
+        """Decode some images into a batch; how many were replaced, and the seconds."""
+        began = time.perf_counter()
+        return self._part(rows, part, batch), time.perf_counter() - began
 
     def _part(self, rows: Encoded, part: range, batch: Batch) -> int:
         """Decode some images into a batch; how many were replaced."""

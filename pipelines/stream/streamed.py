@@ -23,7 +23,7 @@ import numpy as np
 
 from pipelines.cluster.free_cpus import TaskBudget
 from pipelines.shards.row_groups import Split, UnreadableShard
-from pipelines.stream.augmentation import Batch, Encoded, EpochAugmentation, center
+from pipelines.stream.augmentation import Batch, BegunBatch, Encoded, EpochAugmentation, center
 from pipelines.stream.example_order import Order, evaluation_slice
 from pipelines.stream.rank_batches import RankEpoch, encoded_rows
 from resnet.host import glibc_allocator
@@ -110,14 +110,17 @@ def _decode(part: RankEpoch, item: dict[str, np.ndarray]) -> Iterator[dict[str, 
     with ThreadPoolExecutor(1) as pool:
         for table in _ship(part, item):
             batch = part.pictures.start(encoded_rows(table), pool, pixels)()
-            replaced = np.zeros(len(batch.labels), np.int64)
-            replaced[0] = batch.replaced
-            block = {"image": batch.images, "label": batch.labels, "index": batch.ids, "replaced": replaced}
+            replaced, seconds = np.zeros(len(batch.labels), np.int64), np.zeros(len(batch.labels))
+            replaced[0], seconds[0] = batch.replaced, batch.seconds
+            sums = {"replaced": replaced, "seconds": seconds}
+            block = {"image": batch.images, "label": batch.labels, "index": batch.ids, **sums}
             yield block if batch.shift is None else block | {"shift": batch.shift}
 
 
 def _batch(block: dict[str, np.ndarray]) -> Batch:
-    return Batch(block["image"], block["label"], block["index"], block.get("shift"), int(block["replaced"].sum()))
+    seconds = float(block["seconds"].sum()) if "seconds" in block else 0.0  # evaluations take none
+    sums = int(block["replaced"].sum()), seconds
+    return Batch(block["image"], block["label"], block["index"], block.get("shift"), *sums)
 
 
 def _late(
@@ -125,12 +128,13 @@ def _late(
 ) -> Iterator[Batch]:
     """Undecoded blocks -> batches, decoded ahead by threads of this process, mostly outside of Python."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    started: deque[Any] = deque()
+    started: deque[BegunBatch] = deque()
     try:
         for rows in _regrouped(blocks, part.batch_size):
             started.append(part.pictures.start(rows, pool, None if memory is None else memory()))
             if len(started) > AHEAD:
-                yield started.popleft()()
+                ready = sum(begun.is_ready() for begun in started)
+                yield started.popleft()()._replace(ready=ready)
         while started:
             yield started.popleft()()
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pipelines import provenance
+from pipelines.job_notice import NOTIFY
 from pipelines.run import home
 from pipelines.tracking.mlflow_runs import PARENT
 from pipelines.tracking.mlflow_store import CREDENTIALS, SETTINGS, store_uri
@@ -19,7 +20,7 @@ def passed_on(private: bool, here: bool) -> dict[str, str]:
     the job; a cluster that runs already gets them in those, which all who may ask it for jobs can read.
     here: the cluster's head is this machine, so that a job finds the home folder of this one.
     """
-    names = PASSED_ON if private else (*PASSED_ON, *CREDENTIALS)
+    names = PASSED_ON if private else (*PASSED_ON, *CREDENTIALS, NOTIFY)  # its address is a secret too
     found = {name: os.environ[name] for name in names if name in os.environ}
     if "MLFLOW_TRACKING_URI" in found:
         found["MLFLOW_TRACKING_URI"] = store_uri()  # a relative path would be another file in the job's folder

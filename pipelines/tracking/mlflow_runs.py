@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import job_notice
 from pipelines.file_names import below
 from pipelines.provenance import COMMIT, git_commit, versions
 from pipelines.run import TrainingRun, home
@@ -119,6 +120,7 @@ def start(
         run_id = found.info.run_id
         api.update_run(run_id, status="RUNNING")
         tag(api, run_id, tags)  # what goes on may be another commit, on another machine
+        job_notice.add_facts(mlflow=run_page(api.tracking_uri, where, run_id))
         return run_id
     tags |= {"resnet.key": key, "mlflow.runName": run.name} | _source()
     if parent := parent or os.environ.get(PARENT):
@@ -129,10 +131,18 @@ def start(
         tag(api, run_id, {name: value for name, value in tags.items() if name != "mlflow.runName"})
     else:
         run_id = api.create_run(where, start_time=_milliseconds(began), tags=tags).info.run_id
+    job_notice.add_facts(mlflow=run_page(api.tracking_uri, where, run_id))
     _log(api, run_id, params=dict(flat(run.model_dump(mode="json"))))
     if dataset is not None:
         log_dataset(api, run_id, dataset)
     return run_id
+
+
+def run_page(store: str, experiment_id: str, run_id: str) -> str:
+    """The address of a run's page on an MLflow server; of a store without one, the run's id."""
+    if not store.startswith(("http://", "https://")):
+        return f"MLflow run {run_id}"
+    return f"{mlflow_store.without_secrets(store).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def _milliseconds(at: float | None) -> int:
@@ -241,6 +251,7 @@ def start_sweep(name: str, place: str, params: dict[str, Any] | None = None) -> 
         found = find_run(api, where, key)
         if found is not None:
             api.update_run(found.info.run_id, status="RUNNING")
+            job_notice.add_facts(mlflow=run_page(api.tracking_uri, where, found.info.run_id))
             return found.info.run_id
         tags = {"resnet.key": key, "mlflow.runName": name, "git_commit": git_commit()} | _source()
         if given := os.environ.get("MLFLOW_RUN_ID"):
@@ -251,6 +262,7 @@ def start_sweep(name: str, place: str, params: dict[str, Any] | None = None) -> 
             if parent := os.environ.get(PARENT):
                 tags["mlflow.parentRunId"] = parent
             run_id = api.create_run(where, tags=tags).info.run_id
+        job_notice.add_facts(mlflow=run_page(api.tracking_uri, where, run_id))
         _log(api, run_id, params=dict(flat(params or {})))
         return run_id
     except Exception as trouble:  # whatever a store on a network throws: tracking never stops a sweep

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +15,9 @@ from pipelines.cluster.ray_internals import free_places, lean_trainer
 from pipelines.cluster.shared_places import SharedPlace
 from pipelines.file_names import below
 from pipelines.progress import postings
+from pipelines.progress.rank_beacon import Beacon
 from pipelines.run import Run, Scaling, TrainingRun
+from pipelines.training.guards.hang_watch import HangWatch
 from pipelines.training.guards.save_on_stop import saving_first
 from pipelines.training.run_data import WorkerData
 
@@ -61,7 +64,8 @@ def work_to_the_end(
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     trouble, seeing = None, partial(_seeing, worker, tuple(shared), run.name)
-    with saving_first(lambda: [run.name]):
+    watch = HangWatch(run.name, run.scaling.hang_timeout)
+    with saving_first(lambda: [run.name]), _end_told(run.name), watch:
         for _ in range(1 + run.scaling.retries):
             try:
                 beside_the_main_thread(_trainer(run, feed, seeing, callbacks).fit, must_end)
@@ -76,13 +80,29 @@ def work_to_the_end(
     if (reason := postings.failure(run.name)) is not None:
         raise RuntimeError(f"{run.name} failed: {reason}") from trouble
     if trouble is not None:
-        raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
+        with _end_told(run.name):
+            raise RuntimeError(f"{run.name} failed after {run.scaling.retries} restarts: {trouble}") from trouble
+
+
+@contextlib.contextmanager
+def _end_told(run: str) -> Iterator[None]:
+    """Within: those who look at the cluster later find why the run has ended before its end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        postings.note_stop(run)
+        raise
+    except RuntimeError as error:
+        postings.fail(run, " ".join(str(error).split()))
+        raise
 
 
 def _seeing(
     worker: Callable[[dict[str, Any]], None], shared: Sequence[SharedPlace], run: str, config: dict[str, Any]
 ) -> None:
     """Work on a machine that sees all that the driver's does. ValueError, posted for the driver: it does not."""
+    import ray.train
+
     if not postings.failure(run):
         try:
             for place in shared:
@@ -90,7 +110,9 @@ def _seeing(
         except ValueError as error:
             postings.fail(run, str(error))
             raise
-    worker(config)
+    here = ray.train.get_context()
+    with Beacon(run, here.get_world_rank(), here.get_world_size()):
+        worker(config)
 
 
 def _trainer(run: TrainingRun, feed: Any, worker: Callable[[dict[str, Any]], None], callbacks: tuple[Any, ...]) -> Any:

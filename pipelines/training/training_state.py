@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipelines.stream.augmentation import Batch
+from pipelines.stream.in_memory import Draws
+from pipelines.stream.loader_figures import LoaderFigures
 from resnet.training.checkpoint import Progress
 from resnet.training.conditions import Conditions
 from resnet.training.devices.device_wait import DeviceWait
@@ -40,6 +43,7 @@ class TrainingState:
         self.conditions: tuple[Conditions, ...] = ()
         self.norms: tuple[LayerNorms, ...] = ()
         self.replaced = 0  # training images of the epoch so far, of this rank, that could not be decoded
+        self.loader = LoaderFigures()
         self._since, self._cpu_since = time.monotonic(), time.process_time()
         self._device_wait = DeviceWait.of(device)
         if saved is not None:
@@ -58,6 +62,16 @@ class TrainingState:
         """Count a step. Nothing here waits for the device."""
         self.sums += sums
         see_(self.bad, sums, self.step)
+
+    def took(self, batch: Batch | Draws) -> None:
+        """Count what a batch says of its making."""
+        self.replaced += batch.replaced
+        self.loader.took(batch)
+
+    def wait_fraction(self) -> float | None:
+        """Share of the epoch's time so far in which the device waited for data; None before its first step."""
+        seconds = self.seconds + time.monotonic() - self._since
+        return min(1.0, self.wait / seconds) if float(self.sums[2]) and seconds else None
 
     def start(self) -> None:
         """Begin to take time: what was since the last mark, an evaluation or a start, is no training."""

@@ -97,7 +97,7 @@ def train(
             with state.waiting():
                 batch = next(batches)
             state.lr = lr_at(state.step, task.total, run.recipe.optim, run.recipe.schedule, history)
-            state.replaced += batch.replaced
+            state.took(batch)
             watched = is_watched(state.step, task.total)
             layers: dict[str, tuple[float, float]] = {}
             sums = learner.step(
@@ -285,6 +285,8 @@ def _figures(task: RankData, saver: Saver, state: TrainingState) -> dict[str, An
         "epochs": task.total / spe,
         "loss": loss,
         "error": error,
+        "data_wait": state.wait_fraction(),
+        "loader": state.loader.take(),
         "saved": saver.writer.written,
         "answers": saver.answers,
         "trouble": saver.writer.trouble,

@@ -1,5 +1,6 @@
 """What rank 0 and its job tell each other, through Ray's key-value store."""
 
+import time
 from typing import Any
 
 import pytest
@@ -40,6 +41,24 @@ def test_the_first_reason_of_a_failure_stays() -> None:
     assert postings.failure("failed") == "loss is nan at step 3"
     postings.forget("failed")
     assert postings.failure("failed") is None
+
+
+def test_a_stop_is_known_until_the_run_is_started_again() -> None:
+    assert not postings.was_stopped("halted")
+    postings.note_stop("halted")
+    assert postings.was_stopped("halted")
+    assert not postings.was_stopped("another")
+    postings.forget("halted")
+    assert not postings.was_stopped("halted")
+
+
+def test_the_last_word_of_a_sweep_stands() -> None:
+    before = time.time()
+    postings.post_sweep("posted", "posted: 1 of 3 trials finished")
+    postings.post_sweep("posted", "posted: 2 of 3 trials finished")
+    ((at, sentence),) = [found for found in postings.posted_sweeps() if found[1].startswith("posted:")]
+    assert sentence == "posted: 2 of 3 trials finished"
+    assert before <= at <= time.time()
 
 
 def test_a_poster_sends_all_in_order_and_hears_the_wish_with_the_next_status(status: Any) -> None:

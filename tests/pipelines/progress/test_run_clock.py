@@ -38,6 +38,8 @@ def test_a_training_is_told_from_its_first_step_to_its_test() -> None:
     told.post(20, "evaluated")
     first, during, after = kept.statuses
     assert (first.phase, during.phase, after.phase) == ("training", "evaluating", "evaluated")
+    assert first.step_seconds is None
+    assert 0.01 <= (after.step_seconds or 0) < 0.1
     assert after.seconds_left is not None
     # 20 steps of 10 ms, an evaluation of 50 ms, a test of 300 images of 0.5 ms each
     assert 0.3 < after.seconds_left < 1.5

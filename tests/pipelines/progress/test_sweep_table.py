@@ -3,6 +3,9 @@
 import io
 from typing import Any
 
+import pytest
+
+from pipelines.progress import postings
 from pipelines.progress.status import Status
 from pipelines.progress.sweep_table import Board, Row, seconds_left
 
@@ -62,3 +65,14 @@ def test_the_table_of_a_terminal_has_every_trial() -> None:
     assert "validation error %" in text
     assert "one" in text
     assert "two" in text
+
+
+def test_a_stopped_sweep_says_which_trainings_it_stopped(ray_local: Any) -> None:
+    rows = {"halt-a": row("halt-a", "running"), "halt-b": row("halt-b"), "halt-c": row("halt-c", "finished")}
+    with pytest.raises(KeyboardInterrupt), Board("halted", rows, 2, show=False):
+        raise KeyboardInterrupt
+    assert [name for name in rows if postings.was_stopped(name)] == ["halt-a"]
+    told = [sentence for _, sentence in postings.posted_sweeps() if "halted" in sentence]
+    assert told == ["ended: halted: 1 of 3 trials finished, 1 running, 1 waiting"]
+    for name in rows:
+        postings.forget(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.job_notice import NOTIFY
 from pipelines.tracking import job_environment
 from pipelines.tracking.mlflow_store import CREDENTIALS
 
@@ -55,7 +56,7 @@ def test_a_job_of_a_head_of_its_own_has_them_and_rays_files_have_not(tmp_path: P
 
 
 def test_what_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in CREDENTIALS:
+    for name in (*CREDENTIALS, NOTIFY):
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
@@ -64,7 +65,7 @@ def test_what_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("RESNET_HOME", str(tmp_path))
     private, shared = job_environment.passed_on(True, here=True), job_environment.passed_on(False, here=False)
     assert SECRET not in private.values(), "the head inherits them"
-    assert {name for name, value in shared.items() if value == SECRET} == set(CREDENTIALS)
+    assert {name for name, value in shared.items() if value == SECRET} == {*CREDENTIALS, NOTIFY}
     assert (private["RESNET_HOME"], shared.get("RESNET_HOME")) == (str(tmp_path), None), "a place of this machine"
     assert private["MLFLOW_EXPERIMENT_NAME"] == "mine"
     assert private["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"

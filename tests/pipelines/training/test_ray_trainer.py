@@ -3,9 +3,11 @@
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 
+from pipelines.progress import postings
 from pipelines.training import ray_trainer
 from pipelines.training.ray_trainer import beside_the_main_thread
 
@@ -37,3 +39,19 @@ def test_a_training_that_must_end_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         beside_the_main_thread(lambda: end.wait(30), lambda: next(reasons))
     assert time.monotonic() - began < 5
     end.set()
+
+
+def test_why_a_training_ended_before_its_end_is_posted(ray_local: Any) -> None:
+    for name in ("early-stop", "early-fail"):
+        postings.forget(name)
+    with pytest.raises(KeyboardInterrupt), ray_trainer._end_told("early-stop"):
+        raise KeyboardInterrupt
+    with pytest.raises(RuntimeError), ray_trainer._end_told("early-fail"):
+        raise RuntimeError("waited 60 minutes\nfor room")
+    assert (postings.was_stopped("early-stop"), postings.failure("early-stop")) == (True, None)
+    assert (postings.was_stopped("early-fail"), postings.failure("early-fail")) == (
+        False,
+        "waited 60 minutes for room",
+    )
+    for name in ("early-stop", "early-fail"):
+        postings.forget(name)
