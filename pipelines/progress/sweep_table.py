@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import textwrap
 import threading
@@ -123,10 +124,11 @@ class Board:
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         self._end.set()
         self._thread.join()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):  # the trials' processes end before they say so
-            for run in self.running():
+        with contextlib.suppress(Exception):  # of a Ray that has ended: the sweep's own end is what counts
+            stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+            for run in self.running() if stopped else ():  # the trials' processes end before they say so
                 note_stop(run)
-        self._tell(f"ended: {self.summary()}")
+            self._tell(f"ended: {self.summary()}")
         if self._live is not None:
             self._live.update(self.table(), refresh=True)
             self._live.stop()

@@ -90,10 +90,12 @@ def _end_told(run: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        postings.note_stop(run)
+        with contextlib.suppress(Exception):  # of a Ray that has ended: the stop is what counts
+            postings.note_stop(run)
         raise
     except RuntimeError as error:
-        postings.fail(run, " ".join(str(error).split()))
+        with contextlib.suppress(Exception):
+            postings.fail(run, " ".join(str(error).split()))
         raise
 
 

@@ -45,6 +45,10 @@ def epoch(
         place = (3, first_step, rank, world_size, TaskBudget(1.0, 1), decode, 2)
         batches = list(streamed.streamed_batches(split, order, images, *place))
         assert all(len(batch.labels) == 24 // world_size for batch in batches)
+        assert all(0 < batch.seconds < 60 for batch in batches), "decoding takes time, wherever it is done"
+        ready = [batch.ready for batch in batches if batch.ready is not None]
+        assert len(ready) == (max(0, len(batches) - streamed.AHEAD) if decode == "worker" else 0)
+        assert all(0 <= waiting <= streamed.AHEAD + 1 for waiting in ready)
         ranks.append(batches)
     parts = [list(step) for step in zip(*ranks, strict=True)]
     return {

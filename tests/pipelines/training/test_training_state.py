@@ -51,6 +51,17 @@ def test_time_counts_between_start_and_mark_and_waiting_is_part_of_it() -> None:
     assert 0.02 <= state.wait <= state.seconds < 0.07, "what was before the start and between them is no training"
 
 
+def test_the_share_of_waits_is_known_inside_an_epoch() -> None:
+    state = TrainingState(CPU, None, 0)
+    assert state.wait_fraction() is None
+    state.start()
+    with state.waiting():
+        time.sleep(0.03)
+    time.sleep(0.03)
+    state.add(sums(1.0))
+    assert 0.2 < (state.wait_fraction() or 0) < 0.6
+
+
 def saved(**fields: Any) -> Progress:
     classes = (ImageClass(id=0, wnid="a", name="a"),)
     return Progress(step=7, total_steps=9, examples=4, classes=classes, **fields)
