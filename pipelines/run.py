@@ -95,8 +95,7 @@ class Scaling(FrozenSettings):
         ),
     ] = "auto"
     deterministic: Annotated[
-        bool,
-        Field(description="the same bits in each run on the same GPUs, at some loss of speed; on CPUs they are so anyway"),
+        bool, Field(description="the same bits in each run on the same GPUs, at some loss of speed; on CPUs always so")
     ] = False
     bucket_mb: Annotated[float, Field(gt=0, description="MiB of gradients that DDP sends at once")] = 25
     static_graph: Annotated[bool, Field(description="tell DDP that all steps are alike")] = False

@@ -165,7 +165,7 @@ class Board:
         self._told = time.monotonic()
         rows = list(self.rows.values())
         errors = [row.top1_error for row in rows if row.top1_error is not None]
-        export_sweep(self.name, self.counts(), min(errors, default=None))
+        export_sweep(self.name, self.counts().items(), min(errors, default=None))
         post_sweep(self.name, sentence)
 
     def counts(self) -> dict[Standing, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -58,10 +58,10 @@ def export_metrics(status: Status) -> None:
         _gauge(name, GAUGES[name], ("run",)).set(value, tags={"run": status.run})
 
 
-def export_sweep(sweep: str, counts: Mapping[str, int], best: float | None) -> None:
+def export_sweep(sweep: str, counts: Iterable[tuple[str, int]], best: float | None) -> None:
     """Set the gauges of a sweep: trials by how they stand, and the lowest error so far. In its driver."""
     trials, errors = (_gauge(name, *told) for name, told in SWEEP_GAUGES.items())
-    for state, count in counts.items():
+    for state, count in counts:
         trials.set(count, tags={"sweep": sweep, "state": state})
     if best is not None:
         errors.set(best, tags={"sweep": sweep})

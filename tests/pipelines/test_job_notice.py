@@ -34,7 +34,7 @@ def hook(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str
             told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             answer(self)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -66,7 +66,9 @@ def test_the_address_is_taken_from_the_words_or_the_environment(monkeypatch: pyt
     assert take_address(["--notify", "https://h/x"]) == ("https://h/x", [])
 
 
-@pytest.mark.parametrize("address", ["", "--seed", f"ftp://h/{SECRET}", f"hooks.example.org/{SECRET}", "http://", "http://h:x/"])
+@pytest.mark.parametrize(
+    "address", ["", "--seed", f"ftp://h/{SECRET}", f"hooks.example.org/{SECRET}", "http://", "http://h:x/"]
+)
 def test_what_is_no_address_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(ValueError, match=r"^--notify must be http\(s\)://HOST/") as caught:
         take_address(["--notify", address])
@@ -95,7 +97,9 @@ def test_the_notice_says_how_a_training_ended() -> None:
     }
     failed = content("train_imagenet.py", "failed", 3.0, {}, "noted failed: a disk is full")
     assert (failed["run"], failed["step"], failed["error"]) == ("noted", 7, "noted failed: a disk is full")
-    assert failed["text"].startswith(f"noted failed after 0:00:03 on {host}: step 7; noted failed: a disk is full; http")
+    assert failed["text"].startswith(
+        f"noted failed after 0:00:03 on {host}: step 7; noted failed: a disk is full; http"
+    )
 
 
 def test_the_notice_of_a_sweep_names_the_trials_that_failed() -> None:

@@ -141,7 +141,7 @@ def on_its_node(act: Callable[[int, float], State], places: Sequence[RankPlace])
 
 
 class HangWatch:
-    """Within `with`: ends the ranks of a run that hang. timeout: seconds without a step, 0 for never; tell: hears it."""
+    """Within `with`: ends ranks of a run that hang. timeout: seconds without a step, 0: never; tell: hears of it."""
 
     def __init__(self, run: str, timeout: float, tell: Callable[[str], None] = say) -> None:
         self.run, self.timeout, self.tell = run, timeout, tell

@@ -47,7 +47,9 @@ def test_the_screen_says_how_far_how_fast_and_why_not() -> None:
         resources={"CPU": 8, "GPU": 2},
         free={"CPU": 3, "GPU": 0},
         trainings=(
-            state_of(status("one", trouble="the bucket is away"), None, now, [*["node-1", "node-2", "node-2"], "a", "b"]),
+            state_of(
+                status("one", trouble="the bucket is away"), None, now, [*["node-1", "node-2", "node-2"], "a", "b"]
+            ),
             state_of(status("eval", phase="evaluating, 20%"), None, now, ["node-1"]),
             state_of(status("two"), None, now + 125),
             state_of(status("three", error=math.nan), "the loss is not finite", now),

@@ -91,8 +91,8 @@ from pipelines.training.fit import fit
 from tests.pipelines.progress.test_training_metrics import STATUS
 
 if __name__ == "__main__":
-    settings = {"enable_metrics_collection": True, "metrics_report_interval_ms": 1000}
-    private_ray.start_private(num_cpus=2, num_gpus=0, object_store_memory=2**28, _system_config=settings)
+    private_ray.SPARING |= {"RAY_enable_metrics_collection": "1", "RAY_metrics_report_interval_ms": "1000"}
+    private_ray.start_private(num_cpus=2, num_gpus=0, object_store_memory=2**28)
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     seen, end = {}, threading.Event()
 
@@ -108,10 +108,12 @@ if __name__ == "__main__":
     thread = threading.Thread(target=scrape)
     thread.start()
     training_metrics.export_metrics(STATUS)
-    training_metrics.export_sweep("s", {"running": 2, "failed": 0}, 7.5)
+    training_metrics.export_sweep("s", [("running", 2), ("failed", 0)], 7.5)
     run = standard("cifar10-resnet8", data_is_given=False)
     scaling = Scaling(workers=1, threads=1)
-    run = Run(**(run.model_dump() | {"scaling": scaling, "storage": sys.argv[1], "promote": False}))
+    recipe = run.recipe.model_copy(update={"epochs": 4})
+    fields = {"recipe": recipe, "scaling": scaling, "storage": sys.argv[1], "promote": False}
+    run = Run(**(run.model_dump() | fields))
     outcome = fit(run, show=False)
     end.wait(3)
     end.set()
@@ -134,7 +136,7 @@ def test_prometheus_gets_the_values(tmp_path: Path) -> None:
     trials, best = SWEEP_GAUGES
     assert (seen[f"ray_{trials}||s|running"], seen[f"ray_{trials}||s|failed"], seen[f"ray_{best}||s|"]) == (2, 0, 7.5)
     mine = {key.split("|")[0].removeprefix("ray_resnet_training_"): v for key, v in seen.items() if "|r|" not in key}
-    assert mine["steps_total"] == found["steps"] == 12 * (1437 // 64)
+    assert mine["steps_total"] == found["steps"] == 4 * (1437 // 64)
     assert 0 < mine["step"] <= found["steps"]
     assert mine["images_per_second"] == pytest.approx(64 / mine["step_seconds"], rel=1e-3)
     assert 0 < mine["loss"] < 5
