@@ -185,15 +185,19 @@ async def measure(way: str, url: str, images: list[bytes], cameras: int, asked: 
     return tally.row(cameras, asked.deadline)
 
 
-@contextlib.contextmanager
-def endpoint(asked: argparse.Namespace, folder: Path, image: bytes) -> Iterator[str]:
-    """URL of the job."""
-    checkpoint, (port,) = write_checkpoint(asked.network, folder), free_ports(1)
-    words = ["--checkpoint", checkpoint, "--port", port, "--proxy", asked.proxy, "--deadline", asked.deadline]
+def words_of(asked: argparse.Namespace, checkpoint: Path) -> list[object]:
+    """The endpoint's options."""
+    words = ["--checkpoint", checkpoint, "--proxy", asked.proxy, "--deadline", asked.deadline]
     words += ["--min-replicas", asked.replicas, "--max-replicas", asked.replicas, "--threads", asked.threads]
-    words += ["--cpus", asked.threads, "--precision", asked.precision]
-    command = [sys.executable, str(ROOT / "jobs" / "deploy_best.py"), *map(str, words)]
-    environment = os.environ | {"RESNET_HOME": str(folder), "OMP_NUM_THREADS": str(asked.threads)}
+    return [*words, "--cpus", asked.threads, "--precision", asked.precision]
+
+
+@contextlib.contextmanager
+def endpoint(words: list[object], threads: int, folder: Path, image: bytes) -> Iterator[str]:
+    """URL of the job. words: its options but for the port; threads: of a replica."""
+    (port,) = free_ports(1)
+    command = [sys.executable, str(ROOT / "jobs" / "deploy_best.py"), *map(str, words), "--port", str(port)]
+    environment = os.environ | {"RESNET_HOME": str(folder), "OMP_NUM_THREADS": str(threads)}
     with (folder / "job.log").open("w") as log:
         job = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
@@ -242,7 +246,8 @@ def main() -> None:
     turns: dict[tuple[int, str], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-cameras-") as folder:
         images = photographs(find_images(asked.images, Path(folder)))
-        with endpoint(asked, Path(folder), images[0]) as url:
+        words = words_of(asked, write_checkpoint(asked.network, Path(folder)))
+        with endpoint(words, asked.threads, Path(folder), images[0]) as url:
             for turn in range(asked.rounds):
                 for cameras in asked.cameras:
                     shift = turn % len(asked.ways)

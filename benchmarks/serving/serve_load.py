@@ -65,7 +65,8 @@ class Load:
     def __init__(self, url: str, images: list[bytes], warm: float, seconds: float) -> None:
         there = urlsplit(url)
         self.host, self.port = there.hostname or "", there.port or 80
-        head = f"POST {there.path} HTTP/1.1\r\nHost: {there.netloc}\r\nContent-Type: image/jpeg\r\nContent-Length: "
+        target = f"{there.path}?{there.query}" if there.query else there.path
+        head = f"POST {target} HTTP/1.1\r\nHost: {there.netloc}\r\nContent-Type: image/jpeg\r\nContent-Length: "
         self.requests = [f"{head}{len(data)}\r\n\r\n".encode() + data for data in images]
         self.warm, self.seconds, self.next, self.answered = warm, seconds, 0, 0
         self.latencies: list[float] = []

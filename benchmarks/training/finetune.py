@@ -34,8 +34,9 @@ from pipelines import provenance  # noqa: E402
 from pipelines.models.initial_weights import begin_from  # noqa: E402
 from pipelines.run import Data, Run, Scaling, standard  # noqa: E402
 from resnet.host.cpu_quota import usable_cores  # noqa: E402
+from resnet.recipes.loss_settings import Loss  # noqa: E402
 from resnet.recipes.named import recipe  # noqa: E402
-from resnet.recipes.recipe_settings import FineTuning, Loss, Optim, Schedule  # noqa: E402
+from resnet.recipes.recipe_settings import FineTuning, Optim, Schedule  # noqa: E402
 
 NETWORK = "imagenet-resnet18-B"
 SIZE = 64

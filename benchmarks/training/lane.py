@@ -58,8 +58,8 @@ def require_trainable(recipe: Recipe) -> None:
     for field, default in plain.items():
         if getattr(recipe, field) != default:
             raise ValueError(f"{field} must be the default here, got {getattr(recipe, field)}")
-    if recipe.loss.class_weights or recipe.images.turns or recipe.images.mean == "given":
-        raise ValueError("loss.class_weights, images.turns and mean given are for the engine on Ray")
+    if recipe.loss.class_weights or recipe.loss.is_angular or recipe.images.turns or recipe.images.mean == "given":
+        raise ValueError("loss.class_weights, loss.kind arcface, images.turns and mean given are for the engine on Ray")
 
 
 class Lane:

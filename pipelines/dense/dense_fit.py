@@ -25,6 +25,7 @@ from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training.guards.run_holder import RunHolder
 from pipelines.training.ray_trainer import work_to_the_end
 from pipelines.training.run_summary import keep_beside, work_ahead
+from resnet.dense.dense_recipe import dense_recipe
 
 if TYPE_CHECKING:
     from resnet.dense.dense_checkpoint import DenseProgress
@@ -66,6 +67,8 @@ def _finished(run: DenseRun, source: DenseSource) -> DenseOutcome | None:
     place = Folder(run.folder)
     if (known := _read(place, ASKED)) is None:
         return None
+    # Fields that a newer version has added have their defaults in an older run.
+    known["recipe"] = dense_recipe(known["recipe"]).model_dump(mode="json")
     before, now = dict(mlflow_runs.flat(known)), dict(mlflow_runs.flat(_asked(run, source)))
     if before != now:
         field = next(k for k in {**now, **before} if before.get(k) != now.get(k))

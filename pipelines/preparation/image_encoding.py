@@ -24,11 +24,15 @@ LOST = "more than 8 bits of grey, the lower ones are lost without --grey-range"
 
 
 class Admitted(NamedTuple):
-    """A row of a shard. unusual: properties of the image that a person may want to know of; empty for a plain one."""
+    """A row of a shard. unusual: properties of the image that a person may want to know of; empty for a plain one.
+
+    size: height and width of the upright image, which all that read it will see.
+    """
 
     data: bytes
     unusual: tuple[str, ...]
     reencoded: bool
+    size: tuple[int, int]
 
 
 class Seen(NamedTuple):
@@ -51,10 +55,11 @@ def admit(data: bytes, key: str, encoding: Encoding) -> Admitted:
         small = np.ascontiguousarray(shrink(seen.pixels, side))
         if max(small.shape) > LONGEST:
             raise TooLarge(f"an image must have sides of at most {LONGEST} once scaled down, got {max(small.shape)}")
-        return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), seen.unusual, True)
+        return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), seen.unusual, True, small.shape[:2])
+    size = seen.pixels.shape[:2]
     if seen.is_deep and encoding.grey_range is not None:
-        return Admitted(_png(seen.pixels[..., 0]), seen.unusual, True)
-    return Admitted(data, seen.unusual, False)
+        return Admitted(_png(seen.pixels[..., 0]), seen.unusual, True, size)
+    return Admitted(data, seen.unusual, False, size)
 
 
 def _seen(data: bytes, key: str, encoding: Encoding) -> Seen:

@@ -128,7 +128,7 @@ def _admitted(work: Work, notes: Notes) -> Iterator[Row]:
         if work.targets is None:
             yield row
         else:
-            yield *row, stored_target(target, work.targets, work.source, admitted.data, key)
+            yield *row, stored_target(target, work.targets, work.source, admitted.size, key)
 
 
 class _Hashed:

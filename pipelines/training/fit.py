@@ -55,8 +55,11 @@ def fit(
     """
     source, run = open_source(run), initial_weights.identified(run)
     place = source.place(run)
-    if feed is None and place.read("outcome.json") is None and (away := mlflow_runs.check_tracking()) is not None:
-        _say(show, f"{away}; the training goes on, and what is missed is recorded later")
+    if feed is None and place.read("outcome.json") is None:
+        if (away := mlflow_runs.check_tracking()) is not None:
+            _say(show, f"{away}; the training goes on, and what is missed is recorded later")
+        elif run.promote and run.model_name is not None:
+            model_registry.require_task(mlflow_runs.client(), run.model_name, model_registry.TASK)
     if (finished := place.check()) is not None and finished.mlflow_run is not None:
         _say(show, f"{run.name} is finished already: {place.folder.shown}")
         return finished

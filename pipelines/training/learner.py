@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.training.rank_data import RankData
 from resnet import build
+from resnet.retrieval.arcface import arcface, make_cosine
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
 from resnet.training.devices.compiled_blocks import compile_or_say, is_to_be_compiled, restore_blocks
@@ -53,6 +54,7 @@ class Learner:
         torch.manual_seed(task.run.seed)  # the same initial weights on every rank, and whatever their number
         network = build(recipe.network, len(task.feed.classes), zero_init_last_bn=recipe.zero_init_last_bn)
         freeze(network, recipe.finetune)
+        self.head = make_cosine(network) if recipe.loss.is_angular else None
         self.network = to_device(network, task.device, scaling.channels_last)
         self.compiled = self._compiled()
         self.optimizer = optimizer(self.network, recipe.optim, recipe.finetune.head_lr)
@@ -64,6 +66,8 @@ class Learner:
         self.average = Average(self.network) if recipe.ema is not None else None
         counts = task.feed.class_counts
         self.class_weights = None if counts is None else class_weights(counts).to(task.device)
+        angular = recipe.loss.is_angular
+        self.criterion = arcface(recipe.loss, len(task.feed.classes), self.class_weights) if angular else None
         self.progress = self._go_on(found)
 
     # --- Start --------------------------------------------------------------------------------------------------------
@@ -157,6 +161,8 @@ class Learner:
             parts[part][key] = tensor
         if progress.step == 0:  # what the run begins with; all but the weights is as it is made
             copy_into(self.network, parts["model"])
+            if self.head is not None:
+                self.head.to_unit()
             self.average = self.average and Average(self.network)
             return progress
         ended = progress.step == self.task.total or ends_early(progress.rows, self.task.run.recipe.selection)
@@ -193,11 +199,21 @@ class Learner:
             x, target = (x, y) if drawn is None else mix(x, y, drawn)
             with self._alone() if number < len(passes) else contextlib.nullcontext():
                 total += accumulate(
-                    self.model, x, target, share, self.precision, smoothing, self.scaler, self.class_weights
+                    self.model,
+                    x,
+                    target,
+                    share,
+                    self.precision,
+                    smoothing,
+                    self.scaler,
+                    self.class_weights,
+                    self.criterion,
                 )
         if look is not None:
             look(self.network, self.scaler.get_scale())
         changed = update(self.optimizer, self.scaler)
+        if self.head is not None and changed:
+            self.head.to_unit()
         if self.average is not None and changed:
             assert recipe.ema is not None
             self.average.update(decay_at(step, recipe.ema))
@@ -214,6 +230,8 @@ class Learner:
         if self.average is not None:
             copy_into(self.network, self.average.tensors)
             self.average = None
+            if self.head is not None:
+                self.head.to_unit()
 
     def take(self, weights: Tensors | None) -> None:
         """Weights that rank 0 has become the network of all ranks, after the last step. None: on other ranks."""

@@ -22,6 +22,7 @@ from pipelines.tracking import mlflow_runs
 from pipelines.training.run_folder import RunFolder
 from resnet.image_class import ImageClass
 from resnet.images.pixel_statistics import pixel_statistics
+from resnet.recipes.loss_settings import require_arcface
 
 if TYPE_CHECKING:
     from pipelines.models.checkpoint_store import CheckpointStore
@@ -129,6 +130,8 @@ def open_source(run: Run) -> RunData:
         if split.examples == 0:
             raise ValueError(f"{uri} must have {split.name} images, got none")
     run.recipe.total_steps(train.examples)
+    if run.recipe.loss.is_angular:
+        require_arcface()
     if run.init is not None or run.recipe.loss.class_weights:
         require_classes(source)
     return source

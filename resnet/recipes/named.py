@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from resnet.networks import architectures
+from resnet.recipes.loss_settings import Loss
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.recipe_settings import FineTuning, Images, Loss, Optim, Schedule
+from resnet.recipes.recipe_settings import FineTuning, Images, Optim, Schedule
 
 
 def imagenet_paper(network: str) -> Recipe:
@@ -136,15 +137,25 @@ def finetune(network: str) -> Recipe:
     )
 
 
+def arcface_finetune(network: str) -> Recipe:
+    """Embeddings of persons, or of other classes whose strangers are to be told apart: `finetune` with ArcFace's loss,
+    which softens no targets, and 60 epochs, for a margin is learned slowly.
+    """
+    tuned = finetune(network)
+    return tuned.model_copy(update={"variant": "arcface", "loss": Loss(kind="arcface"), "epochs": 60})
+
+
 VARIANTS: dict[tuple[str, str], Callable[[str], Recipe]] = {
     ("imagenet", "paper"): imagenet_paper,
     ("imagenet", "90"): imagenet_90,
     ("imagenet", "90-step"): imagenet_90_step,
     ("imagenet", "fast"): imagenet_fast,
     ("imagenet", "finetune"): finetune,
+    ("imagenet", "arcface"): arcface_finetune,
     ("cifar10", "paper"): cifar10_paper,
     ("cifar10", "fast"): cifar10_fast,
     ("cifar10", "finetune"): finetune,
+    ("cifar10", "arcface"): arcface_finetune,
 }
 
 

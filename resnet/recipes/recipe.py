@@ -13,7 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from resnet.frozen import FrozenSettings
 from resnet.networks import architectures
-from resnet.recipes.recipe_settings import FineTuning, Images, Loss, Optim, Schedule, Selection
+from resnet.recipes.loss_settings import Loss
+from resnet.recipes.recipe_settings import FineTuning, Images, Optim, Schedule, Selection
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 

@@ -1,4 +1,4 @@
-"""The parts of a recipe: images, loss, optimiser, schedule. Frozen, validated, no torch here.
+"""The parts of a recipe: images, optimiser, schedule, fine-tuning. Frozen, validated, no torch here.
 
 A field that would have no effect is refused, so that a recipe says what was done and nothing else.
 """
@@ -167,31 +167,6 @@ class Images(FrozenSettings):
     def for_evaluation(self) -> Images:
         """These settings for evaluation and serving, with the size that images have there."""
         return self.model_copy(update={"size": self.eval_size or self.size, "resize": None, "eval_size": None})
-
-
-class Loss(FrozenSettings):
-    """Cross-entropy, and what makes its targets softer. Training only: evaluation takes the plain loss.
-
-    With mixup and cutmix both, each batch takes one of the two, as likely.
-    """
-
-    label_smoothing: Annotated[
-        float, Field(ge=0, lt=1, description="share of the target that is spread over all classes")
-    ] = 0.0
-    mixup: Annotated[
-        float | None,
-        Field(gt=0, description="alpha: images are blended in pairs, shares from Beta(alpha, alpha); arXiv 1710.09412"),
-    ] = None
-    cutmix: Annotated[
-        float | None,
-        Field(gt=0, description="alpha: a box of one image is put into another, area from Beta; arXiv 1905.04899"),
-    ] = None
-    class_weights: Annotated[
-        bool,
-        Field(
-            description="all classes weigh the same, however few images one has: an image by 1 / images of its class"
-        ),
-    ] = False
 
 
 class Optim(FrozenSettings):

@@ -166,6 +166,11 @@ class VectorIndex:
         for start in range(0, self.card.images, at_once):
             yield np.stack(self._graph.get(np.arange(start, min(start + at_once, self.card.images)))).astype(np.float32)
 
+    def keys(self) -> list[str]:
+        """The keys of all images, in the order of `vectors`."""
+        with self._one_at_a_time:
+            return [key for (key,) in self._items.execute("SELECT key FROM items ORDER BY id")]
+
     def close(self) -> None:
         """End the connection to the items."""
         self._items.close()

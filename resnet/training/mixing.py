@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet.recipes.recipe_settings import Loss
+from resnet.recipes.loss_settings import Loss
 
 
 class Mixed(NamedTuple):

@@ -6,7 +6,9 @@ can be captured in a CUDA graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,16 +122,21 @@ def accumulate(
     label_smoothing: float = 0.0,
     scaler: GradScaler | None = None,
     class_weights: Tensor | None = None,
+    criterion: Callable[[Tensor, Any], tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """Forward and backward of one part of a step's batch. (3,) sums: loss, top-1 errors, examples.
 
     pixels: (N, 3, H, W); target: labels (N,), or labels in pairs after mixing; share: of the part in this process's
     examples of the step. Over all parts the gradients add up to those of the undivided batch, but for batch norm, which
     sees each part alone. With DDP all parts but the last belong into model.no_sync(). class_weights: (K,), or None.
+    criterion: another loss than the cross-entropy of these two: from logits and target to loss and number of errors.
     """
     with autocast(pixels.device, precision):
-        logits = model(pixels)
-    loss, wrong = loss_and_errors(logits.float(), target, label_smoothing, class_weights)
+        logits = model(pixels).float()
+    if criterion is None:
+        loss, wrong = loss_and_errors(logits, target, label_smoothing, class_weights)
+    else:
+        loss, wrong = criterion(logits, target)
     part = loss if share == 1 else loss * share
     (part if scaler is None else scaler.scale(part)).backward()
     with torch.no_grad():

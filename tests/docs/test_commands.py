@@ -1,7 +1,7 @@
 """The commands of README and docs: those of the tutorial run, all others name what is there.
 
-A command is an indented line of a page that begins with a program we know. Its jobs, options, targets of make, modules
-and routes are looked up; nothing that needs a bucket, a cluster or a network is started.
+A command is an indented line of a page that begins with a program we know, or a job's in a table. Its jobs, options,
+targets of make, modules and routes are looked up; nothing that needs a bucket, a cluster or a network is started.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+FOUND = [path for place in ("docs", "docs/uses") for path in sorted((ROOT / place).glob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in FOUND)]
 PROGRAMS = ("make", "python", "curl", "ray", "serve", "bash", "source", "export", "mlflow", "chrt", ".venv/bin/uv")
 TAKE_OVERRIDES = {"sweep_paper", "search_recipe"}  # options of a run go to every training
 
@@ -32,6 +33,8 @@ def commands(page: str) -> Iterator[list[str]]:
     for line in text.splitlines():
         if re.match(r" {4}\S", line) and line.split()[0] in PROGRAMS:
             yield shlex.split(line, comments=True)
+        elif line.startswith("|"):
+            yield from map(shlex.split, re.findall(r"`(python jobs/[^`]+)`", line))
 
 
 def job_of(words: list[str]) -> tuple[str, list[str]] | None:
@@ -56,7 +59,9 @@ ALL = [(page, words) for page in PAGES for words in commands(page)]
 
 def test_pages_have_commands() -> None:
     assert len(ALL) > 40
-    assert {page for page, _ in ALL} >= {"README.md", "docs/tutorial.md", "docs/endpoint.md", "docs/cluster.md"}
+    wanted = {"README.md", "docs/tutorial.md", "docs/endpoint.md", "docs/cluster.md", "docs/uses/detection.md"}
+    assert {page for page, _ in ALL} >= wanted
+    assert sum("--deadline" in words for page, words in ALL if page == "README.md") == 1, "a table's command"
 
 
 @pytest.mark.parametrize(("page", "words"), ALL, ids=[f"{page}: {' '.join(words)[:60]}" for page, words in ALL])

@@ -6,6 +6,7 @@ import pytest
 
 from jobs import evaluate_pairs
 from tests.serve.conftest import draw, write_checkpoint
+from tests.serve.dense_checkpoints import write_dense
 
 
 def test_a_checkpoint_is_tested_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,3 +24,10 @@ def test_a_checkpoint_is_tested_on_a_folder(tmp_path: Path, capsys: pytest.Captu
 def test_a_model_must_be_named() -> None:
     with pytest.raises(ValueError, match="MODEL must come first"):
         evaluate_pairs.job(["--images", "x", "--out", "y"])
+
+
+def test_a_detector_has_no_embeddings(tmp_path: Path) -> None:
+    cells = write_dense(tmp_path / "cells", "detection")
+    with pytest.raises(ValueError, match="a checkpoint must be of classification here, got one of detection"):
+        evaluate_pairs.job([str(cells), "--images", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from jobs import index_images
 from resnet.retrieval.vector_index import VectorIndex
 from serve.inference.classifier import Classifier
 from tests.serve.conftest import draw, write_checkpoint
+from tests.serve.dense_checkpoints import write_dense
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Data itself
 pytest.importorskip("usearch", reason="usearch is not installed: an older .venv")
@@ -31,3 +32,10 @@ def test_photographs_become_an_index(ray_local: Any, tmp_path: Path) -> None:
 def test_a_model_must_be_named() -> None:
     with pytest.raises(ValueError, match="MODEL must come first"):
         index_images.job(["--images", "x", "--out", "y"])
+
+
+def test_a_detector_has_no_embeddings(tmp_path: Path) -> None:
+    cells = write_dense(tmp_path / "cells", "detection")
+    with pytest.raises(ValueError, match="a checkpoint must be of classification here, got one of detection"):
+        index_images.job([str(cells), "--images", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -63,8 +63,9 @@ def _boxes(image: BoxedImage, ids: Mapping[str, int], flat: list[str]) -> Boxes:
         if name not in ids:
             raise ValueError(f"class of an object in {image.key} must be one of {some(list(ids), 5)}, got {name}")
         left, top, right, bottom = box
-        outside = min(left, top) < -EDGE or right > image.width + EDGE or bottom > image.height + EDGE
-        if outside or right < left or bottom < top:
+        # said so that what is no number does not fit either
+        fits = -EDGE <= left <= right <= image.width + EDGE and -EDGE <= top <= bottom <= image.height + EDGE
+        if not fits:
             sides = " ".join(f"{side:g}" for side in box)
             raise ValueError(
                 f"boxes of {image.key} must lie inside its {image.width:g} x {image.height:g} pixels, left before "

@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.preparation.discovery.source_contents import Contents
 from pipelines.preparation.listing import Asked, Listing, split_of
 from pipelines.preparation.targets.box_listing import BoxedImage, Named, box_listing
 from pipelines.shards.manifest import SplitName
 from pipelines.storage import Folder
+from resnet.frozen import sentence
 from resnet.image_class import ImageClass
 
 INSTANCES = "instances_"
 INSIDE = "_annotations.coco.json"  # of an export beside its images
+
+
+class CocoPart(BaseModel):
+    """A part of a file of annotations; what else it has is passed over."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class CocoImage(CocoPart):
+    """An image; width, height in pixels."""
+
+    id: int | str
+    file_name: str
+    width: float
+    height: float
+
+
+class CocoCategory(CocoPart):
+    """A class."""
+
+    id: int
+    name: str
+
+
+class CocoObject(CocoPart):
+    """An object. bbox: left, top, width and height in pixels."""
+
+    id: int | str | None = None
+    image_id: int | str
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    iscrowd: bool | None = None
+
+
+class CocoFile(CocoPart):
+    """A file of annotations."""
+
+    images: list[CocoImage]
+    annotations: list[CocoObject]
+    categories: list[CocoCategory]
 
 
 def coco_files(folder: Folder) -> list[str]:
@@ -36,7 +77,7 @@ def coco_boxes(contents: Contents, asked: Asked) -> Listing:
         if split == "test" and not asked.keep_test:
             continue
         found = _read(folder, path)
-        mine = sorted((int(category["id"]), str(category["name"])) for category in found["categories"])
+        mine = sorted((category.id, category.name) for category in found.categories)
         if classes and mine != classes:
             raise ValueError(f"categories must be the same in all files of annotations, those of {path} differ")
         classes = mine
@@ -45,39 +86,39 @@ def coco_boxes(contents: Contents, asked: Asked) -> Listing:
     return box_listing("coco", folder, named, images)
 
 
-def _read(folder: Folder, path: str) -> dict[str, Any]:
+def _read(folder: Folder, path: str) -> CocoFile:
     try:
-        found = json.loads(folder.read(path))
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON of COCO: {error}") from None
-    missing = [field for field in ("images", "annotations", "categories") if field not in found]
-    if missing:
-        raise ValueError(f"{path} must be JSON of COCO, it has no {missing[0]}")
-    return found
+        return CocoFile.model_validate_json(folder.read(path))
+    except ValidationError as error:
+        raise ValueError(f"{path} must be JSON of COCO: {sentence(error)}") from None
 
 
-def _images(folder: Folder, path: str, found: dict[str, Any], names: dict[int, str]) -> Sequence[BoxedImage]:
-    objects: dict[int, list[Named]] = defaultdict(list)
-    for each in found["annotations"]:
-        if each["category_id"] not in names:
+def _images(folder: Folder, path: str, found: CocoFile, names: dict[int, str]) -> Sequence[BoxedImage]:
+    known = {image.id for image in found.images}
+    objects: dict[int | str, list[Named]] = defaultdict(list)
+    for each in found.annotations:
+        if each.category_id not in names:
             raise ValueError(
-                f"category_id of annotation {each.get('id')} in {path} must be one of its categories, "
-                f"got {each['category_id']}"
+                f"category_id of annotation {each.id} in {path} must be one of its categories, got {each.category_id}"
             )
-        left, top, width, height = each["bbox"]
+        if each.image_id not in known:
+            raise ValueError(
+                f"image_id of annotation {each.id} in {path} must be one of its images, got {each.image_id}"
+            )
+        left, top, width, height = each.bbox
         box = [left, top, left + width, top + height]
-        objects[each["image_id"]].append(Named(names[each["category_id"]], box, bool(each.get("iscrowd"))))
-    place, sizes = _folder_of(folder, path, [str(image["file_name"]) for image in found["images"]])
+        objects[each.image_id].append(Named(names[each.category_id], box, bool(each.iscrowd)))
+    place, sizes = _folder_of(folder, path, [image.file_name for image in found.images])
     return [
         BoxedImage(
-            str(image["file_name"]),
-            f"{place}{image['file_name']}",
-            sizes[str(image["file_name"])],
-            image["width"],
-            image["height"],
-            objects[image["id"]],
+            image.file_name,
+            f"{place}{image.file_name}",
+            sizes[image.file_name],
+            image.width,
+            image.height,
+            objects[image.id],
         )
-        for image in found["images"]
+        for image in found.images
     ]
 
 

@@ -190,6 +190,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(resident: Resi
     [
         ("imagenet-resnet18", [], "images.policy must be pad-crop"),
         ("cifar10-resnet8", ["loss.mixup=0.2"], "loss.mixup and loss.cutmix must be None"),
+        ("cifar10-resnet8", ["loss.kind=arcface"], "loss.class_weights, loss.kind arcface, images.turns"),
         ("cifar10-resnet8", ["optim.rate=1"], "override must be FIELD=VALUE"),
         ("cifar10-resnet8", ["optim.lr=-1"], "optim.lr must be greater than 0"),
     ],

@@ -1,6 +1,8 @@
 import pytest
 
-from pipelines.dense.dense_fit import fit_dense
+from pipelines.dense.dense_data import open_dense
+from pipelines.dense.dense_fit import ASKED, _asked, _finished, _write, fit_dense
+from pipelines.storage import Folder
 from pipelines.tracking import mlflow_runs
 from tests.pipelines.dense.small_sets import small_run
 
@@ -27,3 +29,15 @@ def test_a_name_of_another_task_is_refused_before_anything_starts(masked, tmp_pa
     with pytest.raises(ValueError, match="must be another for segmentation, classes holds versions of class"):
         fit_dense(small_run(masked, tmp_path, model_name="classes"), show=False)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_run_of_before_a_field_was_added_is_the_same_run(boxed, tmp_path):
+    """The field has its default there; another value is another run."""
+    run = small_run(boxed, tmp_path, steps=3)
+    asked = _asked(run, open_dense(run))
+    del asked["recipe"]["turns"]
+    _write(Folder(run.folder), ASKED, asked)
+    assert _finished(run, open_dense(run)) is None, "it is not finished, and goes on"
+    turned = run.model_copy(update={"recipe": run.recipe.model_copy(update={"turns": True})})
+    with pytest.raises(ValueError, match=r"recipe.turns must be False as in the run that .* holds, got True"):
+        _finished(turned, open_dense(run))

@@ -97,6 +97,13 @@ def test_auto_precision_is_what_the_run_began_with_and_another_is_refused(
         fit(run.model_copy(update={"recipe": recipe}), show=False)
 
 
+def test_a_name_of_another_task_is_refused_before_anything_starts(ray_local: Any, tmp_path: Path) -> None:
+    mlflow_runs.client().create_registered_model("boxes", tags={"task": "detection"})
+    with pytest.raises(ValueError, match="must be another for classification, boxes holds versions of detection"):
+        fit(small(tmp_path, model_name="boxes"), show=False)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_run_may_be_evaluated_rarely_and_its_end_always_is(ray_local: Any, tmp_path: Path) -> None:
     run = small(tmp_path, epochs=3, evaluate_every=2)

@@ -1,5 +1,6 @@
 """The training loop in this process: stopped anywhere it goes on bit for bit, and ends where it should."""
 
+import importlib.util
 import itertools
 import json
 import time
@@ -30,6 +31,10 @@ GENTLE = {"kind": "step", "milestones": (0.5,), "gamma": 0.1, "gentle_lr": 1e-4,
 ALONE = {"workers": 1}
 
 
+NO_ARCFACE = pytest.mark.skipif(
+    not importlib.util.find_spec("pytorch_metric_learning"), reason="pytorch-metric-learning is missing: an older .venv"
+)
+ANGULAR = {"ema": 0.9, "loss": {"kind": "arcface", "scale": 16}, "bn_batch": 16}
 EVERYTHING = {"ema": 0.9, "loss": {"mixup": 0.2, "cutmix": 1.0}, "bn_examples": 512, "schedule": GENTLE}
 
 
@@ -41,7 +46,14 @@ class Dying(RankData):
         raise ConnectionError("the data are gone")
 
 
-@pytest.mark.parametrize(("recipe", "scaling"), [({"precision": "auto"}, {}), (EVERYTHING | {"bn_batch": 16}, {})])
+@pytest.mark.parametrize(
+    ("recipe", "scaling"),
+    [
+        ({"precision": "auto"}, {}),
+        (EVERYTHING | {"bn_batch": 16}, {}),
+        pytest.param(ANGULAR, {}, marks=NO_ARCFACE),
+    ],
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
     recipe: dict[str, Any], scaling: dict[str, Any], data: tuple[RunData, WorkerData], tmp_path: Path
 ) -> None:
@@ -56,6 +68,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     resumed = trained(stopped, data)
     assert resumed.progress.rows[-1].train_loss == expected.progress.rows[-1].train_loss
     assert same(resumed, expected)
+
+
+@NO_ARCFACE
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_embeddings_are_trained_by_angles_and_the_network_is_one_like_any_other(
+    ema: float | None, data: tuple[RunData, WorkerData], tmp_path: Path
+) -> None:
+    """The digits come apart, and the plain network's best class is that of the cosine."""
+    recipe = {"loss": {"kind": "arcface", "margin": 0.2, "scale": 16}, "ema": ema}
+    found = trained(small(tmp_path, recipe, scaling=ALONE), data)
+    losses = [row.train_loss for row in found.progress.rows]
+    assert losses[-1] < losses[0]
+    weight = found.model["fc.weight"]
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(10))
+    assert not found.model["fc.bias"].any()
+    assert "fc.bias" not in found.optimizer
+    network, images = found.network(), torch.randn(32, 3, 8, 8)
+    with torch.inference_mode():
+        cosines = torch.nn.functional.normalize(network.embed(images)) @ weight.T
+        assert torch.equal(network(images).argmax(1), cosines.argmax(1))
 
 
 class Judged(RankData):

@@ -58,6 +58,12 @@ def test_the_common_baseline_of_resnet50() -> None:
     assert steps.model_copy(update={"schedule": r.schedule, "variant": "90"}) == r
 
 
+def test_faces_are_fine_tuned_by_angles() -> None:
+    r, tuned = recipe("imagenet-resnet18@arcface"), recipe("imagenet-resnet18@finetune")
+    assert (r.loss.kind, r.loss.label_smoothing, r.epochs) == ("arcface", 0, 60)
+    assert r.model_copy(update={"loss": tuned.loss, "epochs": tuned.epochs, "variant": "finetune"}) == tuned
+
+
 def test_an_unknown_variant_names_what_is_allowed() -> None:
     with pytest.raises(ValueError, match=r"must be one of .*paper.*, got 'foo'"):
         recipe("cifar10-resnet20@foo")

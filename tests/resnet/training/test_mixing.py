@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet.recipes.recipe_settings import Loss
+from resnet.recipes.loss_settings import Loss
 from resnet.training.mixing import Mix, draw_mix, mix
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -39,3 +40,9 @@ def test_difficult_objects_are_kept_as_ignored(tmp_path):
 def test_a_set_without_any_box_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must hold images with boxes, none of its images has one"):
         targets(tmp_path)
+
+
+@pytest.mark.parametrize("box", [(math.nan, 1, 5, 9), (1, 1, math.nan, 9), (1, 1, math.inf, 9), (1, -9, 5, 9)])
+def test_a_side_that_is_no_place_in_the_image_is_refused(tmp_path, box):
+    with pytest.raises(ValueError, match="boxes of key must lie inside its 40 x 30 pixels"):
+        targets(tmp_path, box)

@@ -78,6 +78,26 @@ def box_outside(fields):
     fields["annotations"][0]["bbox"] = [60, 60, 20, 20]
 
 
+def no_box(fields):
+    del fields["annotations"][0]["bbox"]
+
+
+def three_sides(fields):
+    fields["annotations"][0]["bbox"] = [1, 2, 3]
+
+
+def no_number(fields):
+    fields["annotations"][0]["bbox"][0] = float("nan")
+
+
+def other_image(fields):
+    fields["annotations"][1]["image_id"] = 999
+
+
+def no_width(fields):
+    del fields["images"][2]["width"]
+
+
 def other_categories(fields):
     fields["categories"][0]["name"] = "bright"
 
@@ -86,7 +106,12 @@ def other_categories(fields):
     ("change", "sentence"),
     [
         (other_category, "category_id of annotation 0 .* must be one of its categories, got 99"),
-        (no_images, "must be JSON of COCO, it has no images"),
+        (no_images, "must be JSON of COCO: images of CocoFile is missing"),
+        (no_box, "must be JSON of COCO: annotations.0.bbox of CocoFile is missing"),
+        (three_sides, "must be JSON of COCO: annotations.0.bbox.3 "),
+        (no_number, "must be JSON of COCO: annotations.0.bbox.0 must be a finite number"),
+        (no_width, "must be JSON of COCO: images.2.width of CocoFile is missing"),
+        (other_image, "image_id of annotation 1 .* must be one of its images, got 999"),
         (other_file, "train2017 must hold absent.jpg, which annotations/instances_train2017.json names"),
         (box_outside, "boxes of 0.jpg must lie inside its 64 x 64 pixels, .* got 60 60 80 80"),
         (other_categories, "categories must be the same in all files of annotations"),
@@ -94,5 +119,6 @@ def other_categories(fields):
 )
 def test_what_contradicts_itself_is_one_sentence(tmp_path, change, sentence):
     changed(tmp_path, change)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
         listing(tmp_path)
+    assert "\n" not in str(caught.value)

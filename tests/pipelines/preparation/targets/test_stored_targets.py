@@ -47,6 +47,45 @@ def test_a_mask_of_another_size_ends_the_preparation(tmp_path):
         written(tmp_path / "set")
 
 
+def turned(path, orientation):
+    """The same file with a note of how its camera was held."""
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.load()
+        image.save(path, exif=exif, quality=95)
+
+
+def test_boxes_are_checked_against_the_image_and_not_its_annotation(tmp_path):
+    """An annotation of the original beside an image that was scaled down since."""
+    voc_set(tmp_path / "set", train=5, val=2)
+    for i in range(7):
+        place = tmp_path / f"set/JPEGImages/image{i:02d}.jpg"
+        with Image.open(place) as image:
+            smaller = image.resize((30, 64))
+        smaller.save(place)
+    words = "inside the 30 x 64 pixels that its image has, .* is of another size"
+    with pytest.raises(ValueError, match=words) as caught:
+        written(tmp_path / "set")
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_and_boxes_are_of_the_upright_image(tmp_path):
+    """Which is what training, evaluation and the endpoint decode."""
+    folder = tmp_path / "masks"
+    for grey, split in enumerate(("train", "val")):
+        for kind in ("images", "masks"):
+            (folder / split / kind).mkdir(parents=True)
+        Image.fromarray(np.full((20, 40, 3), 90 * grey, np.uint8)).save(folder / split / "images/a.jpg")
+        turned(folder / split / "images/a.jpg", 6)
+        Image.fromarray(np.eye(40, 20, dtype=np.uint8)).save(folder / split / "masks/a.png")
+    assert written(folder).targets == "masks"
+    for split in ("train", "val"):
+        Image.fromarray(np.eye(20, 40, dtype=np.uint8)).save(folder / split / "masks/a.png")
+    with pytest.raises(ValueError, match="the mask of a must have its image's size, 20 x 40, got 40 x 20"):
+        write_shards(Source(path=str(folder)), str(tmp_path / "again"), workers=0)
+
+
 def test_scaling_down_is_refused(tmp_path):
     mask_set(tmp_path / "set", train=3, val=1)
     with pytest.raises(ValueError, match="shorter_side must be left out for images with masks"):

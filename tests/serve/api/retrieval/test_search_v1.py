@@ -14,6 +14,7 @@ from serve.inference.offline_classifier import index_card
 from serve.settings import Args
 from tests.serve.api.test_pages import browse
 from tests.serve.conftest import application, listening, write_checkpoint
+from tests.serve.dense_checkpoints import write_dense
 
 Picture = Callable[..., bytes]
 pytest.importorskip("usearch", reason="usearch is not installed: an older .venv")
@@ -64,6 +65,9 @@ def test_an_index_of_another_model_is_refused_by_the_job_and_by_the_route(
         ValueError, match=r"index must be of the model that answers, resnet version 8, got one of resnet"
     ):
         require_index(Args(checkpoint=str(other), version="8", index=str(index)))
+    cells = write_dense(tmp_path / "cells", "detection")
+    with pytest.raises(ValueError, match="must be of classification here, got one of detection"):
+        require_index(Args(checkpoint=str(cells), version="8", index=str(index)))
     app, inference = application(Classifier(str(other), precision="float32"), other, index=str(index))
     with listening(app) as url:
         answer = httpx.post(f"{url}/v1/search", content=picture(1))
