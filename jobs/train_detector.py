@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train a detector of objects: ray job submit --working-dir . -- python jobs/train_detector.py --data.path SHARDS
 
-    jobs/train_detector.py --data.path CELLS --backbone resnet@champion
+    jobs/train_detector.py --data.path CELLS --backbone resnet@champion --name cells --model-name cells
     jobs/train_detector.py --data.path CELLS --backbone resnet50-0676ba61.pth --recipe.network imagenet-resnet50-B-v1.5
     jobs/train_detector.py --data.path COCO --recipe.head retinanet --recipe.size 320 --recipe.epochs 12
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train a segmenter of images: ray job submit --working-dir . -- python jobs/train_segmenter.py --data.path SHARDS
 
-    jobs/train_segmenter.py --data.path CELLS --backbone resnet@champion
+    jobs/train_segmenter.py --data.path CELLS --backbone resnet@champion --name masks --model-name masks
     jobs/train_segmenter.py --data.path CITY --recipe.head deeplabv3 --recipe.network imagenet-resnet50-B
     jobs/train_segmenter.py --data.path CELLS --recipe.size 256 --recipe.turns --recipe.epochs 100
 

@@ -138,11 +138,12 @@ def main() -> None:
     told: dict[str, Any] = {"hardware": describe_hardware()}
     with tempfile.TemporaryDirectory(prefix="bench-search-") as name:
         folder, images, index = Path(name), Path(name, "photographs"), asked.index
+        checkpoint = asked.model
         if asked.connections or index is None:
             images.mkdir()
             for number, data in enumerate(photographs(find_images(asked.images, folder))):
                 (images / f"{number}.jpg").write_bytes(data)
-            checkpoint = asked.model or write_checkpoint("imagenet-resnet18", folder)
+            checkpoint = checkpoint or write_checkpoint("imagenet-resnet18", folder)
         if index is None:
             index = folder / "index"
             told["build_seconds"] = make_index(index, checkpoint, asked.count, (images / "0.jpg").read_bytes()[:4096])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +70,9 @@ def arcface(
 
     reducer = MeanReducer() if class_weights is None else ClassWeightedReducer(class_weights)
     margin, scale = math.degrees(asked.margin or MARGIN), asked.scale or SCALE
+    own: dict[str, Any] = {"margin": margin, "scale": scale, "reducer": reducer}  # it says no types, but whole defaults
     with torch.random.fork_rng(devices=[]):  # it draws class weights of its own, which are not used
-        loss = OfCosines(num_classes=classes, embedding_size=1, margin=margin, scale=scale, reducer=reducer)
+        loss = OfCosines(num_classes=classes, embedding_size=1, **own)
 
     def judged(cosines: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return loss(cosines, labels), (cosines.detach().argmax(1) != labels).sum()

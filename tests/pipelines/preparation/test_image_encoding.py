@@ -87,7 +87,7 @@ def test_the_way_in_above_the_limit_of_pixels_is_told_and_works(monkeypatch: pyt
     assert told(encoded(picture())) == [
         "TooLarge an image must have at most 5,000 pixels, got 96 x 64; with --shorter-side a larger JPEG is scaled "
         "down while it is decoded",
-        "(('more than 5,000 pixels, scaled down',), True)",
+        "(('more than 5,000 pixels, scaled down',), True, (32, 48))",
     ]
     assert told(encoded(picture(), "PNG")) == [
         "TooLarge an image must have at most 5,000 pixels, got 96 x 64",

@@ -34,10 +34,10 @@ def test_a_setting_without_an_effect_is_one_sentence(fields: dict[str, Any], wor
 
 
 def test_a_recipe_of_before_there_was_a_kind_is_cross_entropy() -> None:
-    fields = recipe("imagenet-resnet18@90").model_dump()
-    older = fields | {"loss": {"label_smoothing": 0.1, "mixup": None, "cutmix": None}}
-    assert Recipe(**older) == recipe("imagenet-resnet18@90")
-    assert not Recipe(**older).loss.is_angular
+    fields: dict[str, Any] = recipe("imagenet-resnet18@90").model_dump()
+    fields["loss"] = {"label_smoothing": 0.1, "mixup": None, "cutmix": None}
+    assert Recipe(**fields) == recipe("imagenet-resnet18@90")
+    assert not Recipe(**fields).loss.is_angular
     assert Loss(kind="arcface", class_weights=True).is_angular
 
 
