@@ -25,13 +25,18 @@ def post(status: Status) -> None:
 def last_status(run: str) -> Status | None:
     """The last status that was posted for a run, or None."""
     value = ray_internals.get(KEY + run)
-    return None if value is None else Status(**json.loads(value))
+    return None if value is None else _status(value)
+
+
+def _status(value: bytes) -> Status:
+    """A status as it was posted. A job of a later commit may say more than this one knows."""
+    return Status(**{name: field for name, field in json.loads(value).items() if name in Status.model_fields})
 
 
 def posted_runs() -> list[Status]:
     """The last status of every run on this cluster, whether it goes on or not."""
     values = (ray_internals.get(key) for key in ray_internals.keys_of(KEY))
-    return [Status(**json.loads(value)) for value in values if value is not None]
+    return [_status(value) for value in values if value is not None]
 
 
 def forget(run: str) -> None:

@@ -1,10 +1,12 @@
 """What rank 0 and its job tell each other, through Ray's key-value store."""
 
+import json
 import time
 from typing import Any
 
 import pytest
 
+from pipelines.cluster import ray_internals
 from pipelines.progress import postings
 from pipelines.progress.postings import StatusPoster
 
@@ -22,6 +24,15 @@ def test_the_last_status_of_each_run_is_there_until_it_is_forgotten(status: Any)
     postings.forget("posted/a")
     assert postings.last_status("posted/a") is None
     assert postings.last_status("posted/b") == other
+
+
+def test_what_a_job_of_a_later_commit_says_more_is_passed_over(status: Any) -> None:
+    words = json.loads(status("posted/later", 3).model_dump_json()) | {"a_field_to_come": 1}
+    ray_internals.put(f"{postings.KEY}posted/later", json.dumps(words).encode())
+    found = postings.last_status("posted/later")
+    assert found is not None
+    assert found.step == 3
+    postings.forget("posted/later")
 
 
 def test_a_wish_to_save_is_answered_once_and_a_new_try_knows_nothing_of_it() -> None:

@@ -17,6 +17,7 @@ from pipelines.progress import postings
 from pipelines.progress.rank_beacon import RankPlace, places_of
 from pipelines.progress.status import Status
 from pipelines.run import Run, Scaling, standard
+from pipelines.training import ray_trainer
 from pipelines.training.fit import fit
 from pipelines.training.guards.hang_watch import (
     BOUNDED,
@@ -173,3 +174,45 @@ def test_a_stopped_worker_is_named_and_the_training_goes_on(
     assert outcome.steps == 4 * (1437 // 64)
     assert process_state(place.pid, place.began) == "gone"
     assert places_of(run.name)[1].pid != place.pid
+
+
+@pytest.mark.slow
+def test_a_rank_that_the_others_wait_for_is_named_with_its_stack(
+    ray_local: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 0 waits in a collective; rank 1, whose process runs, never comes to it. The next try ends at once."""
+    base, mark = standard("cifar10-resnet8", data_is_given=False), tmp_path / "tried"
+    fields: dict[str, Any] = {"storage": str(tmp_path), "run_name": "blocked"}
+    fields["scaling"] = Scaling(workers=2, gpu=False, hang_timeout=4)
+    run = Run(**(base.model_dump() | fields))
+
+    def never_comes() -> None:
+        while True:
+            time.sleep(0.1)
+
+    def worker(config: dict[str, Any]) -> None:
+        import ray.train
+        from torch import distributed
+
+        is_first = not mark.exists()
+        distributed.barrier()
+        if not is_first:
+            return
+        if ray.train.get_context().get_world_rank() == 1:
+            never_comes()
+        mark.touch()
+        postings.post(status(run="blocked", step_seconds=0.01, process=os.getpid()))
+        distributed.barrier()
+
+    postings.forget("blocked")
+    ray_trainer.work_to_the_end(run, None, worker)
+    said = capsys.readouterr().err.splitlines()
+    first = next(place for place, line in enumerate(said) if line.startswith("blocked: nothing since step 40"))
+    assert "; rank 1 on " in said[first]
+    assert said[first].endswith("It is ended, and the training goes on from the newest checkpoint")
+    stack = [line.split()[-1] for line in said[first + 2 :] if line.startswith("    ")]
+    assert stack[-1] == "never_comes"
+    assert {"_seeing", "worker"} <= set(stack)
+    assert said[-1].startswith("  rank 0 on ")
+    assert "torch/distributed/" in said[-1]
+    postings.forget("blocked")
