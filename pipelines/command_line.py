@@ -15,9 +15,10 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel
 
 from pipelines import stop_signals
+from pipelines.data_settings import Data
 from pipelines.file_names import without_secrets_in
 from pipelines.job_notice import End, JobNotice, take_address
-from pipelines.run import Data, Run
+from pipelines.run import Run
 from resnet.host.closed_pipe import quiet_when_closed
 
 Model = TypeVar("Model", bound=BaseModel)

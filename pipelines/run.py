@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.data_settings import Data
 from pipelines.file_names import absolute, below, require_lasting
 from resnet.frozen import FrozenSettings
 from resnet.host.home_folder import home_folder
@@ -22,40 +23,6 @@ OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older f
 def home() -> str:
     """Absolute folder for everything that no option names: $RESNET_HOME, runs/ of the checkout, or ~/resnet."""
     return str(home_folder())
-
-
-class Data(FrozenSettings):
-    """The shards, and the way in which they reach the workers."""
-
-    path: Annotated[
-        str | None,
-        Field(description="shards from jobs/write_shards.py: a folder or URI. None: the embedded handwritten digits"),
-    ] = None
-    window: Annotated[
-        int, Field(ge=1, description="row groups that are shuffled together; a resume re-reads at most one window")
-    ] = 16
-    decode: Annotated[
-        Literal["auto", "tasks", "worker"],
-        Field(
-            description="where training images are decoded: in Ray Data tasks on any node, or late, in threads of the "
-            "worker that trains. auto: in tasks where nodes are left that hold no worker, else late, which copies less"
-        ),
-    ] = "auto"
-    max_replaced: Annotated[
-        float, Field(ge=0, le=1, description="share of an epoch's images that may fail to decode and be replaced")
-    ] = 0.001
-    holdout: Annotated[
-        int,
-        Field(ge=0, description="training images held out and validated on in place of val; section 4.2: 5000"),
-    ] = 0
-    memory_limit: Annotated[
-        int, Field(ge=1, description="largest decoded set, in MiB, that policy pad-crop keeps in memory")
-    ] = 2048
-
-    @field_validator("path")
-    @classmethod
-    def _folder_is_absolute(cls, value: str | None) -> str | None:
-        return value if value is None else absolute(value)
 
 
 class Scaling(FrozenSettings):

@@ -35,6 +35,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("stream", "progress"),
         ("cluster", "cloud", "shards"),
         ("run", "storage", "provenance", "stop_signals", "job_notice"),
+        ("data_settings",),
         ("file_names",),
     ),
     "serve": (

@@ -31,8 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from pipelines import provenance  # noqa: E402
+from pipelines.data_settings import Data  # noqa: E402
 from pipelines.models.initial_weights import begin_from  # noqa: E402
-from pipelines.run import Data, Run, Scaling, standard  # noqa: E402
+from pipelines.run import Run, Scaling, standard  # noqa: E402
 from resnet.host.cpu_quota import usable_cores  # noqa: E402
 from resnet.recipes.loss_settings import Loss  # noqa: E402
 from resnet.recipes.named import recipe  # noqa: E402

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.training.cifar import CLASSES
 from benchmarks.training.resident import Plan, Resident, plan
 from benchmarks.training.stepper import GRAPHS_AHEAD, Options, Stepper
-from pipelines.stream.example_order import Order
+from pipelines.stream.example_order import WINDOW, Order
 from resnet.evaluation.error_summary import Ranked, percent_wrong
 from resnet.evaluation.final_test import FinalTest, packed
 from resnet.image_class import ImageClass
@@ -44,7 +44,6 @@ from resnet.training.lr_schedule import EpochErrors, lr_at
 from resnet.training.step import eval_step
 from resnet.training.weight_average import copy_into
 
-WINDOW = 16  # row groups that are shuffled together: pipelines.run.Data's default
 EVAL_BATCH = 1000
 
 

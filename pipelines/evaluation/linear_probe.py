@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from pipelines.data_settings import Data
 from pipelines.evaluation.pooled_features import Features, pooled_features
 from pipelines.models.by_name import open_models
 from pipelines.models.initial_weights import as_wanted, read_initial
 from pipelines.models.preprocessing import NetworkOption, PreprocessOption
 from pipelines.progress.text_table import text_table
-from pipelines.run import Data, Run, home
+from pipelines.run import Run, home
 from pipelines.training.run_data import RunData, open_source
 from resnet.evaluation.error_summary import Ranked
 from resnet.frozen import Frozen

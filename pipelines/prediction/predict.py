@@ -26,6 +26,7 @@ from pipelines.storage import NOT_IMAGES, Folder
 from resnet.frozen import Frozen
 
 PATIENCE = 3600  # seconds without a block that end a prediction: a part on one slow core
+PARTS, LEAST_IN_A_PART, MOST_IN_A_PART = 64, 64, 1024
 PLAN = "_plan.json"  # readers of Parquet folders pass over names that begin with _
 
 
@@ -55,7 +56,8 @@ def predict(
     began = time.monotonic()
     out = Folder(asked.out)
     parts, digest = list_parts(asked)
-    _claim(out, asked, model, digest)
+    size = part_size(asked, sum(part.images for part in parts))
+    _claim(out, asked.model_copy(update={"part_images": size}), model, digest)
     there = {entry.name for entry in out.entries()}
     missing = [part for part in parts if part_name(part.number) not in there]
     if missing:
@@ -87,10 +89,23 @@ def list_parts(asked: PredictionJob) -> tuple[list[PredictionPart], str]:
     sharded = any(entry.name == MANIFEST for entry in source.entries())
     if asked.split is not None and not sharded:
         raise ValueError(f"split is for shards, and {asked.images} holds none")
-    parts = list(_of_shards(asked) if sharded else _of_files(source, asked.part_images))
+    parts = list(_of_shards(asked) if sharded else _of_files(source, asked))
     if not parts:
         raise ValueError(f"images must hold at least one image, got none in {asked.images}")
     return parts, hashlib.sha256(json.dumps([part.model_dump() for part in parts]).encode()).hexdigest()
+
+
+def part_size(asked: PredictionJob, images: int) -> int:
+    """Images of a part: as asked for, else as the parts have that are there, else by the number of all images."""
+    if asked.part_images is not None:
+        return asked.part_images
+    known = (_plan_of(Folder(asked.out)) or {}).get("part_images")
+    return min(MOST_IN_A_PART, max(LEAST_IN_A_PART, images // PARTS)) if known is None else int(known)
+
+
+def _plan_of(out: Folder) -> dict[str, Any] | None:
+    """The plan of a folder of predictions, or None."""
+    return json.loads(out.read(PLAN)) if any(entry.name == PLAN for entry in out.entries()) else None
 
 
 def _of_shards(asked: PredictionJob) -> Iterator[PredictionPart]:
@@ -102,15 +117,16 @@ def _of_shards(asked: PredictionJob) -> Iterator[PredictionPart]:
         if shard.split in splits
         for group, rows in enumerate(shard.row_groups)
     ]
-    per_part = max(1, asked.part_images // manifest.row_group_size)
+    per_part = max(1, part_size(asked, sum(rows for *_, rows in groups)) // manifest.row_group_size)
     for number, start in enumerate(range(0, len(groups), per_part)):
         some = groups[start : start + per_part]
         yield PredictionPart(number=number, images=sum(g[2] for g in some), groups=tuple(g[:2] for g in some))
 
 
-def _of_files(source: Folder, per_part: int) -> Iterator[PredictionPart]:
+def _of_files(source: Folder, asked: PredictionJob) -> Iterator[PredictionPart]:
     """Every file in the folder and below it, but hidden ones: what is no image is listed as such, not passed over."""
     keys = [n for n in source.files() if not any(p.startswith(".") or p in NOT_IMAGES for p in n.split("/"))]
+    per_part = part_size(asked, len(keys))
     for number, start in enumerate(range(0, len(keys), per_part)):
         some = tuple(keys[start : start + per_part])
         yield PredictionPart(number=number, images=len(some), keys=some)
@@ -121,15 +137,13 @@ def _claim(out: Folder, asked: PredictionJob, model: tuple[str, str], digest: st
     kind, or other files."""
     fields = ("images", "split", "top_k", "embeddings", "thumbnails", "network", "precision", "part_images")
     plan = {"model": list(model), "listing": digest} | asked.model_dump(include=set(fields))
-    entries = out.entries()
-    if any(entry.name == PLAN for entry in entries):
-        known = json.loads(out.read(PLAN))
+    if (known := _plan_of(out)) is not None:
         changed = [name for name in plan if known.get(name) != plan[name]]
         if changed:
             name = changed[0]
             raise ValueError(f"{asked.out} holds predictions with {name} {known.get(name)}, got {plan[name]}")
         return
-    if entries:
+    if out.entries():
         raise ValueError(f"out must be empty or hold predictions of the same kind, got {asked.out}")
     if not out.is_local:
         out.place[0].create_dir(out.path(), recursive=True)

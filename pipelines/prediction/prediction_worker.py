@@ -53,7 +53,14 @@ class ImagesByModel(FrozenSettings):
     ] = None
     precision: Annotated[str, Field(description="auto: as the endpoint computes on this hardware")] = "auto"
     batch: Annotated[int, Field(ge=1, description="images of one pass through the network")] = 32
-    part_images: Annotated[int, Field(ge=1, description="images of a part, about; what a kill can cost")] = 1024
+    part_images: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="images of a part, about; what a kill can cost. None: a 64th of them, so that no worker waits "
+            "long for another's last part; at least 64 and at most 1,024",
+        ),
+    ] = None
     workers: Annotated[int | None, Field(ge=1, description="processes. None: one a GPU, else one a CPU")] = None
     gpu: Annotated[bool | None, Field(description="one GPU a worker. None: if there is one")] = None
 

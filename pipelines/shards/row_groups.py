@@ -9,8 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from pyarrow import fs
 
 from pipelines.shards.manifest import Manifest, read_manifest
+from pipelines.shards.shard_cache import ShardCache
 from pipelines.storage import OUTAGE, Folder, filesystem, is_outage, patiently, side_by_side
 
 if TYPE_CHECKING:
@@ -36,15 +38,20 @@ class Split:
     rows: tuple[int, ...]
     mean_bytes: float  # of an image as it is stored
     before: int = 0  # rows of the first row group that belong to another split
+    cache: ShardCache | None = None  # of each node, for whole shards
+    contents: tuple[tuple[str, int], ...] = ()  # (sha256, bytes) of each file, where there is a cache
 
     @classmethod
-    def of(cls, manifest: Manifest, uri: str, name: str) -> Split:
+    def of(cls, manifest: Manifest, uri: str, name: str, cache: ShardCache | None = None) -> Split:
         """The split called train or val."""
         shards = manifest.of_split(name)  # pyright: ignore[reportArgumentType]
         places = tuple((f, g) for f, shard in enumerate(shards) for g in range(len(shard.row_groups)))
         rows = tuple(rows for shard in shards for rows in shard.row_groups)
         mean_bytes = sum(shard.bytes for shard in shards) / max(1, sum(rows))
-        return cls(uri, name, tuple(shard.file for shard in shards), places, rows, mean_bytes)
+        files = tuple(shard.file for shard in shards)
+        contents = tuple((shard.sha256, shard.bytes) for shard in shards) if cache is not None else ()
+        cache = cache and replace(cache, mine=frozenset(shard.sha256 for shard in manifest.shards))
+        return cls(uri, name, files, places, rows, mean_bytes, contents=contents, cache=cache)
 
     @property
     def examples(self) -> int:
@@ -81,14 +88,26 @@ class Split:
         return side_by_side(Folder(self.uri), partial(self.table, columns=columns), groups)
 
     def _table(self, file: int, number: int, columns: list[str]) -> pa.Table:
-        from pyarrow import parquet
-
+        """A row group of the node's cache, or from where the shard lies. To read labels alone no shard is fetched."""
+        for _ in range(2 if self.cache is not None and "image" in columns else 0):
+            kept = self._kept(file)
+            if kept is None:
+                break
+            try:
+                return _row_group(kept, fs.LocalFileSystem(), number, columns)
+            except (OSError, ValueError, IndexError):
+                assert self.cache is not None
+                self.cache.drop(self.contents[file][0])
         system, root = filesystem(self.uri)
-        # Each page carries a checksum: a byte that has changed on the way or on the disk is an OSError.
-        path = f"{root}/{self.files[file]}"
-        with parquet.ParquetFile(path, filesystem=system, page_checksum_verification=True) as shard:
-            # In this thread: what Arrow's own allocate lies in heaps that glibc unmaps again and again.
-            return shard.read_row_group(number, columns=columns, use_threads=False)
+        return _row_group(f"{root}/{self.files[file]}", system, number, columns)
+
+    def _kept(self, file: int) -> str | None:
+        """The path of a shard in the node's cache."""
+        assert self.cache is not None
+        system, root = filesystem(self.uri)
+        source = partial(system.open_input_stream, f"{root}/{self.files[file]}", compression=None)
+        found = self.cache.path(*self.contents[file], source)
+        return None if found is None else str(found)
 
     def _again(self, file: int, read: Callable[[], Read]) -> Read:
         """The result of a read, tried again a few times, and for minutes while its bucket is away."""
@@ -112,7 +131,19 @@ class Split:
         raise AssertionError("unreachable")
 
 
-def open_split(uri: str, name: str) -> tuple[Manifest, Split]:
+def _row_group(path: str, system: fs.FileSystem, number: int, columns: list[str]) -> pa.Table:
+    """A row group of a file."""
+    from pyarrow import parquet
+
+    # Each page carries a checksum: a byte that has changed on the way or on the disk is an OSError. Over a network the
+    # columns, which lie side by side, come by one request in place of one each.
+    far = not isinstance(system, fs.LocalFileSystem)
+    with parquet.ParquetFile(path, filesystem=system, page_checksum_verification=True, pre_buffer=far) as shard:
+        # In this thread: what Arrow's own allocate lies in heaps that glibc unmaps again and again.
+        return shard.read_row_group(number, columns=columns, use_threads=False)
+
+
+def open_split(uri: str, name: str, cache: ShardCache | None = None) -> tuple[Manifest, Split]:
     """The manifest at a folder or URI, and one of its splits."""
     manifest = read_manifest(uri)
-    return manifest, Split.of(manifest, uri, name)
+    return manifest, Split.of(manifest, uri, name, cache)

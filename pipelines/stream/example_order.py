@@ -17,6 +17,17 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 Rows = tuple[np.ndarray, np.ndarray]  # row group and row inside it, both (n,) int64
+WINDOW = 16  # row groups that are shuffled together, and more where a batch is large:
+LEAST_SHARE = 32  # images of a batch to each row group of a window, and so to each worker that reads its own alone
+
+
+def default_window(batch_size: int) -> int:
+    """Row groups of a window where nobody says: a function of the batch, not of the workers, as the order is.
+
+    A row group is read by one worker only where a window has as many as there are workers. With 16 of them 512 workers
+    that share a batch of 16,384 would read each four times (docs/decisions/order.md).
+    """
+    return max(WINDOW, batch_size // LEAST_SHARE)
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,10 @@ class Order:
         """`window`, raised to the next number of full row groups that hold whole batches."""
         step = self.batch_size // math.gcd(self.batch_size, max(self.rows))
         return -(-self.window // step) * step
+
+    def readers(self, world_size: int) -> int:
+        """Ranks that read each row group of a full window."""
+        return max(1, -(-world_size // self.groups_per_window))
 
     def windows(self, epoch: int) -> list[np.ndarray]:
         """Row groups of each window in the order of the epoch. The last, with the leftovers, names those it reads."""

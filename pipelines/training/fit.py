@@ -21,6 +21,7 @@ from pipelines.run import Run
 from pipelines.shards.manifest import MANIFEST
 from pipelines.storage import Folder
 from pipelines.stream.augmentation import shortage
+from pipelines.stream.example_order import Order, default_window
 from pipelines.tracking import mlflow_runs, model_registry
 from pipelines.training import run_summary
 from pipelines.training.guards.run_holder import RunHolder
@@ -200,9 +201,22 @@ def _plan(run: Run, source: RunData, plan: ResourcePlan) -> str:
     lines = [_work(run, source), *([described(plan.nodes)] if len(plan.nodes) > 1 else []), plan.shown]
     if run.recipe.images.policy != "pad-crop" and up:
         lines.append(f"JPEGs are decoded by {engines_shown(jpeg_engines(len(up)))}")
+        lines += _twice(run, source)
     if run.recipe.bn_batch is None and run.part < FEW <= run.recipe.optim.batch_size:
         lines.append(f"batch norm normalises over {run.part} images, which costs accuracy below {FEW}")
     return "\n".join(lines)
+
+
+def _twice(run: Run, source: RunData) -> list[str]:
+    """A note where workers read the same row groups."""
+    batch, workers = run.recipe.optim.batch_size, run.scaling.most
+    order = Order(source.train.rows, batch, run.data.window or default_window(batch), run.seed)
+    if (readers := order.readers(workers)) == 1:
+        return []
+    return [
+        f"each row group is read by {readers} of {workers} workers, as {order.groups_per_window} are shuffled "
+        f"together; --data.window {workers} reads each once, in another order"
+    ]
 
 
 def _work(run: Run, source: RunData) -> str:

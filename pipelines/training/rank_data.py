@@ -13,7 +13,7 @@ from pipelines.cluster.free_cpus import TaskBudget
 from pipelines.run import Run, Scaling, TrainingRun
 from pipelines.shards.row_groups import Split
 from pipelines.stream import augmentation, in_memory, streamed
-from pipelines.stream.example_order import Order
+from pipelines.stream.example_order import Order, default_window
 from pipelines.training.run_data import WorkerData
 from resnet.host.cpu_quota import usable_cores
 from resnet.images.crops.padded_crops import border_color
@@ -66,7 +66,8 @@ class RankView(Generic[RunOfTask, FeedOfTask]):
         self.room = room or TaskBudget.of(cpus)
         # Threads that decode here take turns with the training, which waits for them anyway.
         self.threads = max(1, round(cpus + (run.scaling.cpus_per_worker or 0)))
-        self.order = Order(feed.train.rows, run.recipe.optim.batch_size, run.data.window, run.seed, part)
+        batch = run.recipe.optim.batch_size
+        self.order = Order(feed.train.rows, batch, run.data.window or default_window(batch), run.seed, part)
         self.total = run.recipe.total_steps(feed.train.examples)
 
     def ids(self, epoch: int, step: int) -> list[int]:

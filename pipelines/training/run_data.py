@@ -16,6 +16,7 @@ from pipelines.run import Run, home
 from pipelines.shards import row_groups
 from pipelines.shards.manifest import MANIFEST, Manifest
 from pipelines.shards.row_groups import Split
+from pipelines.shards.shard_cache import ShardCache
 from pipelines.storage import Folder
 from pipelines.stream import in_memory, streamed
 from pipelines.tracking import mlflow_runs
@@ -116,11 +117,12 @@ def _remove_other_weights(run: Run, checkpoints: CheckpointStore) -> None:
 def open_source(run: Run) -> RunData:
     """Find the shards of a run; the embedded digits are written on first use. ValueError before any work is done."""
     uri = shards(run)
-    manifest, train = row_groups.open_split(uri, "train")
+    cache = ShardCache.of(run.data)
+    manifest, train = row_groups.open_split(uri, "train", cache)
     if manifest.targets is not None:
         job = {"boxes": "jobs/train_detector.py", "masks": "jobs/train_segmenter.py"}[manifest.targets]
         raise ValueError(f"data.path must be shards of images with a class each, {uri} has {manifest.targets}: {job}")
-    val, holdout = row_groups.Split.of(manifest, uri, "val"), run.data.holdout
+    val, holdout = row_groups.Split.of(manifest, uri, "val", cache), run.data.holdout
     if holdout:
         if holdout >= train.examples:
             raise ValueError(f"data.holdout must leave training images, got {holdout} of {train.examples}")

@@ -10,12 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipelines.data_settings import Data
 from pipelines.evaluation.evaluate import trained_on
 from pipelines.evaluation.linear_probe import Probe, chosen_strength, fitted, probe
 from pipelines.evaluation.pooled_features import Features
 from pipelines.models.by_name import open_checkpoint
 from pipelines.models.initial_weights import begin_from, initial_checkpoint
-from pipelines.run import Data, standard
+from pipelines.run import standard
 from pipelines.shards.manifest import read_manifest
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from pipelines.prediction.predict import PLAN, _claim, _failed, list_parts, predict
+from pipelines.prediction.predict import PLAN, _claim, _failed, list_parts, part_size, predict
 from pipelines.prediction.prediction_worker import PredictionJob, Worker, part_name
 from pipelines.storage import Folder
 from serve.inference.offline_classifier import Offline
@@ -42,6 +42,16 @@ def test_shards_are_cut_by_row_groups_and_every_image_is_in_one_part(digits: str
     val, _ = list_parts(asked(digits, tmp_path / "out", split="val"))
     assert sum(part.images for part in val) == 360
     assert len(list_parts(asked(digits, tmp_path / "out", part_images=1))[0]) == len(groups), "a row group at least"
+
+
+def test_parts_are_a_64th_of_the_images_or_as_those_that_are_there(photos: Path, tmp_path: Path) -> None:
+    job = asked(photos, tmp_path / "out")
+    assert [part_size(job, images) for images in (6, 7_000, 1_000_000)] == [64, 109, 1024]
+    before = job.model_copy(update={"part_images": 4})
+    parts, digest = list_parts(before)
+    _claim(Folder(job.out), before, MODEL, digest)
+    assert list_parts(job) == (parts, digest)
+    assert part_size(before.model_copy(update={"part_images": 5}), 6) == 5
 
 
 def test_what_cannot_be_predicted_is_one_sentence(photos: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Row groups are read by their number, whole or parted, and again where a read fails."""
 
+import logging
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +87,24 @@ def test_a_shard_that_comes_back_is_read(copy: Split, monkeypatch: pytest.Monkey
     back.start()
     assert copy.read(0) == before
     back.join()
+
+
+def test_a_row_group_of_a_bucket_is_one_request_after_its_footer(
+    shards: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HEAD for the size, a GET of the footer, and one of both columns. The server logs each request."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with s3_server("counted") as address:
+        uri = f"s3://counted/shards?{options_of(address)}"
+        fs.copy_files(shards, "counted/shards", destination_filesystem=fs.FileSystem.from_uri(uri)[0])
+        split, local = open_split(uri, "train")[1], open_split(shards, "train")[1]
+        with caplog.at_level(logging.INFO, "werkzeug"):
+            caplog.clear()
+            found = split.table(1)
+        asked = re.findall(r"(HEAD|GET|PUT|POST) /counted/shards/(\S+)", "\n".join(caplog.messages))
+    assert found.equals(local.table(1))
+    assert asked == [(verb, split.files[1]) for verb in ("HEAD", "GET", "GET")]
 
 
 @pytest.mark.slow

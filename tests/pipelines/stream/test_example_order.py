@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.stream.example_order import Order, evaluation_slice
+from pipelines.stream.example_order import Order, default_window, evaluation_slice
 
 
 def epoch_of(order: Order, epoch: int, world_size: int, step: int = 0) -> np.ndarray:
@@ -88,6 +88,25 @@ def test_a_rank_reads_its_own_row_groups_only() -> None:
             for w, _ in order.remaining(0, 0)
         )
         assert read == 160
+
+
+def row_groups_read(order: Order, world_size: int) -> int:
+    return sum(
+        len(np.unique(order.share(0, w, rank, world_size)[0]))
+        for w, _ in order.remaining(0, 0)
+        for rank in range(world_size)
+    )
+
+
+def test_a_window_grows_with_the_batch_so_that_512_workers_read_nothing_twice() -> None:
+    """The paper's batch keeps its order; of a larger one each worker with 32 images has row groups of its own."""
+    assert [default_window(batch) for batch in (64, 256, 512, 1024, 2048, 16_384)] == [16, 16, 16, 32, 64, 512]
+    large = Order((128,) * 1024, 16_384, default_window(16_384), seed=0)
+    assert row_groups_read(large, 512) == 1024
+    small = Order((128,) * 64, 256, default_window(256), seed=0)
+    assert [row_groups_read(small, ranks) for ranks in (16, 32, 64)] == [64, 128, 256]
+    assert [small.readers(ranks) for ranks in (1, 16, 17, 32, 64)] == [1, 1, 2, 2, 4]
+    assert row_groups_read(Order(small.rows, 256, 64, seed=0), 64) == 64
 
 
 def test_shuffling_is_near_uniform() -> None:
