@@ -12,9 +12,9 @@ from pipelines.data_settings import Data
 from pipelines.file_names import absolute, below, require_lasting
 from resnet.frozen import FrozenSettings
 from resnet.host.home_folder import home_folder
-from resnet.recipes.named import recipe
+from resnet.recipes.named import for_digits, recipe
 from resnet.recipes.recipe import Recipe
-from resnet.recipes.recipe_settings import FineTuning, Schedule
+from resnet.recipes.recipe_settings import FineTuning
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # of a run or a registered model: a folder, a part of a URI, MLflow's
 OF_THE_RECIPE = {"precision": "precision", "micro_batch": "bn_batch"}  # older fields of Scaling
@@ -59,6 +59,13 @@ class Scaling(FrozenSettings):
         Field(
             description="compile the residual blocks; takes a minute at the start, and a C++ compiler. auto: on a GPU, "
             "in a run of 10,000 steps or more. Where it fails they stay as they are"
+        ),
+    ] = "auto"
+    capture: Annotated[
+        Literal["auto", "on", "off"],
+        Field(
+            description="replay whole steps as a CUDA graph, where one worker trains on a set that lies on its GPU. "
+            "auto: if a trial at the start gives the same numbers; on: end where it does not"
         ),
     ] = "auto"
     deterministic: Annotated[
@@ -228,6 +235,13 @@ class Run(TrainingRun):
         return self
 
     @model_validator(mode="after")
+    def _steps_can_be_captured(self) -> Self:
+        why = f"{self.scaling.least} workers train" if self.scaling.least > 1 else self.recipe.uncaptured
+        if self.scaling.capture == "on" and why is not None:
+            raise ValueError(f"scaling.capture must be auto or off where {why}, got on")
+        return self
+
+    @model_validator(mode="after")
     def _plateaus_are_seen(self) -> Self:
         if self.evaluate_every > 1 and self.recipe.schedule.kind == "plateau":
             raise ValueError(
@@ -269,17 +283,3 @@ def standard(recipe_name: str, *, data_is_given: bool = True, init: str | None =
     if not paper.network.startswith("cifar10-"):
         raise ValueError(f"data.path must be given for {paper.name}: the embedded digits are for cifar10 networks")
     return Run(recipe=for_digits(paper), init=init)
-
-
-def for_digits(paper: Recipe) -> Recipe:
-    """A cifar10 recipe for 1,797 handwritten digits, in about a minute on 2 cores.
-
-    A mirrored digit is no digit, and 12 epochs with a cosine schedule are enough. Two workers share a batch.
-    """
-    images = paper.images.model_copy(update={"flip": False, "pad": 2})
-    schedule = Schedule(kind="cosine", warmup=0.1)
-    optim = paper.optim.model_copy(update={"batch_size": 64})
-    loss = paper.loss.model_copy(update={"label_smoothing": 0.1})
-    changes = {"images": images, "loss": loss, "schedule": schedule, "optim": optim, "bn_batch": 32}
-    changes |= {"epochs": 12.0, "steps": None}
-    return paper.model_copy(update=changes)

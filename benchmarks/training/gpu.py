@@ -11,7 +11,8 @@ imagenet   ResNet-50 v1.5 as recipe @90 trains it (bfloat16, channels_last, one-
            device for both. The ways take turns; a ratio is of neighbours in time. engine_default is what a user gets
            who sets nothing: the engine's order of calls, in passes of the recipe's batch norm, blocks compiled as
            `--scaling.compile auto` does on this device.
-cifar      ResNet-20 and -56 as benchmarks/training/single.py trains them: steps in CUDA graphs, one and several lanes
+cifar      ResNet-20 and -56: engine_default is the engine's own learner on the set in memory, compiled and captured as
+           its defaults say; the lanes are benchmarks/training/single.py, several trainings on one device
 serving    the endpoint's model without HTTP: images a second and waiting times with 1, 8 and 64 clients, and the
            offline prediction (benchmarks/serving/gpu_serving.py)
 
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from benchmarks.serving.gpu_serving import gpu_serving
 from benchmarks.training.cifar import Cifar10, in_shard_order
+from benchmarks.training.engine_rank import EngineRank
 from benchmarks.training.resident import Resident, plan
 from benchmarks.training.stepper import Options, Stepper
 from pipelines.run import Scaling
@@ -45,6 +47,7 @@ from resnet import build
 from resnet.host import hardware
 from resnet.networks import cost
 from resnet.recipes.named import recipe
+from resnet.recipes.recipe import Recipe
 from resnet.training.devices.compiled_blocks import compile_blocks, is_to_be_compiled
 from resnet.training.lr_schedule import lr_at
 from resnet.training.optimizer import optimizer
@@ -299,12 +302,19 @@ def _warm(ways: dict[str, Way], name: str, make: Callable[[], Way], timer: Timer
 
 
 def cifar(sizes: Sizes, device: torch.device, timer: Timer, left: Callable[[], float]) -> dict[str, Any]:
-    """Steps and images a second of single.py's step, with blocks as they are and compiled, in one and several lanes."""
+    """Steps and images a second: by the engine's defaults, and of single.py's step, with blocks as they are and
+    compiled, in one and several lanes."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (sizes.cifar_images, 32, 32, 3), dtype=np.uint8)
     split = in_shard_order(images, rng.integers(0, 10, sizes.cifar_images), 0, 512)
     resident = Resident(Cifar10(split, split, ""), device)
     result: dict[str, Any] = {}
+    for network in sizes.cifar:
+        name = f"{network}_engine_default"
+        if left() < 0:
+            result[name] = {"skipped": "no time left"}
+            continue
+        result[name] = attempt(lambda n=network: _engine_default(sizes, device, timer, resident.data, n))
     for compiled in (False, True):
         for network in sizes.cifar:
             for lanes in sizes.lanes:
@@ -318,31 +328,51 @@ def cifar(sizes: Sizes, device: torch.device, timer: Timer, left: Callable[[], f
     return result
 
 
+def _recipe(sizes: Sizes, network: str) -> Recipe:
+    """The paper's, in batches of this size."""
+    base, batch = recipe(f"cifar10-{network}"), sizes.cifar_batch
+    optim = base.optim.model_copy(update={"batch_size": batch})
+    return base.model_copy(update={"optim": optim, "bn_batch": min(base.bn_batch or batch, batch)})
+
+
+def _engine_default(sizes: Sizes, device: torch.device, timer: Timer, data: Cifar10, network: str) -> dict[str, Any]:
+    engines: list[EngineRank] = []
+    ready = timer(lambda: engines.append(EngineRank(_recipe(sizes, network), data, device)))
+    (engine,) = engines
+    engine.steps(3)
+    rates = [sizes.cifar_steps / timer(lambda: engine.steps(sizes.cifar_steps)) for _ in range(3)]
+    return {
+        "ready_seconds": round(ready, 1),
+        "compiled": engine.learner.compiled,
+        "captured": engine.learner.replayed is not None,
+        "steps_per_second": spread(rates),
+        "images_per_second": round(statistics.median(rates) * sizes.cifar_batch, 1),
+        "minutes_for_64k_steps": round(64_000 / statistics.median(rates) / 60, 2),
+        "loss_is_finite": bool(torch.isfinite(engine.state.sums).all()),
+    }
+
+
 def _lanes(
     sizes: Sizes, device: torch.device, timer: Timer, resident: Resident, network: str, compiled: bool, lanes: int
 ) -> dict[str, Any]:
-    base = recipe(f"cifar10-{network}")
-    wanted = base.model_copy(
-        update={
-            "optim": base.optim.model_copy(update={"batch_size": sizes.cifar_batch}),
-            "bn_batch": min(base.bn_batch or sizes.cifar_batch, sizes.cifar_batch),
-        }
-    )
+    wanted = _recipe(sizes, network)
     options = Options(device, "bfloat16", compiled, backend=sizes.backend)
     order = Order(resident.data.train.rows, sizes.cifar_batch, 16, 0)
-    steppers = [Stepper(wanted, seed, resident, options, order.steps_per_epoch) for seed in range(lanes)]
+    steppers = [Stepper(wanted, seed, resident, options) for seed in range(lanes)]
     made, lrs = plan(order, wanted.images, 0), [0.1] * order.steps_per_epoch
-    ready = timer(lambda: [stepper.capture() for stepper in steppers] if options.is_cuda else None)
 
     def epoch() -> None:
         for stepper in steppers:
             stepper.load(made, lrs, 0, 0)
         timer.wait()
 
+    epoch()
+    ready = timer(lambda: [stepper.capture() for stepper in steppers] if options.is_cuda else None)
+
     def work() -> None:
-        rest = [sizes.cifar_steps] * lanes
-        while any(rest):
-            rest = [n - stepper.enqueue(n) if n else 0 for n, stepper in zip(rest, steppers, strict=True)]
+        for _ in range(sizes.cifar_steps):
+            for stepper in steppers:
+                stepper.enqueue()
 
     rates = []
     for turn in range(4):
@@ -355,6 +385,7 @@ def _lanes(
     each = statistics.median(rates) / lanes
     return {
         "ready_seconds": round(ready, 1),
+        "captured": all(stepper.captured is not None for stepper in steppers),
         "steps_per_second": spread(rates),
         "images_per_second": round(statistics.median(rates) * sizes.cifar_batch, 1),
         "minutes_for_64k_steps_a_lane": round(64_000 / each / 60, 2),

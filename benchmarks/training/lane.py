@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.training.cifar import CLASSES
 from benchmarks.training.resident import Plan, Resident, plan
-from benchmarks.training.stepper import GRAPHS_AHEAD, Options, Stepper
+from benchmarks.training.stepper import AHEAD, Options, Stepper, table
 from pipelines.stream.example_order import WINDOW, Order
 from resnet.evaluation.error_summary import Ranked, percent_wrong
 from resnet.evaluation.final_test import FinalTest, packed
@@ -69,7 +69,7 @@ class Lane:
         self.recipe, self.seed, self.resident, self.options, self.folder = recipe, seed, resident, options, folder
         self.order = Order(resident.data.train.rows, recipe.optim.batch_size, WINDOW, seed)
         self.spe, self.total = self.order.steps_per_epoch, recipe.total_steps(resident.examples)
-        self.stepper = Stepper(recipe, seed, resident, options, self.spe)
+        self.stepper = Stepper(recipe, seed, resident, options)
         self.network = self.stepper.network
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.norms: tuple[LayerNorms, ...] = ()
@@ -89,9 +89,10 @@ class Lane:
     def train(self) -> Iterator[bool]:
         """Train to the end. Yields True after work was given to the device, False where it has enough."""
         if self.step < self.total:
-            self._note_conditions()
             if self.options.is_cuda:
+                self._begin(*divmod(self.step, self.spe))
                 self.stepper.capture()
+            self._note_conditions()
         saved = since = time.monotonic()
         self._cpu_since = time.process_time()
         while self.step < self.total:
@@ -100,9 +101,10 @@ class Lane:
             self._begin(epoch, first)
             while self.step < last:
                 look = self._look if is_watched(self.step, self.total) else None
-                self.step += self.stepper.enqueue(last - self.step, look)
+                self.stepper.enqueue(look)
+                self.step += 1
                 yield True
-                yield from self.stepper.until(GRAPHS_AHEAD)
+                yield from self.stepper.until(AHEAD)
                 if time.monotonic() - saved > self.options.save_every and self.step < last:
                     yield from self.stepper.drained()
                     since = self._clock(since)
@@ -125,6 +127,8 @@ class Lane:
             precision=self.stepper.precision,
             bn_batch=self.recipe.bn_batch or self.recipe.optim.batch_size,
             versions={},
+            compiled=self.options.compiled,
+            captured=self.stepper.captured is not None,
         )
         if not (self.conditions and found.is_as(self.conditions[-1])):
             self.conditions = (*self.conditions, found)
@@ -158,7 +162,7 @@ class Lane:
         self._require_finite(epoch)
         loss, wrong, count = self.stepper.sums.tolist()
         last = self.step == self.total
-        lr, every = self.stepper.lr_list[(self.step - 1) % self.spe], self.options.evaluate_every
+        lr, every = self.stepper.lrs[(self.step - 1) % self.spe], self.options.evaluate_every
         due = last or (epoch + 1) % every == 0 or self.recipe.schedule.kind == "plateau"
         if last:
             self._finish(epoch)
@@ -187,9 +191,9 @@ class Lane:
         """NotFinite, with what is known of the first bad step. Comes before each save: bad weights are never kept."""
         inside = int(self.stepper.bad)
         if inside >= 0:
-            ids = self.stepper.plan[0][inside].tolist()
+            ids = self.stepper.draws[inside, :, 0].tolist()
             last = str(checkpoints[-1]) if (checkpoints := self._saved()) else None
-            require_finite(self.stepper.sums, epoch * self.spe + inside, self.stepper.lr_list[inside], ids, last)
+            require_finite(self.stepper.sums, epoch * self.spe + inside, self.stepper.lrs[inside], ids, last)
 
     @torch.no_grad()
     def _evaluate(self) -> list[float]:
@@ -247,9 +251,9 @@ class Lane:
 
     def _fresh(self, epoch: int, steps: int) -> Iterator[Tensor]:
         """Batches of an epoch that was not trained on."""
-        parts = [torch.from_numpy(part).to(self.options.device) for part in plan(self.order, self.recipe.images, epoch)]
+        draws = torch.from_numpy(table(plan(self.order, self.recipe.images, epoch))).to(self.options.device)
         for step in range(steps):
-            yield self.stepper.batch(*(part[step] for part in parts))
+            yield self.stepper.batch(draws[step])[0]
 
     # --- Checkpoints --------------------------------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.training.cifar import Cifar10
 from pipelines.stream.example_order import Order
 from resnet.images.crops.padded_crops import draw_pad_crop
 from resnet.images.pixel_statistics import pixel_statistics
 from resnet.recipes.recipe_settings import Images
+from resnet.training.devices.resident_crops import ResidentCrops
 from resnet.training.step import Normalize
 
 
@@ -28,7 +28,7 @@ class Resident:
         self.val_images = torch.from_numpy(data.val.images).to(device)
         self.val_labels = torch.from_numpy(data.val.labels).to(device)
         self.planners = ThreadPoolExecutor(2, thread_name_prefix="plan")
-        self._padded: dict[int, Tensor] = {}
+        self._crops: dict[int, ResidentCrops] = {}
         self._statistics: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
 
     @cached_property
@@ -36,11 +36,12 @@ class Resident:
         """Training images."""
         return len(self.data.train.labels)
 
-    def padded(self, pad: int) -> Tensor:
-        """Training images with zeros around them, (N, S + 2 pad, S + 2 pad, 3) uint8."""
-        if pad not in self._padded:
-            self._padded[pad] = torch.nn.functional.pad(self.train_images, (0, 0, pad, pad, pad, pad))
-        return self._padded[pad]
+    def crops(self, pad: int) -> ResidentCrops:
+        """Training images with zeros around them."""
+        if pad not in self._crops:
+            border, (images, labels, _) = np.zeros(3, np.uint8), self.data.train
+            self._crops[pad] = ResidentCrops(images, labels, pad, border, self.device)
+        return self._crops[pad]
 
     def normalize(self, per_pixel: bool) -> Normalize:
         """Of the training set."""

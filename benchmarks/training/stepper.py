@@ -1,34 +1,36 @@
-"""A step of a lane and how it gets onto the device: eagerly on a CPU, as CUDA graphs on a stream of its own on a GPU.
+"""A step of a lane and how it gets onto the device: as it is on a CPU, replayed on a stream of its own on a GPU.
 
-On CUDA a step has no host in it. The plan of a whole epoch (which image, which crop, which lr) lies on the device, a
-cursor says which step of it is next, and several steps are one graph.
+The draws of a whole epoch lie on the device; a step is a captured step of the engine, tried as the engine tries it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.training.cifar import CLASSES
 from benchmarks.training.resident import Plan, Resident
+from pipelines.training.guards.step_capture import TRIAL
 from resnet import build
 from resnet.recipes.recipe import Recipe
+from resnet.training.devices.captured_step import CapturedStep, CudaGraph
 from resnet.training.devices.compiled_blocks import compile_blocks
-from resnet.training.devices.resident_crops import mirrored_crops
+from resnet.training.devices.step_trial import changed_by_steps, trial_of_steps
 from resnet.training.finite_loss import no_bad_step, see_
-from resnet.training.optimizer import optimizer
+from resnet.training.optimizer import begin_with_no_momentum, optimizer, set_lr
 from resnet.training.step import accumulate, native_precision, to_device, update
 from resnet.training.weight_average import Average, decay_at
 
-STEPS_A_GRAPH = 10
-GRAPHS_AHEAD = 4  # graphs that wait on a stream; the host has their time for everything else
-WARM_UP = 4  # steps before a capture: cuDNN chooses its algorithms, the optimiser makes its buffers
+AHEAD = 40  # steps that wait on a stream; the host has their time for everything else
+Look = Callable[[nn.Module, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Options:
 class Stepper:
     """Network, optimiser and average of a recipe, and the buffers on the device that a step reads and writes."""
 
-    def __init__(self, recipe: Recipe, seed: int, resident: Resident, options: Options, steps_per_epoch: int) -> None:
+    def __init__(self, recipe: Recipe, seed: int, resident: Resident, options: Options) -> None:
         self.recipe, self.resident, self.options = recipe, resident, options
         device = options.device
         self.precision = native_precision(device) if options.precision == "auto" else options.precision
@@ -63,54 +65,43 @@ class Stepper:
         self.normalize = resident.normalize(recipe.images.mean == "per-pixel")
         if options.compiled:
             compile_blocks(self.network, options.backend)
-        self.padded = resident.padded(recipe.images.pad or 0)
-        shape = (steps_per_epoch, recipe.optim.batch_size)
-        kinds = (torch.int64, torch.int64, torch.int64, torch.bool)
-        self.plan = [torch.zeros(shape, dtype=kind, device=device) for kind in kinds]
-        self.lrs, self.decays = (torch.zeros(steps_per_epoch, device=device) for _ in range(2))
-        self.lr = torch.zeros((), device=device)
-        self.cursor = torch.zeros(1, dtype=torch.int64, device=device)
+        self.crops = resident.crops(recipe.images.pad or 0)
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.bad = no_bad_step(device)
-        self.lr_list: list[float] = []
-        self.decay_list: list[float] = []
+        self.draws = torch.zeros((0, 0, 5), dtype=torch.int64, device=device)
+        self.lrs: list[float] = []
+        self.shares: list[float] = []
+        self.next = 0
         self.stream = torch.cuda.Stream(device) if options.is_cuda else None
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.captured: CapturedStep | None = None
         self.waiting: deque[torch.cuda.Event] = deque()
 
     def load(self, plan: Plan, lrs: list[float], first_of_all: int, first: int) -> None:
         """Lay an epoch on the device. first_of_all: its first step in the training; first: step of it to begin at."""
-        self.lr_list = lrs
-        self.decay_list = [decay_at(first_of_all + i, self.recipe.ema or 0.0) for i in range(len(lrs))]
+        decay = self.recipe.ema
+        steps = range(first_of_all, first_of_all + len(lrs))
+        self.lrs, self.next = lrs, first
+        self.shares = [0.0 if decay is None else 1 - decay_at(step, decay) for step in steps]
+        if self.stream is not None:  # weights and images were made, or put back, on the default stream
+            self.stream.wait_stream(torch.cuda.current_stream(self.options.device))
         with self.on_stream():
-            for buffer, part in zip(self.plan, plan, strict=True):
-                self._send(buffer, torch.from_numpy(part))
-            self._send(self.lrs, torch.tensor(self.lr_list))
-            self._send(self.decays, torch.tensor(self.decay_list))
-            self.cursor.fill_(first)
+            self.draws = torch.from_numpy(table(plan)).to(self.options.device)
 
-    def _send(self, buffer: Tensor, source: Tensor) -> None:
-        if self.options.is_cuda:
-            source = source.pin_memory()  # torch keeps pinned memory until its copy is done
-        buffer.copy_(source, non_blocking=True)
+    def batch(self, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented and normalised pixels (B, 3, S, S) and labels of one step of a plan."""
+        images, labels = self.crops.batch(draws)
+        return self.normalize(images), labels
 
-    def batch(self, index: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
-        """Augmented and normalised pixels (B, 3, S, S) of one step of a plan."""
-        return self.normalize(mirrored_crops(self.padded, index, top, left, flip, self.recipe.images.size))
+    def _step(self, draws: Tensor, lr: float, share: float, look: Look | None = None) -> Tensor:
+        set_lr(self.optimizer, lr)
+        return self._by_draws(draws, share, look)
 
-    def _one_step(self, look: Callable[[nn.Module, Tensor], None] | None = None) -> None:
-        """Gather, augment, train. On CUDA without any word from the host, so that it can be captured.
+    def _by_draws(self, draws: Tensor, share: float | Tensor, look: Look | None = None) -> Tensor:
+        """Gather, augment, train; (3,) sums. Without a look the host is asked nothing.
 
         look: called before the update with the network, which has its gradients, and the sums of the step.
         """
-        part = [part.index_select(0, self.cursor)[0] for part in self.plan]
-        pixels, labels = self.batch(*part), self.resident.labels[part[0]]
-        if self.options.is_cuda:
-            self.lr.copy_(self.lrs.index_select(0, self.cursor)[0])
-            decay = self.decays.index_select(0, self.cursor)[0]
-        else:  # the numbers themselves, as in the engine
-            self._set_lr(self.lr_list[int(self.cursor)])
-            decay = self.decay_list[int(self.cursor)]
+        pixels, labels = self.batch(draws)
         group = self.recipe.bn_batch or len(labels)
         sums = torch.zeros_like(self.sums)
         for x, y in zip(pixels.split(group), labels.split(group), strict=True):
@@ -120,67 +111,47 @@ class Stepper:
             look(self.network, sums)
         update(self.optimizer)
         if self.average is not None:
-            self.average.update(decay)
-        self.sums += sums
-        see_(self.bad, sums, self.cursor[0])
-        self.cursor += 1
-
-    def _set_lr(self, lr: float | Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            self.average.move(share)
+        return sums
 
     def capture(self) -> None:
-        """Capture graphs of one step and of several. Weights, momentum and counters are afterwards as they were."""
-        assert self.stream is not None
-        self._set_lr(self.lr)
-        for parameter in self.network.parameters():  # a first step without momentum would be captured as such
-            state = self.optimizer.state[parameter]
-            state.setdefault("momentum_buffer", torch.zeros_like(parameter, memory_format=torch.preserve_format))
-        kept = [tensor.clone() for tensor in self._mutable()]
-        self.stream.wait_stream(torch.cuda.current_stream(self.options.device))
-        with torch.cuda.stream(self.stream):
-            for _ in range(WARM_UP):
-                self.cursor.zero_()
-                self._one_step()
-        self.stream.synchronize()
-        pool = torch.cuda.graph_pool_handle()
-        for steps in (STEPS_A_GRAPH, 1):
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, stream=self.stream):
-                for _ in range(steps):
-                    self._one_step()
-            self.graphs[steps] = graph
-        with torch.cuda.stream(self.stream):
-            for tensor, old in zip(self._mutable(), kept, strict=True):
-                tensor.copy_(old)
-        self.stream.synchronize()
+        """Replay steps from here on, if a trial with the loaded epoch shows that they are the same. On a GPU."""
+        if not self.optimizer.state:
+            begin_with_no_momentum(self.optimizer)
+        peak, state = self.recipe.optim.peak_lr, changed_by_steps(self.network, self.optimizer, self.average)
+        with self.on_stream():
+            captured = CapturedStep(self._by_draws, self.optimizer, self.draws[0], CudaGraph(self.options.device))
 
-    def _mutable(self) -> list[Tensor]:
-        """All that a step changes."""
-        momentum = [self.optimizer.state[p]["momentum_buffer"] for p in self.network.parameters()]
-        averages = list(self.average.tensors.values()) if self.average else []
-        own = [tensor.detach() for tensor in self.network.state_dict().values()]
-        return [*own, *momentum, *averages, self.cursor, self.sums, self.bad]
+            def plain(number: int) -> Tensor:
+                return self._step(self.draws[number], TRIAL[number][1] * peak, 0.1 * (1 + number))
 
-    def enqueue(self, most: int, look: Callable[[nn.Module, Tensor], None] | None = None) -> int:
-        """Give the device one or several steps, at most `most`; how many. look: of the first one, on a CPU."""
-        if self.stream is None:
-            self._one_step(look)
-            return 1
-        steps = STEPS_A_GRAPH if most >= STEPS_A_GRAPH else 1
-        with torch.cuda.stream(self.stream):
-            self.graphs[steps].replay()
+            def replayed(number: int) -> Tensor:
+                return captured(self.draws[number], TRIAL[number][1] * peak, 0.1 * (1 + number))
+
+            why = trial_of_steps(captured.record, plain, replayed, state, min(len(TRIAL), len(self.draws)))
+            self.optimizer.zero_grad(set_to_none=True)
+        self.captured = captured if why is None else None
+        if why is not None:
+            print(f"{self.recipe.name}: the steps are not captured: {why}", file=sys.stderr)
+
+    def enqueue(self, look: Look | None = None) -> None:
+        """Give the device the next step of the epoch. look: as `_by_draws` has it; such a step is no replay."""
+        given = self.draws[self.next], self.lrs[self.next], self.shares[self.next]
+        with self.on_stream():
+            sums = self._step(*given, look) if self.captured is None or look is not None else self.captured(*given)
+            self.sums += sums
+            see_(self.bad, sums, self.next)
+        self.next += 1
         self._mark()
-        return steps
 
     def _mark(self) -> None:
-        assert self.stream is not None
-        event = torch.cuda.Event()
-        event.record(self.stream)
-        self.waiting.append(event)
+        if self.stream is not None:
+            event = torch.cuda.Event()
+            event.record(self.stream)
+            self.waiting.append(event)
 
     def until(self, ahead: int) -> Iterator[bool]:
-        """Yield False until at most `ahead` graphs wait on the stream."""
+        """Yield False until at most `ahead` steps wait on the stream."""
         while len(self.waiting) > ahead:
             if self.waiting[0].query():
                 self.waiting.popleft()
@@ -189,9 +160,8 @@ class Stepper:
 
     def drained(self) -> Iterator[bool]:
         """Yield until the device has done all that it was given."""
-        if self.stream is not None:
-            self._mark()
-            yield from self.until(0)
+        self._mark()
+        yield from self.until(0)
 
     def on_stream(self) -> contextlib.AbstractContextManager[Any]:
         """Within, what is given to the device comes after all that it was given before."""
@@ -202,3 +172,8 @@ class Stepper:
         if self.stream is not None:
             self.stream.synchronize()
         self.waiting.clear()
+
+
+def table(plan: Plan) -> np.ndarray:
+    """(steps, batch, 5) int64: place, top, left, mirrored, no quarter turns."""
+    return np.stack([plan.image, plan.top, plan.left, plan.flip, np.zeros_like(plan.image)], axis=-1).astype(np.int64)

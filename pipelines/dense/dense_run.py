@@ -47,6 +47,13 @@ class DenseRun(TrainingRun):
     ] = None
 
     @model_validator(mode="after")
+    def _settings_of_classifications_are_left(self) -> Self:
+        for field in ("compile", "capture"):
+            if (given := getattr(self.scaling, field)) == "on":
+                raise ValueError(f"scaling.{field} must be auto or off, got {given}: it is for classifications")
+        return self
+
+    @model_validator(mode="after")
     def _batch_norm_has_two_images(self) -> Self:
         workers, batch = self.scaling.most, self.recipe.optim.batch_size
         if isinstance(self.recipe, SegmentationRecipe) and self.recipe.head == "deeplabv3" and batch // workers < 2:

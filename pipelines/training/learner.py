@@ -14,15 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipelines.stream.augmentation import Batch
+from pipelines.stream.in_memory import Draws
+from pipelines.training.guards.step_capture import ReplayedSteps, StepParts, replayed_steps
 from pipelines.training.rank_data import RankData
 from resnet import build
 from resnet.retrieval.arcface import arcface, make_cosine
 from resnet.training.checkpoint import Checkpoint, Progress
 from resnet.training.checkpoint_tensors import restore_state, state_tensors
 from resnet.training.devices.compiled_blocks import compile_or_say, is_to_be_compiled, restore_blocks
+from resnet.training.devices.step_trial import State, changed_by_steps
 from resnet.training.finetuning.epoch_choice import ends_early
 from resnet.training.finetuning.trained_parts import class_weights, freeze
-from resnet.training.mixing import draw_mix, mix
+from resnet.training.mixing import Mix, draw_mix, mix
 from resnet.training.optimizer import begin_with_no_momentum, optimizer, set_lr
 from resnet.training.step import (
     accumulate,
@@ -69,6 +73,7 @@ class Learner:
         angular = recipe.loss.is_angular
         self.criterion = arcface(recipe.loss, len(task.feed.classes), self.class_weights) if angular else None
         self.progress = self._go_on(found)
+        self.replayed: ReplayedSteps | None = None
 
     # --- Start --------------------------------------------------------------------------------------------------------
 
@@ -173,6 +178,34 @@ class Learner:
 
     # --- Steps --------------------------------------------------------------------------------------------------------
 
+    def capture(self) -> None:
+        """Replay whole steps from here on, where scaling.capture and a trial say so. ValueError: they must, and cannot.
+
+        Before the first step of a start: what is trained on from here is written down then.
+        """
+
+        def plain(batch: Draws, step: int, lr: float) -> Tensor:
+            return self.step(*self.task.tensors(batch), 0, step, lr)
+
+        def state() -> State:
+            return changed_by_steps(self.network, self.optimizer, self.average)
+
+        parts = StepParts(self.optimizer, plain, self._by_draws, self._share, state)
+        self.replayed = replayed_steps(self.task, parts)
+
+    def advance(
+        self,
+        batch: Batch | Draws,
+        epoch: int,
+        step: int,
+        lr: float,
+        look: Callable[[nn.Module, float], None] | None = None,
+    ) -> Tensor:
+        """One step with a batch of the task, as `step` makes it: a replay where there is one and nobody looks."""
+        if self.replayed is not None and look is None and isinstance(batch, Draws):
+            return self.replayed(batch, step, lr)
+        return self.step(*self.task.tensors(batch), epoch, step, lr, look)
+
     def step(
         self,
         pixels: Tensor,
@@ -188,11 +221,40 @@ class Learner:
         so a pass weighs its share of the batch times the number of ranks. look: called before the update with the
         network, which has its gradients, and with the loss scale.
         """
-        task, recipe = self.task, self.task.run.recipe
         set_lr(self.optimizer, lr)
-        drawn = draw_mix(np.random.default_rng((task.run.seed, epoch, step, 3)), recipe.loss, pixels.shape[-1])
+        rng = np.random.default_rng((self.task.run.seed, epoch, step, 3))
+        total = self._gradients(pixels, labels, draw_mix(rng, self.task.run.recipe.loss, pixels.shape[-1]))
+        if look is not None:
+            look(self.network, self.scaler.get_scale())
+        if update(self.optimizer, self.scaler):
+            self._follow(self._share(step))
+        return total
+
+    def _by_draws(self, draws: Tensor, share: Tensor) -> Tensor:
+        """The same by the draws of a batch, without mixing: all is on the device, and the host is asked nothing."""
+        assert not self.scaler.is_enabled(), "the host reads a loss scale"
+        total = self._gradients(*self.task.made(draws), None)
+        update(self.optimizer)
+        self._follow(share)
+        return total
+
+    def _follow(self, share: float | Tensor) -> None:
+        """After an update: rows of an angular classifier have length 1 again, and the average goes on."""
+        if self.head is not None:
+            self.head.to_unit()
+        if self.average is not None:
+            self.average.move(share)
+
+    def _share(self, step: int) -> float:
+        """The part of the way that the average goes to the weights after a step; 0 without an average."""
+        ema = self.task.run.recipe.ema
+        return 0.0 if ema is None else 1 - decay_at(step, ema)
+
+    def _gradients(self, pixels: Tensor, labels: Tensor, drawn: Mix | None) -> Tensor:
+        """Add up the gradients of this rank's part of a batch, pass by pass. (3,) sums. drawn: how images are mixed."""
+        task = self.task
         share = task.order.part * task.world_size / task.order.batch_size
-        smoothing = recipe.loss.label_smoothing
+        smoothing = task.run.recipe.loss.label_smoothing
         passes = list(zip(pixels.split(task.order.part), labels.split(task.order.part), strict=True))
         total = torch.zeros(3, dtype=torch.float64, device=task.device)
         for number, (x, y) in enumerate(passes, 1):
@@ -209,14 +271,6 @@ class Learner:
                     self.class_weights,
                     self.criterion,
                 )
-        if look is not None:
-            look(self.network, self.scaler.get_scale())
-        changed = update(self.optimizer, self.scaler)
-        if self.head is not None and changed:
-            self.head.to_unit()
-        if self.average is not None and changed:
-            assert recipe.ema is not None
-            self.average.update(decay_at(step, recipe.ema))
         return total
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:

@@ -141,10 +141,25 @@ class RankData(RankView[Run, WorkerData]):
     def tensors(self, batch: augmentation.Batch | in_memory.Draws) -> tuple[Tensor, Tensor]:
         """Pixels (N, 3, S, S), normalised on the device, and labels (N,)."""
         if isinstance(batch, in_memory.Draws):
-            images, labels = self._resident_crops().batch(self._sent(batch.table()), self.run.recipe.images.turns)
-            return self.normalize(images), labels
+            return self.made(self.drawn(batch))
         images, labels = self._sent(batch.images), self._sent(batch.labels)
         return self.normalize(images, None if batch.shift is None else self._sent(batch.shift)), labels
+
+    def drawn(self, batch: in_memory.Draws) -> Tensor:
+        """The draws of a batch on the device: (N, 5) int64."""
+        return self._sent(batch.table())
+
+    def made(self, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """`tensors` of a batch that was drawn, of the set on the device."""
+        images, labels = self._resident_crops().batch(draws, self.run.recipe.images.turns)
+        return self.normalize(images), labels
+
+    @property
+    def uncaptured(self) -> str | None:
+        """Why this rank's steps cannot be captured; None: they may be tried."""
+        if self.world_size > 1:
+            return f"{self.world_size} workers train"
+        return self.run.recipe.uncaptured or (None if self.crops_on_device else "the training set lies on no GPU")
 
     def _resident_crops(self) -> ResidentCrops:
         """The training split on the device, sent there once."""

@@ -79,6 +79,7 @@ def train(
     saver = Saver(task, learner, checkpoints, state, line, is_preempted)
     spe, clock = task.order.steps_per_epoch, _clock(task, saver, state)
     if state.step < task.total:
+        learner.capture()
         _note_conditions(task, learner, state)
         if task.rank == 0:
             RunFolder(run, task.feed.sha256).begin()
@@ -100,9 +101,8 @@ def train(
             state.took(batch)
             watched = is_watched(state.step, task.total)
             layers: dict[str, tuple[float, float]] = {}
-            sums = learner.step(
-                *task.tensors(batch), epoch, state.step, state.lr, partial(_look, layers) if watched else None
-            )
+            look = partial(_look, layers) if watched else None
+            sums = learner.advance(batch, epoch, state.step, state.lr, look)
             # At a few steps the norms of each layer's gradient and weights are kept.
             if watched:
                 loss, _, count = all_reduce(sums)
@@ -170,6 +170,7 @@ def _note_conditions(task: RankData, learner: Learner, state: TrainingState) -> 
         versions={"ray": ray.__version__},
         jpeg_engine=engines_named(engines),
         compiled=learner.compiled,
+        captured=learner.replayed is not None,
     )
     state.note_conditions(found)
 

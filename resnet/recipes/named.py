@@ -145,6 +145,20 @@ def arcface_finetune(network: str) -> Recipe:
     return tuned.model_copy(update={"variant": "arcface", "loss": Loss(kind="arcface"), "epochs": 60})
 
 
+def for_digits(paper: Recipe) -> Recipe:
+    """A cifar10 recipe for 1,797 handwritten digits, in about a minute on 2 cores.
+
+    A mirrored digit is no digit, and 12 epochs with a cosine schedule are enough. Two workers share a batch.
+    """
+    images = paper.images.model_copy(update={"flip": False, "pad": 2})
+    schedule = Schedule(kind="cosine", warmup=0.1)
+    optim = paper.optim.model_copy(update={"batch_size": 64})
+    loss = paper.loss.model_copy(update={"label_smoothing": 0.1})
+    changes = {"images": images, "loss": loss, "schedule": schedule, "optim": optim, "bn_batch": 32}
+    changes |= {"epochs": 12.0, "steps": None}
+    return paper.model_copy(update=changes)
+
+
 VARIANTS: dict[tuple[str, str], Callable[[str], Recipe]] = {
     ("imagenet", "paper"): imagenet_paper,
     ("imagenet", "90"): imagenet_90,

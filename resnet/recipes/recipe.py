@@ -119,6 +119,15 @@ class Recipe(FrozenSettings):
         return self.optim.batch_size // (self.bn_batch or 1)
 
     @property
+    def uncaptured(self) -> str | None:
+        """Why a step of it asks the host for something, and cannot be captured; None: it needs no host."""
+        if self.images.policy != "pad-crop":
+            return f"images.policy is {self.images.policy}, which streams its images"
+        if self.loss.mixup is not None or self.loss.cutmix is not None:
+            return "images are mixed"
+        return "float16 has a loss scale" if self.precision == "float16" else None
+
+    @property
     def name(self) -> str:
         """The network's name, with the variant where it is not the paper's."""
         return self.network if self.variant == "paper" else f"{self.network}@{self.variant}"

@@ -19,7 +19,8 @@ class Conditions(Frozen):
 
     hardware: of rank 0; gflops: measured 1e9 operations a second of a core, or of the GPU, by precision; precision: of
     the matrix products; bn_batch: images over which batch norm normalised; threads: of torch, a worker; jpeg_engine:
-    what decodes JPEGs, see resnet.images.jpeg_region; versions: of torch, oneDNN and others.
+    what decodes JPEGs, see resnet.images.jpeg_region; versions: of torch, oneDNN and others; compiled: the residual
+    blocks; captured: whole steps, as CUDA graphs.
     """
 
     step: int = 0
@@ -32,6 +33,7 @@ class Conditions(Frozen):
     jpeg_engine: str
     versions: dict[str, str]
     compiled: bool = False
+    captured: bool = False
 
     def is_as(self, other: Conditions) -> bool:
         """True if a training that goes on meets the same conditions; speed varies from one measurement to the next."""
@@ -55,6 +57,7 @@ def conditions(
     versions: dict[str, str],
     jpeg_engine: str | None = None,
     compiled: bool = False,
+    captured: bool = False,
 ) -> Conditions:
     """Those of this process. Measures for a second.
 
@@ -76,6 +79,7 @@ def conditions(
         jpeg_engine=jpeg_engine or jpeg_region.best().name,
         versions={"python": platform.python_version(), **library_versions(on_gpu), **versions},
         compiled=compiled,
+        captured=captured,
     )
 
 

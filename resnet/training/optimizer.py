@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,8 +26,17 @@ def parameter_groups(model: nn.Module, optim: Optim, head_lr: float = 1.0) -> li
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """The learning rate of a step, for each group by its factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_factor", 1.0)
+    for group, own in zip(optimizer.param_groups, group_lrs(optimizer, lr), strict=True):
+        group["lr"] = own
+
+
+def group_lrs(optimizer: torch.optim.Optimizer, lr: float) -> list[float]:
+    """The learning rate of each group, as float32 has it.
+
+    A captured step reads it from its device in float32. On CPUs the optimiser's kernel rounds it so too; that of CUDA
+    would multiply in float64, and a step would differ from its replay.
+    """
+    return [float(np.float32(lr * group.get("lr_factor", 1.0))) for group in optimizer.param_groups]
 
 
 def optimizer(model: nn.Module, optim: Optim, head_lr: float = 1.0) -> torch.optim.SGD:

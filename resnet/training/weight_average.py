@@ -31,10 +31,14 @@ class Average:
             ([self.tensors[name] for name in some], [followed[name] for name in some]) for some in names
         )
 
+    def update(self, decay: float) -> None:
+        """After a step of the optimiser. decay: decay_at(step, recipe.ema)."""
+        self.move(1 - decay)
+
     @torch.no_grad()
-    def update(self, decay: float | Tensor) -> None:
-        """After a step of the optimiser. decay: decay_at(step, recipe.ema), or a tensor () on the device."""
-        move_towards(*self._floats, 1 - decay)
+    def move(self, share: float | Tensor) -> None:
+        """Go this share of the way to the weights. share: 1 - decay, or a float32 tensor () of it on the device."""
+        move_towards(*self._floats, share)
         copy_all(*self._integers)
 
     @contextmanager

@@ -1,1 +1,1 @@
-"""Services of a training's device: compiled blocks, pinned buffers, crops made there, time that it waited."""
+"""Services of a training's device: compiled blocks, captured steps, pinned buffers, crops made there, its waits."""

@@ -15,7 +15,7 @@ from resnet.training.torch_internals import allow_recompilations
 # Steps of a whole run from which on compiling pays on a GPU. An estimate: it takes a minute or two at each start, and
 # saves some 10 ms a step, kernels with ResNet-50 at 256 images and launches with small networks.
 LONG = 10_000
-MOST_WORDS = 200  # characters of a compiler's complaint
+MOST_WORDS = 200  # characters of a complaint
 
 
 def is_to_be_compiled(
@@ -65,11 +65,16 @@ def compile_or_say(
         torch.compiler.reset()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MOST_WORDS]
+        return complaint(error)
     finally:
         for buffer, own in zip(network.buffers(), kept, strict=True):
             buffer.copy_(own)
     return None
+
+
+def complaint(error: Exception) -> str:
+    """An error of a compiler or of a recording in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MOST_WORDS]
 
 
 def _try(network: nn.Module, pixels: Tensor, precision: str) -> None:

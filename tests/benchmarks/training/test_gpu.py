@@ -29,8 +29,10 @@ def test_the_command_runs_whole_on_a_cpu(tmp_path: Path) -> None:
         assert answer["serving"][clients]["p50_ms"] <= answer["serving"][clients]["p99_ms"]
     assert answer["serving"]["prediction"]["images_per_second"] > 0
     assert {name: lane["loss_is_finite"] for name, lane in answer["cifar"].items()} == {
-        f"resnet8_{lanes}{kind}": True for lanes in ("1_lane", "2_lanes") for kind in ("", "_compiled")
+        f"resnet8_{name}": True
+        for name in ("engine_default", "1_lane", "2_lanes", "1_lane_compiled", "2_lanes_compiled")
     }
+    assert not any(lane["captured"] for lane in answer["cifar"].values()), "there are no CUDA graphs on a CPU"
 
 
 def test_a_part_that_fails_is_named_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:

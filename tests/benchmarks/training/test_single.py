@@ -13,7 +13,7 @@ import torch
 from benchmarks.training import cifar, single
 from benchmarks.training.lane import Lane
 from benchmarks.training.resident import Resident, plan
-from benchmarks.training.stepper import Options
+from benchmarks.training.stepper import Options, table
 from pipelines.stream.example_order import Order
 from resnet import build
 from resnet.images.crops.padded_crops import pad_crop_flip
@@ -72,10 +72,11 @@ def test_an_epoch_has_the_engines_batches(resident: Resident) -> None:
     images, order = short().images, Order(resident.data.train.rows, 32, 16, 5)
     made = plan(order, images, 3)
     engine = resident_batches(Decoded(*resident.data.train[:2]), order, images, 3, 0, 0, 1)
-    padded, steps = resident.padded(4), 0
+    draws, steps = torch.from_numpy(table(made)), 0
     for step, batch in enumerate(engine):
-        index, top, left, flip = (torch.from_numpy(part[step]) for part in made)
-        assert torch.equal(mirrored_crops(padded, index, top, left, flip, 32), torch.from_numpy(batch.images))
+        crops, labels = resident.crops(4).batch(draws[step])
+        assert torch.equal(crops, torch.from_numpy(batch.images))
+        assert torch.equal(labels, torch.from_numpy(batch.labels))
         assert made.image[step].tolist() == batch.ids.tolist()
         steps += 1
     assert steps == order.steps_per_epoch == len(made.image)
@@ -154,19 +155,17 @@ def test_gone_on_equals_never_stopped_bit_for_bit(
 def test_graphs_give_the_numbers_of_eager_steps(tiny_cifar: Path) -> None:
     device = torch.device("cuda")
     wanted, data = short("fast"), Resident(cifar.read(str(tiny_cifar)), device)
-    lanes = [Lane(wanted, 1, data, Options(device, "float32"), None) for _ in range(2)]
-    eager = lanes[1].stepper
-    eager._set_lr(eager.lr)
-    eager.load(plan(lanes[1].order, wanted.images, 0), [0.02] * 10, 0, 0)
-    lanes[0].stepper.capture()
-    lanes[0].stepper.load(plan(lanes[0].order, wanted.images, 0), [0.02] * 10, 0, 0)
-    lanes[0].stepper.enqueue(10)
-    with eager.on_stream():
+    steppers = [Lane(wanted, 1, data, Options(device, "float32"), None).stepper for _ in range(2)]
+    order = Lane(wanted, 1, data, Options(device, "float32"), None).order
+    for stepper in steppers:
+        stepper.load(plan(order, wanted.images, 0), [0.02] * 10, 0, 0)
+    steppers[0].capture()
+    assert steppers[0].captured is not None
+    for stepper in steppers:
         for _ in range(10):
-            eager._one_step()
+            stepper.enqueue()
     torch.cuda.synchronize()
-    torch.testing.assert_close(lanes[0].stepper.sums, eager.sums, rtol=1e-3, atol=1e-3)
-    assert lanes[0].stepper.cursor.item() == 10
+    torch.testing.assert_close(steppers[0].sums, steppers[1].sums, rtol=1e-3, atol=1e-3)
     finish(Lane(wanted, 1, data, Options(device), None))
 
 

@@ -28,6 +28,8 @@ def test_a_run_survives_its_json_with_its_class(kind, tmp_path):
             "must leave each worker two images with head deeplabv3",
         ),
         ({"data": {"path": "x"}, "run_name": "a/b"}, "run_name"),
+        ({"data": {"path": "x"}, "scaling": {"capture": "on"}}, r"scaling\.capture must be auto or off, got on"),
+        ({"data": {"path": "x"}, "scaling": {"compile": "on"}}, r"scaling\.compile must be auto or off, got on"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(fields, sentence):

@@ -14,6 +14,16 @@ def test_exact_batch_norm_statistics_come_from_at_most_one_epoch() -> None:
     assert recipe("cifar10-resnet20").bn_steps(50_000) == 0
 
 
+def test_a_step_that_needs_the_host_says_why() -> None:
+    cifar = recipe("cifar10-resnet20")
+    assert cifar.uncaptured is None
+    assert recipe("imagenet-resnet50").uncaptured == "images.policy is scale-jitter, which streams its images"
+    for changes, why in (({"loss": {"cutmix": 1.0}}, "images are mixed"), ({"precision": "float16"}, "float16 has a")):
+        said = Recipe(**cifar.model_dump() | changes).uncaptured
+        assert said is not None
+        assert said.startswith(why)
+
+
 def test_epochs_take_the_place_of_steps() -> None:
     two: dict[str, Any] = {"epochs": 2}
     r = Recipe(**recipe("cifar10-resnet20").model_dump() | two)

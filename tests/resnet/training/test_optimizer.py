@@ -6,7 +6,7 @@ from torch import nn
 
 from resnet.recipes.recipe_settings import Optim, Schedule
 from resnet.training.lr_schedule import lr_at
-from resnet.training.optimizer import optimizer, parameter_groups
+from resnet.training.optimizer import group_lrs, optimizer, parameter_groups, set_lr
 
 
 def test_all_parameters_decay_as_in_2015_or_only_matrices() -> None:
@@ -35,6 +35,32 @@ def test_nesterov_looks_ahead_by_one_velocity() -> None:
     model.weight.sum().backward()
     optim.step()
     torch.testing.assert_close(model.weight.detach(), before - 0.5 * (1 + 0.9 * velocity))
+
+
+def test_lr_as_a_number_in_float32_and_as_a_tensor_gives_the_same_bits() -> None:
+    """The kernel of CPUs rounds lr itself, so that rounding it before changes nothing; that of CUDA would not."""
+    torch.manual_seed(0)
+    models = [nn.Linear(7, 5) for _ in range(3)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    optimizers = [optimizer(model, Optim(weight_decay=1e-4)) for model in models]
+    on_the_device, pixels = torch.zeros(()), torch.randn(4, 7)
+    for lr in (0.1, 0.01 / 3, 0.3):
+        optimizers[0].param_groups[0]["lr"] = lr
+        set_lr(optimizers[1], lr)
+        optimizers[2].param_groups[0]["lr"] = on_the_device.fill_(lr)
+        for model, optim in zip(models, optimizers, strict=True):
+            optim.zero_grad()
+            model(pixels).square().sum().backward()
+            optim.step()
+        assert all(torch.equal(models[0].weight, model.weight) for model in models[1:])
+        assert all(torch.equal(models[0].bias, model.bias) for model in models[1:])
+    assert optimizers[1].param_groups[0]["lr"] == on_the_device.item() != 0.3
+
+
+def test_each_group_has_its_own_lr() -> None:
+    model = nn.ModuleDict({"conv1": nn.Linear(2, 2), "fc": nn.Linear(2, 2)})
+    assert group_lrs(optimizer(model, Optim(), head_lr=10), 0.25) == [0.25, 2.5]
 
 
 def test_momentum_of_zero_and_none_give_the_same_first_step() -> None:

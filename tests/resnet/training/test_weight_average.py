@@ -8,19 +8,36 @@ from resnet import build
 from resnet.training.weight_average import Average, copy_into, decay_at
 
 
-@pytest.mark.parametrize("decay", [0.75, torch.tensor(0.75)])
-def test_an_average_is_the_geometric_sum_of_the_weights(decay: float | torch.Tensor) -> None:
+@pytest.mark.parametrize("share", [0.25, torch.tensor(0.25)])
+def test_an_average_is_the_geometric_sum_of_the_weights(share: float | torch.Tensor) -> None:
     network = nn.BatchNorm1d(3)
     average, seen = Average(network), [network.weight.detach().clone()]
     for _ in range(4):
         with torch.no_grad():
             network.weight.copy_(torch.randn(3))
         network.get_buffer("num_batches_tracked").add_(1)
-        average.update(decay)
+        average.move(share)
         seen.append(network.weight.detach().clone())
     shares = [0.75**4] + [0.25 * 0.75 ** (4 - i) for i in range(1, 5)]
     torch.testing.assert_close(average.tensors["weight"], sum(s * w for s, w in zip(shares, seen, strict=True)))
     assert average.tensors["num_batches_tracked"] == 4
+
+
+@pytest.mark.parametrize("fallbacks", ["0", "1"])
+def test_a_share_on_the_device_moves_as_the_number_does_bit_for_bit(
+    fallbacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNET_WITHOUT_INTERNALS", fallbacks)
+    torch.manual_seed(0)
+    network = nn.BatchNorm1d(37)
+    averages = [Average(network) for _ in range(2)]
+    share = torch.zeros(())
+    for step in range(20):
+        with torch.no_grad():
+            network.weight.copy_(torch.randn(37))
+        averages[0].update(decay_at(step, 0.9))
+        averages[1].move(share.fill_(1 - decay_at(step, 0.9)))
+        assert torch.equal(averages[0].tensors["weight"], averages[1].tensors["weight"]), step
 
 
 def test_the_decay_rises_to_its_value() -> None:
