@@ -40,9 +40,7 @@ def addresses(state: State) -> list[int]:
     return [tensor.data_ptr() for tensors in state.values() for tensor in tensors.values()]
 
 
-def trial_of_steps(
-    record: Callable[[], None], plain: Steps, replayed: Steps, state: State, count: int
-) -> str | None:
+def trial_of_steps(record: Callable[[], None], plain: Steps, replayed: Steps, state: State, count: int) -> str | None:
     """None: replayed steps do what uncaptured ones do; or why they are not to be trusted, in one line.
 
     record: makes the recording; plain, replayed: steps 0 to `count` of either kind; state: of `changed_by_steps`, whose

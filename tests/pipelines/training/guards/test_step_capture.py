@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 Data = tuple[RunData, WorkerData]
 Make = Callable[[Learner], Recorded]
 RECIPE: dict[str, Any] = {"ema": 0.9, "bn_batch": 16}
+LITTLE: dict[str, Any] = {"ema": 0.9, "bn_batch": 8, "optim": {"batch_size": 16}}
 
 
 class OnDevice(RankData):
@@ -82,9 +83,9 @@ def average(learner: Learner) -> list[torch.Tensor]:
     [
         {},
         RECIPE,
-        {"optim": {"batch_size": 64, "momentum": 0.0}},
-        {"optim": {"batch_size": 64, "nesterov": True, "decay_norm_and_bias": False}},
-        {"precision": "bfloat16"},
+        {"optim": {"batch_size": 16, "momentum": 0.0}},
+        {"optim": {"batch_size": 16, "nesterov": True, "decay_norm_and_bias": False}},
+        LITTLE | {"precision": "bfloat16"},
     ],
     ids=str,
 )
@@ -127,7 +128,7 @@ WRONG: dict[str, Make] = {
 def test_a_wrong_replay_is_found_and_passed_over_from_the_untouched_state(
     wrong: str, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = small(tmp_path, RECIPE)
+    run = small(tmp_path, LITTLE)
     plain, learner = learner_of(run, data), learner_of(run, data)
     captured(learner, WRONG[wrong](learner), monkeypatch)
     assert learner.replayed is None
