@@ -179,10 +179,7 @@ class Learner:
     # --- Steps --------------------------------------------------------------------------------------------------------
 
     def capture(self) -> None:
-        """Replay whole steps from here on, where scaling.capture and a trial say so. ValueError: they must, and cannot.
-
-        Before the first step of a start: what is trained on from here is written down then.
-        """
+        """Replay steps from here on, where scaling.capture and a trial say so. ValueError: they must, and cannot."""
 
         def plain(batch: Draws, step: int, lr: float) -> Tensor:
             return self.step(*self.task.tensors(batch), 0, step, lr)
@@ -252,25 +249,15 @@ class Learner:
 
     def _gradients(self, pixels: Tensor, labels: Tensor, drawn: Mix | None) -> Tensor:
         """Add up the gradients of this rank's part of a batch, pass by pass. (3,) sums. drawn: how images are mixed."""
-        task = self.task
+        task, smoothing = self.task, self.task.run.recipe.loss.label_smoothing
         share = task.order.part * task.world_size / task.order.batch_size
-        smoothing = task.run.recipe.loss.label_smoothing
+        given = (share, self.precision, smoothing, self.scaler, self.class_weights, self.criterion)
         passes = list(zip(pixels.split(task.order.part), labels.split(task.order.part), strict=True))
         total = torch.zeros(3, dtype=torch.float64, device=task.device)
         for number, (x, y) in enumerate(passes, 1):
             x, target = (x, y) if drawn is None else mix(x, y, drawn)
             with self._alone() if number < len(passes) else contextlib.nullcontext():
-                total += accumulate(
-                    self.model,
-                    x,
-                    target,
-                    share,
-                    self.precision,
-                    smoothing,
-                    self.scaler,
-                    self.class_weights,
-                    self.criterion,
-                )
+                total += accumulate(self.model, x, target, *given)
         return total
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:

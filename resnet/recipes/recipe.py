@@ -125,6 +125,8 @@ class Recipe(FrozenSettings):
             return f"images.policy is {self.images.policy}, which streams its images"
         if self.loss.mixup is not None or self.loss.cutmix is not None:
             return "images are mixed"
+        if self.loss.is_angular:
+            return f"loss.kind is {self.loss.kind}, whose library asks the host"
         return "float16 has a loss scale" if self.precision == "float16" else None
 
     @property
