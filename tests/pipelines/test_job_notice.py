@@ -1,6 +1,7 @@
 """What a webhook on loopback gets at the end of a job, and what a job says and records of its address."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -180,3 +181,24 @@ def test_each_job_tells_of_its_failure(words: list[str], tmp_path: Path) -> None
     assert (done.returncode, notice["outcome"], notice["error"]) == (2, "failed", sentence)
     assert notice["text"].startswith(f"{words[0]}.py failed after 0:00:")
     assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_training_tells_of_its_end_and_nothing_that_it_leaves_has_the_address(tmp_path: Path) -> None:
+    """Records, MLflow's database, checkpoints, both streams."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RESNET_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    with hook(status(200)) as (address, told):
+        command = [sys.executable, "jobs/train_imagenet.py", "cifar10-resnet8", "--recipe.epochs", "1"]
+        command += ["--scaling.workers", "1", "--notify", address]
+        done = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    (notice,) = told
+    assert (notice["outcome"], notice["run"], notice["step"]) == ("finished", outcome["run"], outcome["steps"])
+    assert notice["top1_error"] == outcome["top1_error"]
+    assert notice["mlflow"] == f"MLflow run {outcome['mlflow_run']}"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"mlflow.db", "outcome.json", "run.json"} <= {path.name for path in files}
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+    assert SECRET.encode() not in done.stdout + done.stderr
