@@ -3,6 +3,7 @@
     resnet-ray train                  a network of the paper; without arguments the demonstration
     resnet-ray sweep                  a comparison of the paper: several networks and seeds
     resnet-ray search                 lr and weight decay of a network
+    resnet-ray folds                  a recipe by k-fold cross-validation
     resnet-ray prepare                images as Parquet shards
     resnet-ray evaluate               a trained network by a protocol of the paper
     resnet-ray probe                  a trained network's features on other images
@@ -34,6 +35,7 @@ SCRIPTS = {
     "train": "train_imagenet",
     "sweep": "sweep_paper",
     "search": "search_recipe",
+    "folds": "train_folds",
     "prepare": "write_shards",
     "evaluate": "evaluate_model",
     "probe": "probe_features",

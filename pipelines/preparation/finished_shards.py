@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipelines.preparation.listing import some
 from pipelines.preparation.shard_writer import NAMED
-from pipelines.shards.manifest import LEDGER, MANIFEST, Finished, Manifest, Unusual, read_manifest
+from pipelines.shards.manifest import FOLD, LEDGER, MANIFEST, Finished, Manifest, Unusual, read_manifest
 from pipelines.storage import Folder
 
 PLAN = "plan.json"  # in the ledger: the manifest that is to be, without shards
@@ -38,6 +38,13 @@ def refuse_other_use(out: Folder) -> None:
     names = [entry.name for entry in out.entries(hidden=True)]
     if names and MANIFEST not in names and LEDGER not in names:
         raise ValueError(f"out must be empty or hold shards, {out.uri} holds {some(names)}")
+
+
+def refuse_other_than_folds(out: Folder, folds: int) -> None:
+    """ValueError: the folder of so many folds holds other things, such as one set of shards or other folds."""
+    mine = {f"{FOLD}{n}" for n in range(1, folds + 1)}
+    if others := sorted({entry.name for entry in out.entries(hidden=True)} - mine):
+        raise ValueError(f"out must be empty or hold the {folds} folds, {out.uri} holds {some(others)}")
 
 
 def resume_preparation(out: Folder, wanted: Manifest) -> dict[str, Finished] | None:

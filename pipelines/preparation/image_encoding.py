@@ -15,6 +15,7 @@ from resnet.images import image_orientation
 from resnet.images.checks import image_headers, image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, TooLarge
 from resnet.images.decode import decode_noting, decode_reduced, open_by_pillow
+from resnet.images.dicom import read_dicom_header
 from resnet.images.grey_range import GreyRange
 from resnet.images.jpeg_header import read_jpeg_header
 
@@ -38,13 +39,15 @@ class Admitted(NamedTuple):
 class Seen(NamedTuple):
     """Upright pixels, (H, W, 3) uint8, and what is unusual of the image.
 
-    is_deep: it is grey of more than 8 bits; is_reduced: it is over the limit of pixels, and was shrunk while decoded.
+    is_deep: it is grey of more than 8 bits; is_reduced: it is over the limit of pixels, and was shrunk while decoded;
+    is_dicom: its header names a patient, and stays out of the shards.
     """
 
     pixels: np.ndarray
     unusual: tuple[str, ...] = ()
     is_deep: bool = False
     is_reduced: bool = False
+    is_dicom: bool = False
 
 
 def admit(data: bytes, key: str, encoding: Encoding) -> Admitted:
@@ -57,8 +60,9 @@ def admit(data: bytes, key: str, encoding: Encoding) -> Admitted:
             raise TooLarge(f"an image must have sides of at most {LONGEST} once scaled down, got {max(small.shape)}")
         return Admitted(simplejpeg.encode_jpeg(small, quality, "RGB", "420"), seen.unusual, True, small.shape[:2])
     size = seen.pixels.shape[:2]
-    if seen.is_deep and encoding.grey_range is not None:
-        return Admitted(_png(seen.pixels[..., 0]), seen.unusual, True, size)
+    if seen.is_dicom or (seen.is_deep and encoding.grey_range is not None):
+        is_grey = bool((seen.pixels == seen.pixels[..., :1]).all())
+        return Admitted(_png(seen.pixels[..., 0] if is_grey else seen.pixels), seen.unusual, True, size)
     return Admitted(data, seen.unusual, False, size)
 
 
@@ -73,9 +77,9 @@ def _seen(data: bytes, key: str, encoding: Encoding) -> Seen:
         if len(data) <= LIMITS.bytes and image_kinds.kind_of(data).name == "JPEG":
             raise TooLarge(f"{error}; with --shorter-side a larger JPEG is scaled down while it is decoded") from None
         raise
-    found, deep = _header(data, key)
+    found, deep, dicom = _header(data, key)
     lost = (LOST,) if deep and encoding.grey_range is None else ()
-    return Seen(seen.pixels, (*seen.unusual, *found, *lost), deep)
+    return Seen(seen.pixels, (*seen.unusual, *found, *lost), deep, is_dicom=dicom)
 
 
 def shrink(pixels: np.ndarray, shorter_side: int) -> np.ndarray:
@@ -106,14 +110,14 @@ def _turned(orientation: int) -> tuple[str, ...]:
     return (f"EXIF orientation {orientation}, turned upright",) if orientation != 1 else ()
 
 
-def _png(grey: np.ndarray) -> bytes:
+def _png(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(grey)).save(stream, "PNG")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def _header(data: bytes, key: str) -> tuple[tuple[str, ...], bool]:
-    """Unusual properties in the header of an image that decodes, and True if it is grey of more than 8 bits."""
+def _header(data: bytes, key: str) -> tuple[tuple[str, ...], bool, bool]:
+    """Unusual properties in the header of an image that decodes; is it grey of more than 8 bits, and is it a DICOM."""
     kind = image_headers.check_header(data)
     mode, animated = _mode(data, kind.name)
     suffix = key.rpartition("/")[2].rpartition(".")[2].lower() if "." in key.rpartition("/")[2] else ""
@@ -124,7 +128,7 @@ def _header(data: bytes, key: str) -> tuple[tuple[str, ...], bool]:
         found.append(f"{kind.name} of mode {mode}")
     if animated:
         found.append("animated, the first frame counts")
-    return tuple(found), mode.startswith("I")
+    return tuple(found), mode.startswith("I"), kind.name == "DICOM"
 
 
 def _mode(data: bytes, kind: str) -> tuple[str, bool]:
@@ -132,6 +136,10 @@ def _mode(data: bytes, kind: str) -> tuple[str, bool]:
     if kind == "JPEG":
         frame = jpeg_scans.read_frame(data)
         return JPEG_MODES.get(frame.components if frame else 0, "CMYK"), False
+    if kind == "DICOM":
+        header = read_dicom_header(data, LIMITS)
+        grey = "I;16" if header.is_deep else "L" if header.window is None else "L by its window"
+        return ("RGB" if header.samples == 3 else grey), False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes of cameras are often out of order
         image = open_by_pillow(data)

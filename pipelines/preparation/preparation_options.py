@@ -6,11 +6,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipelines.file_names import Output
+from pipelines.file_names import Output, below
 from pipelines.preparation.sources import Source
 from pipelines.preparation.splits.drawn_splits import Drawing, Share
 from pipelines.preparation.splits.groups import GroupBy
-from pipelines.shards.manifest import Encoding
+from pipelines.shards.manifest import FOLD, Encoding
 from resnet.frozen import FrozenSettings, sentence
 
 QUALITY = 90
@@ -49,7 +49,11 @@ class Preparation(FrozenSettings):
     test_share: Annotated[
         Share, Field(description="share of each class for a split test, which no decision looks at")
     ] = None
-    split_seed: Annotated[int, Field(ge=0, description="of the drawing of val and test")] = 0
+    folds: Annotated[
+        int | None,
+        Field(ge=2, description="k-fold cross-validation: out/fold-1, out/fold-2, ... each have another part for val"),
+    ] = None
+    split_seed: Annotated[int, Field(ge=0, description="of the drawing of val, test and folds")] = 0
     group_csv: Annotated[
         str | None, Field(description="file with a line for each image, whose groups are never on two sides")
     ] = None
@@ -81,12 +85,22 @@ class Preparation(FrozenSettings):
         return self
 
     @property
+    def each_fold(self) -> tuple[tuple[str, Drawing], ...]:
+        """Where the shards of each fold go, and how they are drawn; one alone without folds."""
+        drawing = self.drawing
+        if drawing.folds is None:
+            return ((self.out, drawing),)
+        numbers = range(1, drawing.folds + 1)
+        return tuple((below(self.out, f"{FOLD}{n}"), drawing.model_copy(update={"fold": n})) for n in numbers)
+
+    @property
     def drawing(self) -> Drawing:
         """The options of reading the source. ValueError: options that do not fit each other."""
         try:
             return Drawing(
                 val_share=self.val_share,
                 test_share=self.test_share,
+                folds=self.folds,
                 seed=self.split_seed,
                 group=GroupBy(
                     csv=self.group_csv, column=self.group_column, part=self.group_part, pattern=self.group_pattern

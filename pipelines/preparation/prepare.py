@@ -37,36 +37,50 @@ JITTER = 480  # the largest shorter side of the paper's scale jitter (section 3.
 
 
 def prepare(preparation: Preparation) -> dict[str, Any]:
-    """Write shards, or verify them, and say what there is. ValueError: one sentence."""
+    """Write shards, of one set or of each fold, or verify them, and say what there is. ValueError: one sentence."""
     start = time.monotonic()
     if preparation.verify:
         problems = verify(preparation.out)
         if problems:
             hint = "the command that wrote them, with --repair, writes damaged shards again"
             raise ValueError(f"{len(problems)} problems in {preparation.out}: {'; '.join(problems)}; {hint}")
-        manifest = read_manifest(preparation.out)
+        told = _told(preparation.out, read_manifest(preparation.out))
     else:
         side = preparation.encoding.shorter_side
         if side is not None:
             say(f"note: {FIDELITY}")
         if side is not None and side < JITTER:
             say(f"note: the paper's scale jitter, to shorter sides of {JITTER}, enlarges images of {side}")
-        manifest = write_shards(
-            preparation.source,
-            preparation.out,
-            encoding=preparation.encoding,
-            row_group_size=preparation.row_group_size,
-            seed=preparation.seed,
-            max_rejected=preparation.max_rejected,
-            measure_grey_range=preparation.measure_grey_range,
-            workers=preparation.workers,
-            drawing=preparation.drawing,
-            repair_all=preparation.repair,
-        )
-        for line in preparation_summary.lines(manifest):
-            say(line)
+        sets = preparation.each_fold
+        if preparation.folds is not None:
+            finished_shards.refuse_other_than_folds(Folder(preparation.out), preparation.folds)
+        found = [_told(out, _written(preparation, out, drawing)) for out, drawing in sets]
+        told = found[0] if preparation.folds is None else {"out": preparation.out, "folds": found}
+    return told | {"seconds": round(time.monotonic() - start, 2)}
+
+
+def _written(preparation: Preparation, out: str, drawing: Drawing) -> Manifest:
+    """The manifest of one set, after it is written and told."""
+    manifest = write_shards(
+        preparation.source,
+        out,
+        encoding=preparation.encoding,
+        row_group_size=preparation.row_group_size,
+        seed=preparation.seed,
+        max_rejected=preparation.max_rejected,
+        measure_grey_range=preparation.measure_grey_range,
+        workers=preparation.workers,
+        drawing=drawing,
+        repair_all=preparation.repair,
+    )
+    for line in preparation_summary.lines(manifest):
+        say(line)
+    return manifest
+
+
+def _told(out: str, manifest: Manifest) -> dict[str, Any]:
     return {
-        "out": preparation.out,
+        "out": out,
         "examples": {s: manifest.examples(s) for s in ALL_SPLITS if s != "test" or manifest.of_split(s)},
         "classes": len(manifest.classes),
         "shards": len(manifest.shards),
@@ -77,7 +91,6 @@ def prepare(preparation: Preparation) -> dict[str, Any]:
         "unusual": {unusual.what: unusual.count for unusual in manifest.unusual},
         "passed_over": {passed.what: passed.count for passed in manifest.passed_over},
         "duplicates": manifest.duplicates.model_dump(exclude={"pairs"}) if manifest.duplicates else None,
-        "seconds": round(time.monotonic() - start, 2),
     }
 
 

@@ -24,7 +24,8 @@ from resnet.recipes.recipe import Recipe
 ONE_DATA_SET = {"cifar10", "cifar100", "digits"}  # kinds of sources with one content; others are called by their folder
 UNKNOWN = "unknown"
 SEARCH = "search-"  # what the folder of a search begins with: its trainings are judged by held out images, for a choice
-PASSED_OVER = ("step-", SEARCH)
+FOLDS = "folds-"  # the same of a cross-validation: each of its trainings is on another part of the data
+PASSED_OVER = ("step-", SEARCH, FOLDS)
 
 
 class Rows(FrozenSettings):
@@ -99,8 +100,9 @@ def _finished(api: Any, experiment: str) -> Iterator[Any]:
 
 
 def _is_result(tags: dict[str, str]) -> bool:
-    """True if an MLflow run is a training of its own, and neither a sweep nor a trial of a search."""
-    return "checkpoint" in tags and f"/{SEARCH}" not in tags.get("resnet.key", "")
+    """True if an MLflow run is a training of its own: no sweep, no trial of a search, no fold."""
+    key = tags.get("resnet.key", "")
+    return "checkpoint" in tags and not any(f"/{begun}" in key for begun in (SEARCH, FOLDS))
 
 
 def _from_mlflow(api: Any, found: Any) -> ResultRow:

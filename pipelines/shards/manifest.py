@@ -20,6 +20,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LEDGER = ".writing"  # folder inside the output: what a preparation has finished; gone when the manifest is there
 
+FOLD = "fold-"  # with a number: the folder of one fold of a cross-validation, which holds shards like any other
+
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val")  # every set has these
 ALL_SPLITS: tuple[SplitName, ...] = (*SPLITS, "test")  # test is there where it was asked for; no decision looks at it
@@ -76,16 +78,21 @@ class Duplicates(Frozen):
 
 
 class Splitting(Frozen):
-    """Record of how val and test were drawn from train. group: what is never on both sides; None: an image."""
+    """Record of how val and test were drawn from train. group: what is never on both sides; None: an image.
+
+    fold: which of so many folds is val, from 1; None: val is a share.
+    """
 
     val_share: float | None = None
     test_share: float | None = None
     seed: int = 0
     group: str | None = None
+    folds: int | None = None
+    fold: int | None = None
 
 
 class Encoding(Frozen):
-    """The options of storing images. Without shorter_side: the source's bytes as they are.
+    """The options of storing images. Without shorter_side: the source's bytes as they are; of a DICOM a PNG of 8 bits.
 
     Else an image whose shorter side has more pixels is scaled down to it and becomes a JPEG of this quality with 4:2:0
     chroma; all others keep their bytes. grey_range: levels (low, high) of grey images of more than 8 bits that become

@@ -1,4 +1,7 @@
-"""val and test drawn from train: by class, by the hash of each key, so that the order of listing does not matter."""
+"""val and test drawn from train: by class, by the hash of each key, so that the order of listing does not matter.
+
+val is a share of train, or one fold of a cross-validation.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from pipelines.preparation.listing import Listing, in_order, some
+from pipelines.preparation.splits.folds import folds_of_groups, folds_of_images, require_classes_on_both_sides
 from pipelines.preparation.splits.groups import GroupBy, groups_of
 from pipelines.shards.manifest import SplitName, Splitting
 from resnet.frozen import FrozenSettings
@@ -20,10 +24,15 @@ Share = Annotated[float | None, Field(gt=0, lt=1)]
 
 
 class Drawing(FrozenSettings):
-    """Options of a source's splits: those drawn from train, and those that may be missing."""
+    """Options of a source's splits: those drawn from train, and those that may be missing.
+
+    fold: which of the folds is val, 1 to folds; the others are train.
+    """
 
     val_share: Share = None
     test_share: Share = None
+    folds: Annotated[int | None, Field(ge=2)] = None
+    fold: Annotated[int | None, Field(ge=1)] = None
     seed: int = 0
     group: GroupBy = GroupBy()
     keep_test: bool = False
@@ -36,16 +45,22 @@ class Drawing(FrozenSettings):
             raise ValueError(
                 f"val_share and test_share must leave images to train, got {self.val_share} and {self.test_share}"
             )
+        if self.folds is not None and self.val_share is not None:
+            raise ValueError(f"val_share must be left out with folds, each of which is val once, got {self.val_share}")
+        if self.fold is not None and self.fold > (self.folds or 0):
+            raise ValueError(f"fold must be one of the folds, 1 to {self.folds}, got {self.fold}")
         if self.group.given and not self.draws:
-            raise ValueError("a group has an effect only with val_share or test_share, neither is given")
+            raise ValueError("a group has an effect only with val_share, test_share or folds, none is given")
         if self.seed and not self.draws:
-            raise ValueError(f"split_seed has an effect only with val_share or test_share, got {self.seed} alone")
+            raise ValueError(
+                f"split_seed has an effect only with val_share, test_share or folds, got {self.seed} alone"
+            )
         return self
 
     @property
     def draws(self) -> bool:
         """True if a split is drawn."""
-        return self.val_share is not None or self.test_share is not None
+        return any(given is not None for given in (self.val_share, self.test_share, self.folds))
 
     @property
     def record(self) -> Splitting | None:
@@ -53,7 +68,12 @@ class Drawing(FrozenSettings):
         if not self.draws:
             return None
         return Splitting(
-            val_share=self.val_share, test_share=self.test_share, seed=self.seed, group=self.group.description
+            val_share=self.val_share,
+            test_share=self.test_share,
+            folds=self.folds,
+            fold=self.fold,
+            seed=self.seed,
+            group=self.group.description,
         )
 
 
@@ -62,7 +82,7 @@ def draw_splits(listing: Listing, drawing: Drawing) -> Listing:
     there, uri = listing.present, listing.source.uri
     if not listing.images:
         return listing  # Listing.checked says so
-    if "val" not in there and drawing.val_share is None:
+    if "val" not in there and drawing.val_share is None and drawing.folds is None:
         raise ValueError(
             f"source.path {uri} holds {listing.images} images of {len(listing.classes)} classes and no split val; "
             "--val-share 0.2 draws one"
@@ -74,40 +94,66 @@ def draw_splits(listing: Listing, drawing: Drawing) -> Listing:
             raise ValueError(f"{split}_share must be left out where there is a split {split}, {uri} has one")
         if share is not None:
             shares[split] = share
-    return _drawn(listing, shares, drawing) if shares else listing
+    if drawing.folds is not None and "val" in there:
+        raise ValueError(f"folds must be left out where there is a split val, {uri} has one")
+    return _drawn(listing, shares, drawing) if shares or drawing.folds is not None else listing
 
 
 def _drawn(listing: Listing, shares: dict[SplitName, float], drawing: Drawing) -> Listing:
     train = listing.splits["train"]
     labels = train["label"].to_numpy()
+    option = "val_share" if drawing.folds is None else "folds"
     if listing.targets is None and len(set(labels.tolist())) < 2:
         name = some([c.wnid for c in listing.classes]) or "none"
-        raise ValueError(f"images must be of two classes at least for val_share, all {len(labels)} are of {name}")
+        raise ValueError(f"images must be of two classes at least for {option}, all {len(labels)} are of {name}")
+    groups = None
     if drawing.group.given:
         groups = groups_of(drawing.group, train["key"].to_pylist(), train["path"].to_pylist())
         side = _by_group(labels, groups, shares, drawing.seed)
     else:
         side = _by_image(labels, train["key"], shares, drawing.seed)
-    splits: dict[SplitName, pa.Table] = {
-        **listing.splits,
-        "train": in_order([train.filter(pa.array(side == 0))]),
-        **{split: in_order([train.filter(pa.array(side == i))]) for i, split in enumerate(shares, start=1)},
-    }
     for i, (split, share) in enumerate(shares.items(), start=1):
         if not (side == i).any():
             raise ValueError(
                 f"{split}_share {share} draws nothing: of each class an image or group stays in train, none has more"
             )
-    return replace(listing, splits=splits, notes=(*listing.notes, *_notes(listing, labels, side, shares, drawing)))
+    drawn: list[SplitName] = [*shares]
+    if drawing.folds is not None:
+        rest = np.flatnonzero(side == 0)
+        drawn.append("val")
+        side[rest[_folds(listing, rest, groups, drawing) == (drawing.fold or 1) - 1]] = len(drawn)
+    splits: dict[SplitName, pa.Table] = {
+        **listing.splits,
+        "train": in_order([train.filter(pa.array(side == 0))]),
+        **{split: in_order([train.filter(pa.array(side == i))]) for i, split in enumerate(drawn, start=1)},
+    }
+    return replace(listing, splits=splits, notes=(*listing.notes, _note(side, drawn, drawing)))
 
 
-def _notes(
-    listing: Listing, labels: np.ndarray, side: np.ndarray, shares: dict[SplitName, float], drawing: Drawing
-) -> list[str]:
-    """The splits that were drawn, in sentences."""
-    counts = ", ".join(f"{int((side == i).sum())} {s}" for i, s in enumerate(["train", *shares]))
+def _folds(listing: Listing, rest: np.ndarray, groups: Sequence[str] | None, drawing: Drawing) -> np.ndarray:
+    """The fold of each image of train that is left, 0 and up. ValueError: a fold would be empty, or a class in one."""
+    assert drawing.folds is not None
+    train, names = listing.splits["train"].take(pa.array(rest)), [c.wnid for c in listing.classes]
+    labels, seed = train["label"].to_numpy(), drawing.seed
+    whole, count = ("image", len(rest)) if groups is None else ("group", len({groups[i] for i in rest}))
+    if count < drawing.folds:
+        raise ValueError(f"folds must be at most the {count} {whole}s that there are, got {drawing.folds}")
+    if groups is None:
+        found = folds_of_images(labels, _places(train["key"], seed), drawing.folds)
+    else:
+        left = [groups[i] for i in rest.tolist()]
+        found = folds_of_groups(labels, left, lambda name: _place(name, seed), drawing.folds)
+    if listing.targets is None:
+        require_classes_on_both_sides(labels, found, names, whole)
+    return found
+
+
+def _note(side: np.ndarray, drawn: Sequence[SplitName], drawing: Drawing) -> str:
+    """The splits that were drawn, in a sentence."""
+    counts = ", ".join(f"{int((side == i).sum())} {s}" for i, s in enumerate(["train", *drawn]))
     what = f"by {drawing.group.description}, never on two sides" if drawing.group.given else "by class"
-    return [f"drawn {what}, with seed {drawing.seed}: {counts}"]
+    fold = "" if drawing.folds is None else f", fold {drawing.fold} of {drawing.folds}"
+    return f"drawn {what}, with seed {drawing.seed}{fold}: {counts}"
 
 
 def _place(text: str, seed: int) -> bytes:
@@ -115,13 +161,17 @@ def _place(text: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{text}".encode()).digest()
 
 
-def _by_image(labels: np.ndarray, keys: pa.ChunkedArray, shares: dict[SplitName, float], seed: int) -> np.ndarray:
-    """Side of each image: 0 train, 1 the first share, ...; of each class its share, one stays in train at least."""
+def _places(keys: pa.ChunkedArray, seed: int) -> np.ndarray:
+    """The first 8 bytes of each key's place, (N,) uint64."""
     texts = (
         text for chunk in pa.table([keys], ["key"]).to_batches(max_chunksize=2**16) for text in chunk[0].to_pylist()
     )
-    places = np.fromiter((int.from_bytes(_place(text, seed)[:8], "big") for text in texts), np.uint64, len(keys))
-    order = np.lexsort((places, labels))
+    return np.fromiter((int.from_bytes(_place(text, seed)[:8], "big") for text in texts), np.uint64, len(keys))
+
+
+def _by_image(labels: np.ndarray, keys: pa.ChunkedArray, shares: dict[SplitName, float], seed: int) -> np.ndarray:
+    """Side of each image: 0 train, 1 the first share, ...; of each class its share, one stays in train at least."""
+    order = np.lexsort((_places(keys, seed), labels))
     side = np.zeros(len(labels), np.int8)
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     for mine in np.split(order, starts[1:]):
@@ -138,6 +188,8 @@ def _by_group(labels: np.ndarray, groups: Sequence[str], shares: dict[SplitName,
 
     Groups come by falling size and then by hash. The last group of a class stays in train.
     """
+    if not shares:
+        return np.zeros(len(labels), np.int8)
     names, index = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
     counts = np.zeros((len(names), int(labels.max()) + 1), np.int64)
     np.add.at(counts, (index, labels), 1)

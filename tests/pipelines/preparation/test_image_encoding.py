@@ -21,7 +21,10 @@ from pipelines.shards.row_groups import open_split
 from resnet.images.checks import image_kinds
 from resnet.images.checks.image_limits import CorruptImage, RefusedKind, TooLarge, TooMuchWork
 from resnet.images.decode import decode
+from resnet.images.grey_range import GreyRange
 from tests.pipelines.preparation.sources_on_disk import deep_folders, encoded, rows_of, smooth, smooth_folders, write
+from tests.resnet.images.test_dicom import dataset, random_levels
+from tests.resnet.images.test_dicom import written as dicom_written
 
 SMALL = Encoding(shorter_side=32, quality=95)
 
@@ -229,6 +232,26 @@ def test_odd_images_are_handled_or_rejected_by_name(tmp_path: Path, encoding: En
         if f"cat/{name}" not in {r.key for r in manifest.rejected} and encoding == Encoding():
             assert stored[f"cat/{name}"] == data, "bytes are kept as they are"
     assert verify(str(tmp_path / "out")) == []
+
+
+def test_a_dicom_is_stored_as_its_picture_without_its_patient() -> None:
+    """By its window, or by the range of grey levels; the endpoint makes the same of the file itself."""
+    levels = random_levels(np.uint16, 0, 4096)
+    windowed = dicom_written(dataset(levels, 12, WindowCenter=700, WindowWidth=900))
+    deep, rgb = dicom_written(dataset(levels, 12)), dicom_written(dataset(random_levels(np.uint8, 0, 256, (9, 8, 3))))
+    for data, encoding, told in (
+        (windowed, Encoding(), ("DICOM of mode L by its window",)),
+        (windowed, Encoding(grey_range=(10, 20)), ("DICOM of mode L by its window",)),
+        (deep, Encoding(), ("DICOM of mode I;16", LOST)),
+        (deep, Encoding(grey_range=(100, 900)), ("DICOM of mode I;16",)),
+        (rgb, Encoding(), ()),
+    ):
+        assert b"Doe^Jane" in data
+        admitted = admit(data, "lung/1.dcm", encoding)
+        assert b"Doe^Jane" not in admitted.data
+        assert (admitted.unusual, admitted.reencoded) == (told, True)
+        grey_range = None if encoding.grey_range is None else GreyRange(*encoding.grey_range)
+        np.testing.assert_array_equal(decode(admitted.data), decode(data, grey_range))
 
 
 def test_larger_images_are_encoded_smaller_and_the_others_keep_their_bytes(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from tests.pipelines.preparation.sources_on_disk import (
         ({"val_share": 0.2, "group_csv": "x.csv"}, "group_csv and group_column must be given together"),
         ({"val_share": 0.2, "group_part": 1, "group_pattern": "x"}, "one of group_csv, group_part and group_pattern"),
         ({"val_share": 0.2, "group_pattern": "("}, "must be a regular expression"),
-        ({"group_part": 1}, "a group has an effect only with val_share or test_share"),
-        ({"split_seed": 3}, "split_seed has an effect only with val_share or test_share"),
+        ({"group_part": 1}, "a group has an effect only with val_share, test_share or folds"),
+        ({"split_seed": 3}, "split_seed has an effect only with val_share, test_share or folds"),
+        ({"folds": 3, "val_share": 0.2}, "val_share must be left out with folds, each of which is val once, got 0.2"),
+        ({"folds": 3}, "folds must be left out where there is a split val"),
         ({"val_share": 0.2}, "val_share must be left out where there is a split val"),
     ],
 )

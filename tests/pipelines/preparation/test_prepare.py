@@ -19,10 +19,21 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from pipelines.preparation.listing import listed
-from pipelines.preparation.prepare import verify
+from pipelines.preparation.preparation_options import Preparation
+from pipelines.preparation.prepare import prepare, verify
+from pipelines.preparation.sources import Source
 from pipelines.shards.manifest import Encoding, read_manifest
 from pipelines.storage import Folder
-from tests.pipelines.preparation.sources_on_disk import digests, encoded, rows_of, smooth, smooth_folders, write
+from tests.pipelines.preparation.sources_on_disk import (
+    digests,
+    encoded,
+    fill,
+    refused,
+    rows_of,
+    smooth,
+    smooth_folders,
+    write,
+)
 from tests.s3_server import options_of, s3_server
 
 # --- What is written ---
@@ -280,3 +291,29 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
     running = [peak_of(tmp_path / "small", 16), peak_of(tmp_path / "large", 96)]
     small, large = (int(process.communicate()[0]) for process in running)
     assert large < small + 64, f"{small} MiB for an archive of 68 MiB, {large} MiB for one of 388 MiB"
+
+
+# --- Folds ---
+
+
+def test_folds_are_sets_of_shards_and_each_image_is_val_once(tmp_path: Path, seeds: Iterator[int]) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "images" / name, 7, seeds)
+    source = Source(path=str(tmp_path / "images"))
+    asked = Preparation(source=source, out=str(tmp_path / "folds"), folds=3, workers=0)
+    outcome = prepare(asked)
+    assert [fold["examples"]["val"] for fold in outcome["folds"]] == [5, 5, 4]
+    seen: list[str] = []
+    for number in (1, 2, 3):
+        place = tmp_path / "folds" / f"fold-{number}"
+        manifest = read_manifest(str(place))
+        assert manifest.splitting is not None
+        assert (manifest.splitting.folds, manifest.splitting.fold) == (3, number)
+        rows = rows_of(place, manifest)
+        val, train = ([key for key, _, _ in rows[split]] for split in ("val", "train"))
+        assert len({*val, *train}) == 14
+        seen += val
+    assert len(set(seen)) == len(seen) == 14
+    assert prepare(asked)["folds"] == outcome["folds"], "again: nothing to do"
+    two = asked.model_copy(update={"folds": 2})
+    refused("out must be empty or hold the 2 folds, .* holds fold-3", prepare, two)

@@ -39,8 +39,22 @@ def test_the_runs_of_a_folder_are_found(untrained):
     assert rows_under(str(untrained(0))) == (row_of_run(str(untrained(0))),)
 
 
-def test_the_trials_of_a_search_are_no_results(untrained, tmp_path):
+def test_a_row_says_which_weights_its_training_began_with(untrained, tmp_path):
+    """By the name of the file without the machine's folders, and by its hash; random weights have neither."""
+    assert (row_of_run(str(untrained())).init, row_of_run(str(untrained())).init_sha256) == (None, None)
+    folder = tmp_path / "tuned"
+    shutil.copytree(untrained(), folder)
+    outcome = json.loads((folder / "outcome.json").read_text())
+    begun = {"init": "/home/me/weights/resnet18.pth", "init_sha256": "ab" * 32}
+    (folder / "outcome.json").write_text(json.dumps(outcome | begun))
+    row = row_of_run(str(folder))
+    assert (row.init, row.init_sha256) == ("weights/resnet18.pth", "ab" * 32)
+    assert row.aspects["init"] == "ab" * 32, "never in a table with trainings that began with others"
+
+
+def test_trials_of_a_search_and_folds_are_no_results(untrained, tmp_path):
     shutil.copytree(untrained(), tmp_path / "runs" / "search-cifar10-resnet8-A" / "cifar10-resnet8-A@t000.s0")
+    shutil.copytree(untrained(), tmp_path / "runs" / "folds-cells" / "cells.fold-1.s0")
     assert rows_under(str(tmp_path / "runs")) == ()
     shutil.copytree(untrained(), tmp_path / "runs" / "table6" / untrained().name)
     assert [row.name for row in rows_under(str(tmp_path / "runs"))] == ["cifar10-resnet8-A.s0"]
