@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import simplejpeg
 
-from resnet.images import image_orientation, jpeg_header, jpeg_region, pnm
+from resnet.images import dicom, image_orientation, jpeg_header, jpeg_region, pnm
 from resnet.images.checks import image_headers, image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, CorruptImage, Limits, TooLarge
 from resnet.images.grey_range import GreyRange
@@ -69,6 +69,8 @@ def _decode_stored(data: jpeg_header.Data, grey_range: GreyRange | None, limits:
     kind = image_headers.check_header(data, limits)
     if kind.name == "PNM":
         return Decoded(_decode_pnm(data, grey_range, limits), 1)
+    if kind.name == "DICOM":
+        return Decoded(dicom.decode_dicom(data, grey_range, limits), 1)
     image = _opened(data, kind, limits)
     pixels = _loaded(image, lambda: _to_rgb(image, grey_range))
     if kind.name == "JPEG":
@@ -118,6 +120,8 @@ def grey_levels(data: bytes, limits: Limits = LIMITS) -> np.ndarray | None:
     if kind.name == "PNM":
         levels, maximum = pnm.levels(data, limits)
         return levels if maximum > 255 and levels.ndim == 2 else None
+    if kind.name == "DICOM":
+        return dicom.dicom_levels(data, limits)
     image = _opened(data, kind, limits)
     if not image.mode.startswith("I"):
         return None
@@ -136,6 +140,9 @@ def size_of(data: bytes, limits: Limits = LIMITS) -> tuple[int, int]:
     if kind.name == "PNM":
         found = pnm.read_pnm_header(data)
         return found.height, found.width
+    if kind.name == "DICOM":
+        header = dicom.read_dicom_header(data, limits)
+        return header.height, header.width
     width, height = _opened(data, kind, limits).size
     return height, width
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from resnet.images import pnm
+from resnet.images import dicom, pnm
 from resnet.images.checks import image_kinds, jpeg_scans
 from resnet.images.checks.image_limits import LIMITS, CorruptImage, Limits, TooMuchWork
 
@@ -166,6 +166,10 @@ def _pnm(data: bytes, limits: Limits) -> None:
     limits.check_pixels(header.height, header.width)
 
 
+def _dicom(data: bytes, limits: Limits) -> None:
+    dicom.read_dicom_header(data, limits)
+
+
 def _jpeg2000(data: bytes, limits: Limits) -> None:
     """Boxes of a JP2, also those inside its header box; markers of a bare code stream before its first tile."""
     if data[:4] == b"\xff\x4f\xff\x51":
@@ -204,4 +208,5 @@ CHECKS: dict[str, Check] = {
     "TIFF": _tiff,
     "PNM": _pnm,
     "JPEG 2000": _jpeg2000,
+    "DICOM": _dicom,
 }

@@ -19,7 +19,7 @@ class Kind(NamedTuple):
     """A kind of file. media_type: empty for what is refused; suffixes: of file names, lower case, the usual one first.
 
     marks: (offset, bytes) any of which tells the kind; brands: of an ISO media file, any of which tells it;
-    reader: Pillow's name of it, None if it is refused; hint: what to do with a refused one.
+    reader: Pillow's name of it (of DICOM it is pydicom), None if it is refused; hint: what to do with a refused one.
     """
 
     name: str
@@ -72,6 +72,7 @@ KINDS: tuple[Kind, ...] = (
         reader="JPEG2000",
     ),
     Kind("ICO", "image/x-icon", ("ico",), ((0, b"\0\0\1\0"),), reader="ICO"),
+    Kind("DICOM", "application/dicom", ("dcm", "dicom"), ((128, b"DICM"),), reader="DICOM"),
     Kind("HEIC", "", ("heic", "heif"), (), HEIC, hint=CONVERT),
     Kind("JPEG XL", "", ("jxl",), ((0, b"\xff\x0a"), (0, b"\0\0\0\x0cJXL \r\n\x87\n")), hint=CONVERT),
     Kind("QOI", "", ("qoi",), ((0, b"qoif"),), hint=CONVERT),
@@ -79,7 +80,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("OpenEXR", "", ("exr",), ((0, b"\x76\x2f\x31\x01"),), hint="choose a range of levels, and write 16-bit PNG"),
     Kind("PFM", "", ("pfm",), ((0, b"Pf\n"), (0, b"PF\n")), hint="choose a range of levels, and write 16-bit PNG"),
     Kind("Canon raw", "", ("cr2",), ((8, b"CR\x02"),), hint=CONVERT),
-    Kind("DICOM", "", ("dcm",), ((128, b"DICM"),), hint="write its pixels as 16-bit PNG"),
     Kind("SVG or other XML", "", ("svg",), ((0, b"<svg"), (0, b"<?xml")), hint="draw it as PNG"),
     Kind("PDF", "", (), ((0, b"%PDF-"),), hint="draw its pages as PNG"),
     Kind("PostScript", "", (), ((0, b"%!PS"),), hint="draw its pages as PNG"),
@@ -136,6 +136,18 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("JPEG 2000", "grey, RGB, alpha", True, "as Pillow's pixels, alpha laid over white"),
     Variant("JPEG 2000", "16 bits, grey", True, EIGHT),
     Variant("ICO", "BMP or PNG inside", True, "the image that Pillow chooses, the largest; laid over white"),
+    Variant(
+        "DICOM",
+        "grey of up to 16 bits with a window",
+        True,
+        "rescaled (slope, intercept), then by its first window: linear, linear exact or sigmoid; MONOCHROME1 inverted",
+    ),
+    Variant("DICOM", "grey without a window", True, "stored levels " + EIGHT + ", by default all bits stored"),
+    Variant("DICOM", "RGB of 8 bits", True, "as stored"),
+    Variant("DICOM", "several frames", False, "write each frame as an image of its own"),
+    Variant("DICOM", "compressed, or big endian", False, "write it uncompressed, e.g. by `gdcmconv --raw`"),
+    Variant("DICOM", "palette, YBR or other colours", False, "MONOCHROME1, MONOCHROME2 and RGB are read"),
+    Variant("DICOM", "1 bit, more than 16 bits, or colour of more than 8", False, "8 and 16 bits are read"),
 )
 
 MARKS = tuple((at, mark, kind) for kind in KINDS for at, mark in kind.marks)
@@ -244,6 +256,8 @@ Rules for all kinds:
   lower eight; 12-bit data in 16-bit files then has 16 levels, and needs a range.
 - **Colour profiles** are not applied: values are taken as sRGB.
 - **Of an animation** or of several pages the first counts.
+- **DICOM** needs pydicom, the extra `dicom`. Lookup tables for display, overlays and aspect ratios are not looked at.
+  Preparation stores its picture as a PNG of 8 bits, without the header: no patient's name gets into the shards.
 """
 LIMITS_HEAD = """
 They hold before anything is decoded (resnet/images/checks/image_limits.py). The endpoint has lower ones for bytes and

@@ -163,7 +163,8 @@ def test_each_kind_has_pillows_pixels_under_the_rules(name: str):
 
 
 def test_every_kind_that_is_decoded_is_in_the_table_and_was_tried():
-    assert {kind for kind, _ in FILES.values()} == {kind.name for kind in image_kinds.DECODED}
+    by_pillow = {kind.name for kind in image_kinds.DECODED} - {"DICOM"}  # tests/resnet/images/test_dicom.py
+    assert {kind for kind, _ in FILES.values()} == by_pillow
     assert {variant.kind for variant in image_kinds.VARIANTS} == {kind.name for kind in image_kinds.DECODED}
     suffixes = [suffix for kind in image_kinds.KINDS for suffix in kind.suffixes]
     assert len(suffixes) == len(set(suffixes))
@@ -175,7 +176,6 @@ def test_every_kind_that_is_decoded_is_in_the_table_and_was_tried():
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "got HEIC: convert it to JPEG or PNG"),
         (b"\xff\x0a" + bytes(30), "got JPEG XL"),
         (b"II*\0\x10\0\0\0CR\x02\0" + bytes(60), "got Canon raw"),
-        (bytes(128) + b"DICM" + bytes(30), "got DICOM: write its pixels as 16-bit PNG"),
         (b"<!DOCTYPE html><html>404</html>", "got HTML: a web page came instead"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "got Git LFS pointer: `git lfs pull`"),
         (b'{"image": "/9j/4AAQ"}', "got JSON: send the bytes of the file itself"),
@@ -202,7 +202,8 @@ def test_variants_that_are_not_decoded_are_refused_by_name(encode: Callable[...,
         "32-bit floats": encode(np.ones((4, 4), np.float32), "TIFF"),
         "32-bit integers": encode(np.full((4, 4), 70000, np.int32), "TIFF"),
     }
-    assert set(refused) == {variant.name for variant in image_kinds.VARIANTS if not variant.decoded}
+    there = {variant.name for variant in image_kinds.VARIANTS if not variant.decoded and variant.kind != "DICOM"}
+    assert set(refused) == there
     for name, data in refused.items():
         with pytest.raises(RefusedKind, match=f"not decoded, got {name}"):
             decode(data)
