@@ -151,6 +151,7 @@ def page(
         Heading(2, "Calibration"),
         Figure("reliability", "A score of 0.8 should be right in 80 % of the cases: points on the line.",
                figures.reliability_diagram(tested.details.summary)),
+        *([] if outcome.unknown is None else [Heading(2, "Unknown pictures"), Paragraph(f"{outcome.unknown.shown}.")]),
         Heading(2, "Worst mistakes"),
     ]  # fmt: skip
     if not mistakes:

@@ -12,7 +12,7 @@ from pydantic import Field
 from pipelines.cluster import connection
 from pipelines.cluster.planning.known_nodes import known_nodes
 from pipelines.cluster.shared_places import SharedPlace, require_everywhere
-from pipelines.evaluation import class_report, outcome
+from pipelines.evaluation import class_report, outcome, unknown_images
 from pipelines.evaluation.outcome import Details, EvaluationOutcome
 from pipelines.evaluation.scoring_tasks import Scored, ScoringJob, placing, score_split
 from pipelines.file_names import Output
@@ -77,9 +77,19 @@ class Evaluation(FrozenSettings):
     keep: Annotated[
         bool,
         Field(
-            description="report: keep figures and thresholds beside the checkpoint too, for the endpoint to answer by"
+            description="report, distance: keep figures and thresholds, or the score, beside the checkpoint too, "
+            "for the endpoint to answer by"
         ),
     ] = False
+    distance: Annotated[
+        bool, Field(description="a score that tells pictures unlike those of training, from features computed here")
+    ] = False
+    known: Annotated[
+        float, Field(gt=0, lt=1, description="distance: share of the split's images that the threshold calls known")
+    ] = 0.95
+    others: Annotated[
+        str | None, Field(description="distance: shards of other kinds of pictures, which should be called unknown")
+    ] = None
     draws: Annotated[int, Field(ge=100, description="report: bootstrap samples for the intervals")] = 1000
     group: Annotated[
         GroupBy, Field(description="report: what is drawn whole, such as a patient. Default: as the data were split")
@@ -138,7 +148,13 @@ def evaluate(names: Sequence[str], asked: Evaluation, *, show: bool = True) -> D
         names=output_names(models[0], manifest.classes),
         responses=_responses(scored),
     )
+    distance = None
+    if asked.distance:
+        distance, unknown = unknown_images.measured(models[0], manifest, split, asked.known, asked.others, show=show)
+        details = details.model_copy(update={"outcome": outcome.model_copy(update={"unknown": unknown})})
     details = _kept(asked, details, scored)
+    if asked.keep and distance is not None:
+        unknown_images.keep_distance(Folder(place(names[0])), distance)
     if asked.report is not None:
         tested = class_report.Tested(models[0], manifest, split, outputs, details, scored)
         folder = Path(asked.report).resolve()
@@ -175,8 +191,17 @@ def _require_an_effect(asked: Evaluation, protocol: ViewProtocol, images: Images
         raise ValueError("responses are of one network and one view: protocol single or 1-crop, without mirror")
     if asked.results is not None and (models > 1 or asked.network is not None or asked.data.split != "val"):
         raise ValueError("results takes the validation errors of one checkpoint of ours")
-    if asked.keep and (asked.report is None or models > 1 or asked.network is not None):
-        raise ValueError("keep is for the report of one checkpoint of ours, got it without one")
+    what = asked.report is not None or asked.distance
+    if asked.keep and (not what or models > 1 or asked.network is not None):
+        raise ValueError("keep is for the report or the distance of one checkpoint of ours, got it without one")
+    if asked.distance and models > 1:
+        raise ValueError(f"distance is for one model, got {models}")
+    if asked.distance and asked.data.split == "train":
+        raise ValueError("distance needs data.split val or test: the network has learned train, which lies nearer")
+    usual = Evaluation.model_fields["known"].default
+    if not asked.distance and (asked.others is not None or asked.known != usual):
+        field = "others" if asked.others is not None else "known"
+        raise ValueError(f"{field} has an effect with distance only, got {getattr(asked, field)}")
     if asked.report is None and asked.group.given:
         raise ValueError(f"group has an effect with report only, got {asked.group.description}")
 

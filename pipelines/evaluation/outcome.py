@@ -19,10 +19,42 @@ if TYPE_CHECKING:
     from pipelines.evaluation.scoring_tasks import Scored
 
 
+class OtherFigures(Frozen):
+    """A distance score on pictures of other kinds. auroc: of telling them from those of the tested split;
+    auroc_of_probability: the same by 1 - the largest probability; unknown: share of them beyond the threshold."""
+
+    data: str
+    split: str
+    images: int
+    auroc: float
+    auroc_of_probability: float
+    unknown: float
+
+
+class UnknownFigures(Frozen):
+    """A distance score. share: of the tested split's images whose distance is at most the threshold."""
+
+    threshold: float
+    share: float
+    images: int
+    others: OtherFigures | None = None
+
+    @property
+    def shown(self) -> str:
+        """In sentences."""
+        told = f"distance score: {100 * self.share:g} % of these images lie within {self.threshold:.2f} of training's"
+        if (other := self.others) is None:
+            return told
+        return (
+            f"{told}; of {other.images:,} {other.split} images of {other.data} {100 * other.unknown:.1f} % lie farther "
+            f"(AUROC {other.auroc:.3f}; by the largest probability alone {other.auroc_of_probability:.3f})"
+        )
+
+
 class EvaluationOutcome(Frozen):
     """Outcome of a test. Errors in percent of `examples` images; ece: expected calibration error of the top score.
 
-    preprocessing: what was done to an image before the protocol's views.
+    preprocessing: what was done to an image before the protocol's views; unknown: of the distance score, if asked for.
     """
 
     protocol: ViewProtocol
@@ -44,6 +76,7 @@ class EvaluationOutcome(Frozen):
     out: str | None = None
     report: str | None = None
     result: str | None = None
+    unknown: UnknownFigures | None = None
 
 
 class Details(Frozen):
@@ -90,6 +123,7 @@ def evaluation_table(details: Details, worst: int = 10) -> str:
         f"top-1 error {outcome.top1_error:.2f} %   top-5 error {outcome.top5_error:.2f} %   loss {outcome.loss:.4f}   "
         f"calibration error {100 * outcome.ece:.2f} %",
         f"{outcome.seconds:.0f} s, {outcome.images_per_second:,.3g} images/s with start and end",
+        *([] if outcome.unknown is None else [outcome.unknown.shown]),
         "",
     ]
     hardest = sorted(summary.classes, key=lambda row: -(row.top1_error or 0))[:worst]

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from starlette.requests import HTTPConnection
 
+from resnet.evaluation.feature_distance import DistanceCard
 from resnet.evaluation.model_figures import ModelFigures
 from resnet.image_class import ImageClass
 from resnet.images.checks import image_kinds
 from resnet.training.checkpoint import CLASSIFICATION
 from serve.api.http_schema import GATED, IMAGE_BODY, IMAGES, UNKNOWN, server_timing
 from serve.api.request_body import images_of
-from serve.inference.classifier import Prediction
+from serve.inference.classifier import Answer, Classifier, Prediction
 from serve.inference.engines.onnx_int8 import Agreement
 from serve.inference.inference_service import Outcome, Refused
 from serve.problems import Problem
@@ -59,6 +60,12 @@ class PredictedImage(BaseModel):
     """The most probable classes of an image, the most probable first; none where it has an error."""
 
     predictions: list[Predicted]
+    distance: float | None = Field(
+        default=None, description="From the images of training; only of models with a distance score."
+    )
+    unknown: bool | None = Field(
+        default=None, description="The distance is beyond the model's threshold: another kind of picture."
+    )
     error: ImageError | None = None
 
 
@@ -120,7 +127,8 @@ class ModelCard(BaseModel):
     agreement: of int8 with float32 on real images, measured when it was exported; null for the other precisions;
     beside: versions that answer a share of the images; refused: why the last version that was wanted does not
     answer; others: models at /v2/models/NAME; index: what /v1/search looks through; figures: of the classes, with
-    thresholds, where they were kept; grey_range: levels that become 0 and 255 in grey images of more than 8 bits, null
+    thresholds, where they were kept; distance: threshold of the score that tells unknown pictures, where it was kept;
+    grey_range: levels that become 0 and 255 in grey images of more than 8 bits, null
     for all levels of the file's type.
     """
 
@@ -140,6 +148,7 @@ class ModelCard(BaseModel):
     num_features: int
     grey_range: tuple[int, int] | None
     figures: ModelFigures | None
+    distance: DistanceCard | None
     limits: dict[str, float]
     beside: list[BesideCard]
     refused: str | None
@@ -153,6 +162,14 @@ def prediction_fields(found: Prediction) -> dict[str, Any]:
     known = found.image_class
     fields = {"id": known.id, "wnid": known.wnid, "name": known.name, "probability": found.probability}
     return fields if found.found is None else fields | {"found": found.found}
+
+
+def image_fields(answer: Answer, by: Classifier, top_k: int) -> dict[str, Any]:
+    """As PredictedImage has it."""
+    fields: dict[str, Any] = {"predictions": [prediction_fields(p) for p in by.best(answer.probabilities, top_k)]}
+    if by.distance is None or answer.distance is None:
+        return fields
+    return fields | {"distance": answer.distance, "unknown": answer.distance > by.distance.card.threshold}
 
 
 def known_route_parameters(request: Request) -> None:
@@ -221,12 +238,7 @@ def v1(models: Models, args: Args) -> APIRouter:
     async def predict(request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = 5) -> Response:
         """The most probable classes of each image."""
         outcomes, by = await answers_to(request, models, args)
-        best = by.classifier.best
-        images = rows(
-            outcomes,
-            "predictions",
-            lambda answer: {"predictions": [prediction_fields(p) for p in best(answer.probabilities, top_k)]},
-        )
+        images = rows(outcomes, "predictions", lambda answer: image_fields(answer, by.classifier, top_k))
         return JSONResponse({**by.signature, "images": images}, headers=server_timing(outcomes))
 
     @routes.post("/embed", response_model=Embeddings, responses=GATED | IMAGES, openapi_extra=IMAGE_BODY)
@@ -266,6 +278,7 @@ def about(models: Models, args: Args, index: dict[str, str | int] | None) -> API
             num_features=model.num_features,
             grey_range=None if model.grey_range is None else (model.grey_range.low, model.grey_range.high),
             figures=model.figures,
+            distance=None if model.distance is None else model.distance.card,
             limits={name: getattr(args, name) for name in limits},
             beside=[]
             if trial is None

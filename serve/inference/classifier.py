@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from resnet.evaluation.feature_distance import DISTANCE, FeatureDistance, read_distance
 from resnet.evaluation.model_figures import FIGURES, ModelFigures, read_figures
 from resnet.image_class import ImageClass
 from resnet.images.crops.evaluation_crops import center_crop
@@ -44,10 +45,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """The network's output for one image. probabilities: (K,); embedding: (C,) pooled features; float32."""
+    """The network's output for one image. probabilities: (K,); embedding: (C,) pooled features; float32.
+
+    distance: from the training images; None: no distance score was kept beside the checkpoint.
+    """
 
     probabilities: np.ndarray
     embedding: np.ndarray
+    distance: float | None = None
 
 
 def fetch_checkpoint(path: str) -> Checkpoint:
@@ -64,6 +69,16 @@ def fetch_figures(path: str, outputs: int) -> ModelFigures | None:
     if unknown:
         raise ValueError(f"{FIGURES} of {path} must be of a network with {outputs} outputs, got output {unknown[0]}")
     return figures
+
+
+def fetch_distance(path: str, features: int) -> FeatureDistance | None:
+    """The distance score beside a checkpoint, where there is one. ValueError: it is damaged, or another network's."""
+    with checkpoint_files.local(path, (DISTANCE,)) as folder:
+        found = read_distance(folder)
+    if found is not None and len(found.whitening) != features:
+        theirs = len(found.whitening)
+        raise ValueError(f"{DISTANCE} of {path} must be of a network with {features} features, got {theirs}")
+    return found
 
 
 def fold_batch_norm(module: nn.Module) -> None:
@@ -114,8 +129,8 @@ class Classifier:
     `interpolation`: how it is resized to that; `grey_range`: of grey images of more than 8 bits, as in training;
     `classes`; `precision`: float32, bfloat16 or int8; `engine`: what computes it; `deviation`: largest difference of a
     probability from the untouched float32 network's, on generated images; `agreement`: of int8 with float32, measured
-    at export; `figures`: of its classes, where they were kept beside the checkpoint; `task`: classification here;
-    `quality`: mAP or mIoU in percent, of other tasks.
+    at export; `figures`: of its classes, where they were kept beside the checkpoint; `distance`: the score that tells
+    unknown pictures, where it was kept; `task`: classification here; `quality`: mAP or mIoU in percent, of other tasks.
     """
 
     task = CLASSIFICATION
@@ -153,6 +168,7 @@ class Classifier:
             self._network = Graphs(network) if gpu else network
         self.mean, self.std = (checkpoint.pixels[name].flatten(1).mean(1).tolist() for name in ("mean", "std"))
         self.num_features = checkpoint.model["fc.weight"].shape[1]
+        self.distance = fetch_distance(path, self.num_features)
         self.deviation = self._deviation(checkpoint)
         self.examples = checkpoint.examples
         self.figures = fetch_figures(path, len(self.classes))
@@ -182,7 +198,10 @@ class Classifier:
         with TURN if self.device.type == "cuda" else nullcontext():
             batch = torch.from_numpy(np.stack(images)).to(self.device, non_blocking=True)
             probabilities, features = (values.cpu().numpy() for values in self._network(batch))
-        return [Answer(p, f) for p, f in zip(probabilities, features, strict=True)]
+        if self.distance is None:
+            return [Answer(p, f) for p, f in zip(probabilities, features, strict=True)]
+        far = self.distance.of(features).tolist()
+        return [Answer(*each) for each in zip(probabilities, features, far, strict=True)]
 
     def predict(self, images: Sequence[bytes], top_k: int = 5) -> list[list[Prediction]]:
         """The top_k classes of each encoded image, the most probable first."""

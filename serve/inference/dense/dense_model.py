@@ -69,6 +69,7 @@ class DenseModel(Classifier):
         self.precision, self.engine, self.deviation, self.agreement = "float32", "torch", 0.0, None
         self.mean, self.std = (checkpoint.pixels[name].flatten(1).mean(1).tolist() for name in ("mean", "std"))
         self.num_features, self.examples, self.figures, self._thresholds = 0, None, None, {}
+        self.distance = None
         self._dense = checkpoint.network().to(self.device)
 
     @property

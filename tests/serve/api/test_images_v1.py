@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from resnet.evaluation.feature_distance import DISTANCE, DistanceCard, FeatureDistance
 from resnet.evaluation.model_figures import FIGURES
 from serve.inference.classifier import Classifier
 from tests.resnet.evaluation.test_model_figures import FIGURES_OF_TWO, FOUND
@@ -93,4 +95,30 @@ def test_a_model_with_figures_says_them_and_which_classes_are_found(
     )
     (place / FIGURES).write_text(figures.model_dump_json().replace('"id":8', '"id":10'))
     with pytest.raises(ValueError, match="must be of a network with 10 outputs, got output 10"):
+        Classifier(str(place))
+
+
+def test_a_model_with_a_distance_score_says_how_far_an_image_is_and_whether_it_is_unknown(
+    clients: Clients, cifar: Path, picture: Picture, tmp_path: Path
+):
+    place = shutil.copytree(cifar, tmp_path / "with-distance")
+    known = Classifier(str(cifar), precision="float32")
+    embedding = known.embed([picture(0)])
+    card = DistanceCard(threshold=1e-2, share=0.95, split="val", data="/shards", images=1)
+    width = embedding.shape[1]
+    (place / DISTANCE).write_bytes(FeatureDistance(np.eye(width, dtype=np.float32), embedding, card).to_bytes())
+    client = clients(Classifier(str(place), precision="float32"))
+    assert client.get("/v1/model").json()["distance"] == card.model_dump()
+    same = client.post("/v1/predict", content=picture(0)).json()["images"][0]
+    assert same["unknown"] is False
+    assert same["distance"] == pytest.approx(0, abs=1e-3)
+    other = client.post("/v1/predict", content=picture(1)).json()["images"][0]
+    assert other["unknown"] is True
+    assert other["distance"] == pytest.approx(float(np.linalg.norm(known.embed([picture(1)]) - embedding)), rel=1e-3)
+    plain = clients()
+    assert plain.get("/v1/model").json()["distance"] is None
+    assert set(plain.post("/v1/predict", content=picture(0)).json()["images"][0]) == {"predictions"}
+    narrow = FeatureDistance(np.eye(3, dtype=np.float32), np.ones((1, 3), np.float32), card)
+    (place / DISTANCE).write_bytes(narrow.to_bytes())
+    with pytest.raises(ValueError, match=f"must be of a network with {width} features, got 3"):
         Classifier(str(place))
