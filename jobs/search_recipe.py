@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Search lr and weight decay of a network: jobs/search_recipe.py NETWORK [OPTIONS] [OVERRIDES]
 
-    jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --trials 20          Optuna proposes, asha stops early
+    jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --trials 20         Optuna proposes, the best train in full
     jobs/search_recipe.py cifar10-resnet8 --sampler grid --points 3 --scheduler none --recipe.epochs 6
     jobs/search_recipe.py cifar10-resnet20 --data.path CIFAR --scheduler pbt --trials 4 --grace 2    all members at once
 

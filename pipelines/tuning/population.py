@@ -77,7 +77,7 @@ def train_population(
                 max_concurrent_trials=board.slots,
                 scheduler=PopulationBasedTraining(
                     time_attr="step",
-                    perturbation_interval=asked.grace_steps(per_epoch),
+                    perturbation_interval=asked.grace_steps(per_epoch, per_epoch),
                     hyperparam_mutations=_space(asked),
                     resample_probability=0.0,
                 ),

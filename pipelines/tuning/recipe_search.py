@@ -22,6 +22,7 @@ from pipelines.progress.text_table import text_table
 from pipelines.run import Run, home
 from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, load_feed, open_source
+from pipelines.tuning import short_first
 from pipelines.tuning.search_space import Search, Tried, attempts, run_number
 from pipelines.tuning.trial_slots import (
     NO_MODELS,
@@ -84,26 +85,32 @@ def base_run(network: str, overrides: Sequence[str], parse: Parse) -> Run:
 def search(network: str, asked: Search, overrides: Sequence[str], parse: Parse) -> Found:
     """Search, or go on with the search that an earlier call of the same command began."""
     base = base_run(network, overrides, parse)
-    require_errors(base, asked.scheduler)
+    shorter = asked.scheduler == "short-first"
+    require_errors(base, "none" if shorter else asked.scheduler)
     require_no_name(base)
     source, began = open_source(base), time.monotonic()
     say(f"{base.recipe.name}: {asked.count} settings, judged by {judges(source)}")
+    if shorter and (note := short_first.note_on(base)) is not None:
+        say(note)
     study = open_study(asked, base, source)
     left = asked.count - sum(t.state.is_finished() for t in attempts(study))
     tried: tuple[Tried, ...] = ()
-    if left > 0:
+    waiting = not short_first.is_done(asked, base, source, study) if shorter else left > 0
+    if waiting:
         say_if_away()
         connection.connect(dashboard=True)  # by it Ray Train frees the CPUs of a trial that was stopped
         slots = share_out(known_nodes(), wishes(base), asked.count, asked.concurrent)
         base = slots.placed(base)
         say(slots.shown)
         tried = _tune(asked, base, source, study, left, slots)
-    if asked.scheduler != "pbt":
+    if shorter:
+        tried = short_first.tried_of(asked, base, source, study)
+    elif asked.scheduler != "pbt":
         per_epoch = base.recipe.steps_per_epoch(source.train.examples)
         total = base.recipe.total_steps(source.train.examples) / per_epoch
         tried = tuple(_tried(t, per_epoch, total) for t in attempts(study) if t.params)
     found = _found(asked, base, overrides, source, tried, time.monotonic() - began)
-    if left > 0:
+    if waiting:
         errors = {f"top1_error/t{t.number:03d}": t.error for t in tried if t.error is not None}
         mlflow_runs.summarise(below(base.storage_path, f"search-{base.recipe.name}"), errors, search_table(found))
     return found
@@ -128,7 +135,7 @@ def open_study(asked: Search, base: Run, source: RunData) -> Study:
     what = {"recipe": base.recipe.model_dump(mode="json"), "seed": base.seed, "data_sha256": source.sha256}
     what |= asked.model_dump(mode="json", exclude={"trials", "concurrent"})
     told = json.loads(json.dumps(what))
-    before = study.user_attrs.get("asked", told)
+    before = told | study.user_attrs.get("asked", told)  # what a later version asks too, an older study was not asked
     if before != told:
         field = next(name for name in told if before.get(name) != told[name])
         raise ValueError(
@@ -156,7 +163,11 @@ def _tune(asked: Search, base: Run, source: RunData, study: Study, left: int, sl
             from pipelines.tuning import optuna_searcher
 
             room = growing_room(slots, asked.concurrent)
-            optuna_searcher.run(asked, base, source, feed, study, left, board, parent, room)
+            first = short_first.shortened(base, asked.short) if asked.scheduler == "short-first" else base
+            if left > 0:
+                optuna_searcher.run(asked, first, source, feed, study, left, board, parent, room)
+            if asked.scheduler == "short-first":
+                short_first.train_best(asked, base, source, feed, study, board, parent, room)
             tried = ()
         status = "FINISHED"
         return tried

@@ -23,10 +23,17 @@ class Search(EarlyStopping):
     """The space and the method of a search."""
 
     scheduler: Annotated[
-        Literal["none", "asha", "pbt"],
-        Field(description="asha: stop early what is not among the best at each rung; pbt: a population that trains at "
-              "once, whose worst quarter takes over weights and settings of the best, changed a little"),
-    ] = "asha"  # fmt: skip
+        Literal["none", "short-first", "asha", "pbt"],
+        Field(description="short-first: each setting in a short training with the whole schedule in it, the best of "
+              "them then in full; asha: stop early what is not among the best at each rung; pbt: a population that "
+              "trains at once, whose worst quarter takes over weights and settings of the best, changed a little"),
+    ] = "short-first"  # fmt: skip
+    short: Annotated[
+        float, Field(gt=0, lt=1, description="short-first: length of the short trainings, as a part of the full one")
+    ] = 0.25
+    finalists: Annotated[
+        int | None, Field(ge=1, description="short-first: settings that are trained in full. None: a quarter of them")
+    ] = None
     sampler: Annotated[
         Literal["tpe", "random", "grid"], Field(description="what proposes; grid: points x points settings")
     ] = "tpe"
@@ -43,6 +50,14 @@ class Search(EarlyStopping):
                 raise ValueError(f"{field} must be two positive numbers, the smaller first, got {low:g} {high:g}")
         if self.scheduler == "pbt" and self.sampler != "tpe":
             raise ValueError(f"sampler has no effect with scheduler pbt, got {self.sampler}")
+        for field in ("short", "finalists"):
+            value, usual = getattr(self, field), Search.model_fields[field].default
+            if value != usual and self.scheduler != "short-first":
+                raise ValueError(
+                    f"{field} has an effect with scheduler short-first only, got {value:g} with {self.scheduler}"
+                )
+        if (self.finalists or 1) > self.count:
+            raise ValueError(f"finalists must be at most the {self.count} settings, got {self.finalists}")
         field, sampler = ("trials", "grid") if self.sampler == "grid" else ("points", self.sampler)
         if (value := getattr(self, field)) != Search.model_fields[field].default:
             raise ValueError(f"{field} has no effect with sampler {sampler}, got {value}")
@@ -53,6 +68,11 @@ class Search(EarlyStopping):
         """Trainings that are started."""
         return self.points**2 if self.sampler == "grid" else self.trials
 
+    @property
+    def finalist_count(self) -> int:
+        """Settings that scheduler short-first trains in full."""
+        return self.finalists or max(1, self.count // 4)
+
     def grid(self) -> list[dict[str, float]]:
         """The settings of sampler grid."""
         lrs, decays = (np.geomspace(*ends, self.points).tolist() for ends in (self.lr, self.weight_decay))
@@ -60,7 +80,10 @@ class Search(EarlyStopping):
 
 
 class Tried(Frozen):
-    """A setting and what came of it. error: top-1 in percent at its last epoch, None if it failed."""
+    """A setting and what came of it. error: top-1 in percent at its last epoch, None if it failed.
+
+    With scheduler short-first one is finished after a full training, stopped after a short one; epochs: of both.
+    """
 
     number: int
     lr: float

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from pipelines.tuning.trial_slots import EarlyStopping
+from pipelines.tuning.trial_slots import LATE, EarlyStopping
 from pipelines.tuning.tune_runner import name_of
 from resnet.recipes.recipe import Recipe
 from resnet.training.checkpoint import EpochRow
@@ -46,8 +46,9 @@ class Halving(ASHAScheduler):
         stopped: Stopped,
     ) -> Self:
         """As asked, for trainings of a recipe on so many images."""
-        grace = asked.grace_steps(recipe.steps_per_epoch(examples))
-        return cls(recipe.total_steps(examples), grace, asked.reduction, known, stopped)
+        total = recipe.total_steps(examples)
+        grace = asked.grace_steps(recipe.steps_per_epoch(examples), LATE * total)
+        return cls(total, grace, asked.reduction, known, stopped)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps a pickle of its scheduler, which nobody reads; the runs' folders remember."""

@@ -27,6 +27,7 @@ from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData
 from resnet.frozen import FrozenSettings
 
+LATE = 0.6  # part of a training after which asha judges: the paper's schedule has lowered lr once (docs/decisions)
 OWN = 0.5  # CPUs of a node for the processes of trials
 
 
@@ -36,7 +37,14 @@ class EarlyStopping(FrozenSettings):
     concurrent: Annotated[
         int | None, Field(ge=1, description="runs at a time, which share the CPUs and GPUs. None: as many as fit")
     ] = None
-    grace: Annotated[float, Field(gt=0, description="asha: epochs before the first rung")] = 1.0
+    grace: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description=f"asha: epochs before the first rung, None: {LATE:g} of the training, when lr has been "
+            "lowered; pbt: epochs between two exchanges, None: one",
+        ),
+    ] = None
     reduction: Annotated[
         float,
         Field(gt=1, description="asha: the best 1/reduction go on at a rung, the next has so many times the epochs"),
@@ -52,9 +60,9 @@ class EarlyStopping(FrozenSettings):
                 raise ValueError(f"{field} has an effect with scheduler asha only, got {value:g} with {scheduler}")
         return self
 
-    def grace_steps(self, per_epoch: int) -> int:
-        """Steps before the first rung. per_epoch: steps of an epoch."""
-        return max(1, round(self.grace * per_epoch))
+    def grace_steps(self, per_epoch: int, usual: float) -> int:
+        """Steps before the first rung. per_epoch: steps of an epoch; usual: where no grace is given."""
+        return max(1, round(usual if self.grace is None else self.grace * per_epoch))
 
 
 class Slots(NamedTuple):

@@ -66,7 +66,7 @@ def test_a_trial_that_asha_stops_leaves_its_cpus_to_the_next(tmp_path: Path) -> 
     # A weight decay of 5 leaves nothing but chance, so that asha has something to stop whichever trial reports first.
     ranges = ["--lr", "0.05", "0.1", "--weight-decay", "0.0001", "5"]
     words = ["cifar10-resnet8", "--sampler", "grid", "--points", "2", *ranges]
-    words += ["--recipe.epochs", "2", "--reduction", "2"]
+    words += ["--scheduler", "asha", "--recipe.epochs", "2", "--grace", "1", "--reduction", "2"]
     command = [sys.executable, str(ROOT / "jobs" / "search_recipe.py"), *words, "--storage", str(tmp_path / "search")]
     environment = os.environ | {"RESNET_HOME": str(tmp_path)}
     for name in [name for name in environment if name.startswith("RAY_")]:

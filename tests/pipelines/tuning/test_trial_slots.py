@@ -95,7 +95,8 @@ def test_a_run_has_its_part_of_the_cluster() -> None:
 
 
 def test_the_first_rung_is_a_step_at_least() -> None:
-    assert [EarlyStopping(grace=grace).grace_steps(22) for grace in (0.001, 0.5, 1.0, 2.5)] == [1, 11, 22, 55]
+    assert [EarlyStopping(grace=grace).grace_steps(22, 7) for grace in (0.001, 0.5, 1.0, 2.5)] == [1, 11, 22, 55]
+    assert [EarlyStopping().grace_steps(22, usual) for usual in (0.1, 22, 39.6)] == [1, 22, 40]
     with pytest.raises(ValueError, match="reduction must be greater than 1, got 1"):
         EarlyStopping(reduction=1)
 
