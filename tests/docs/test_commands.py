@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOUND = [path for place in ("docs", "docs/uses") for path in sorted((ROOT / place).glob("*.md"))]
 PAGES = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in FOUND)]
 PROGRAMS = ("make", "python", "curl", "ray", "serve", "bash", "source", "export", "mlflow", "chrt", ".venv/bin/uv")
-TAKE_OVERRIDES = {"sweep_paper", "search_recipe"}  # options of a run go to every training
+TAKE_OVERRIDES = {"sweep_paper", "search_recipe", "train_folds"}  # options of a run go to every training
 
 
 def commands(page: str) -> Iterator[list[str]]:
@@ -125,8 +125,9 @@ def test_the_page_of_fine_tuning_runs(ray_local: Any, tmp_path: Path) -> None:
     torch.save(resnet18(num_classes=5).state_dict(), tmp_path / "resnet18-00000000.pth")
     short = ["--recipe.epochs", "1", "--recipe.images.size", "32", "--recipe.optim.batch-size", "8"]
     short += ["--recipe.bn-batch", "4", "--storage", str(tmp_path / "runs"), "--no-promote"]
-    more = {"train_imagenet": short, "probe_features": ["--strength", "0.1"], "evaluate_model": ["--draws", "100"]}
-    places = {"WEIGHTS": str(tmp_path / "resnet18-00000000.pth")}
+    more = {"train_imagenet": short, "train_folds": short, "evaluate_model": ["--draws", "100"]}
+    more |= {"probe_features": ["--strength", "0.1"]}
+    places = {"WEIGHTS": str(tmp_path / "resnet18-00000000.pth"), "OTHERS": str(tmp_path / "SHARDS")}
     ran = []
     for words in commands("docs/finetuning.md"):
         named = job_of(words)
@@ -135,12 +136,20 @@ def test_the_page_of_fine_tuning_runs(ray_local: Any, tmp_path: Path) -> None:
         if job in ELSEWHERE:
             continue
         arguments = [places.get(w, str(tmp_path / w) if w.isupper() else w) for w in arguments]
+        if "--folds" in arguments:
+            arguments[arguments.index("--folds") + 1] = "2"
+        if "--seeds" in arguments:
+            del arguments[arguments.index("--seeds") :]
         outcome = importlib.import_module(f"jobs.{job}").job(arguments + more.get(job, []))
         if job == "train_imagenet":
             places["CHECKPOINT"] = outcome.checkpoint
         ran.append(job)
-    assert ran == ["write_shards", "probe_features", "train_imagenet", "evaluate_model", "evaluate_model"]
+    assert " ".join(ran) == (
+        "write_shards probe_features train_imagenet evaluate_model evaluate_model evaluate_model write_shards "
+        "train_folds"
+    )
     assert (Path(places["CHECKPOINT"]) / "figures.json").exists()
+    assert (Path(places["CHECKPOINT"]) / "distance.safetensors").exists()
     assert (tmp_path / "REPORT" / "report.html").exists()
 
 

@@ -64,6 +64,25 @@ def test_each_image_is_augmented_by_its_own_place_whatever_the_threads(split: Sp
     assert (one.shift is None) == (policy.color == "none")
 
 
+def test_images_are_turned_by_quarters_that_their_places_draw(split: Split) -> None:
+    """Exactly, whatever the threads and the batch that an image is in: the turn comes after all other draws of it."""
+    policy, ids = PLAIN.model_copy(update={"turns": True}), list(range(48))
+    turned, plain = batch_of(split, policy, ids, 1), batch_of(split, PLAIN, ids, 1)
+    quarters = []
+    for i in ids:
+        is_turn = [np.array_equal(turned.images[i], np.rot90(plain.images[i], k)) for k in range(4)]
+        assert is_turn.count(True) == 1, "one of four turns, and no pixel is changed"
+        quarters.append(is_turn.index(True))
+    assert set(quarters) == {0, 1, 2, 3}
+    halves = [batch_of(split, policy, part, 4) for part in (ids[::2], ids[1::2])]
+    np.testing.assert_array_equal(turned.images[::2], halves[0].images)
+    np.testing.assert_array_equal(turned.images[1::2], halves[1].images)
+    rng = np.random.default_rng((5, 3, 7, 2))
+    files = [data for group in range(len(split.rows)) for data in split.read(group)["image"]]
+    augment(files[7], PLAIN, rng)
+    assert quarters[7] == int(rng.integers(4))
+
+
 def test_pixels_go_where_they_are_wanted(split: Split) -> None:
     out = np.zeros((9, 24, 24, 3), np.uint8)
     batch = batch_of(split, PLAIN, [3, 1, 4], 2, out)

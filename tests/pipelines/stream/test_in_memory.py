@@ -54,6 +54,34 @@ def test_resident_batches_are_the_same_for_any_number_of_workers() -> None:
     np.testing.assert_array_equal(later[0].images, whole[2].images)
 
 
+def test_resident_images_are_turned_alike_for_any_number_of_workers() -> None:
+    """By quarters, which differ from epoch to epoch; without turns the same crops stand upright."""
+    plain = recipe("cifar10-resnet20").images
+    policy, rng = plain.model_copy(update={"turns": True}), np.random.default_rng(0)
+    resident = in_memory.Resident(rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.arange(64))
+    order = Order((16, 16, 16, 16), 16, 2, seed=1)
+
+    def epoch(images: Any, number: int, world_size: int) -> np.ndarray:
+        """All crops of an epoch, by their images."""
+        found = np.empty((64, 32, 32, 3), np.uint8)
+        for rank in range(world_size):
+            for batch in in_memory.resident_batches(resident, order, images, number, 0, rank, world_size):
+                found[batch.ids] = batch.images
+        return found
+
+    turned, upright = epoch(policy, 3, 1), epoch(plain, 3, 1)
+    for world_size in (2, 4):
+        np.testing.assert_array_equal(epoch(policy, 3, world_size), turned)
+    quarters = np.random.default_rng((1, 3, 4)).integers(0, 4, 64)
+    assert set(quarters.tolist()) == {0, 1, 2, 3}
+    for image, straight, quarter in zip(turned, upright, quarters.tolist(), strict=True):
+        np.testing.assert_array_equal(image, np.rot90(straight, quarter))
+    assert (quarters != np.random.default_rng((1, 4, 4)).integers(0, 4, 64)).any()
+    other, straight = epoch(policy, 4, 1), epoch(plain, 4, 1)
+    again = np.stack([np.rot90(image, quarter) for image, quarter in zip(straight, quarters.tolist(), strict=True)])
+    assert (other != again).any(), "another epoch, other turns"
+
+
 def test_the_border_of_resident_batches_has_the_colour_that_is_asked_for() -> None:
     policy = recipe("cifar10-resnet20").images
     mean = policy.model_copy(update={"border": "mean"})

@@ -59,6 +59,18 @@ def test_mlflows_own_variables_say_experiment_run_and_parent(
     assert api.get_run(child).data.tags["mlflow.parentRunId"] == given
 
 
+def test_a_runs_params_say_which_weights_it_began_with(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    api = mlflow_runs.client()
+    plain = standard("cifar10-resnet8", data_is_given=False).model_copy(update={"storage": str(tmp_path)})
+    begun = {"init": "/weights/resnet18.pth", "init_sha256": "ab" * 32, "run_name": "tuned"}
+    params = api.get_run(mlflow_runs.start(api, plain.model_copy(update=begun), {})).data.params
+    assert (params["init"], params["init_sha256"]) == ("/weights/resnet18.pth", "ab" * 32)
+    assert api.get_run(mlflow_runs.start(api, plain, {})).data.params["init"] == "None"
+
+
 def test_a_sweeps_run_has_what_was_asked_and_what_came_out(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
