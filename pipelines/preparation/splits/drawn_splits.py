@@ -141,7 +141,7 @@ def _folds(listing: Listing, rest: np.ndarray, groups: Sequence[str] | None, dra
     if groups is None:
         found = folds_of_images(labels, _places(train["key"], seed), drawing.folds)
     else:
-        left = [groups[i] for i in rest.tolist()]
+        left: list[str] = np.asarray(groups, dtype=object)[rest].tolist()
         found = folds_of_groups(labels, left, lambda name: _place(name, seed), drawing.folds)
     if listing.targets is None:
         require_classes_on_both_sides(labels, found, names, whole)
