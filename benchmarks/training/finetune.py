@@ -60,7 +60,8 @@ def cell_crops(bccd: Path, out: Path) -> None:
     from PIL import Image
 
     for split in ("train", "val"):
-        for name in (bccd / "ImageSets" / f"{split}.txt").read_text().split():
+        listed = bccd / "ImageSets" / "Main" / f"{split}.txt"
+        for name in listed.read_text().split():
             with Image.open(bccd / "JPEGImages" / f"{name}.jpg") as image:
                 pixels = image.convert("RGB")
             tree = ElementTree.parse(bccd / "Annotations" / f"{name}.xml")

@@ -167,7 +167,7 @@ def _tune(asked: Search, base: Run, source: RunData, study: Study, left: int, sl
             if left > 0:
                 optuna_searcher.run(asked, first, source, feed, study, left, board, parent, room)
             if asked.scheduler == "short-first":
-                short_first.train_best(asked, base, source, feed, study, board, parent, room)
+                short_first.train_best(asked, base, source, feed, study, name, slots.at_once, parent, room)
             tried = ()
         status = "FINISHED"
         return tried

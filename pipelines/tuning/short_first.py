@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pipelines.file_names import below
 from pipelines.progress.console import say
 from pipelines.progress.sweep_table import Board
 from pipelines.run import Run
+from pipelines.tracking import mlflow_runs
 from pipelines.training.run_data import RunData, WorkerData
 from pipelines.training.run_folder import TrainingOutcome
 from pipelines.tuning.search_space import Search, Tried, attempts, run_number, setting
@@ -78,11 +80,12 @@ def train_best(
     source: RunData,
     feed: WorkerData,
     study: Study,
-    board: Board,
+    name: str,
+    slots: int,
     parent: str | None,
     room: Callable[[], int] | None,
 ) -> None:
-    """Train the best settings in full, those that are not finished yet."""
+    """Train the best settings in full, those that are not finished yet. name: of the search; slots: at a time."""
     from pipelines.tuning.tune_runner import run_trials
 
     found = best_settings(asked, study)
@@ -91,8 +94,13 @@ def train_best(
         return
     said = ", ".join(f"{run.recipe.optim.lr:.4g} and {run.recipe.optim.weight_decay:.4g}" for run in runs)
     say(f"in full now, lr and weight decay: {said}")
-    board.rows |= {run.name: progress_row(run, source) for run in runs}
-    run_trials(board.name, base.storage_path, runs, len(runs), feed, parent, board, None, room)
+    board = Board(name, {run.name: progress_row(run, source) for run in runs}, slots)  # one shows once
+    try:
+        run_trials(name, base.storage_path, runs, len(runs), feed, parent, board, None, room)
+    except BaseException:
+        for key in board.running():
+            mlflow_runs.close(below(base.storage_path, key), "KILLED")
+        raise
 
 
 def tried_of(asked: Search, base: Run, source: RunData, study: Study) -> tuple[Tried, ...]:
