@@ -33,14 +33,14 @@ from benchmarks.serving.serve import find_images, write_checkpoint  # noqa: E402
 from benchmarks.serving.vector_indexes import pretended  # noqa: E402
 from resnet.host.hardware import describe_hardware  # noqa: E402
 from resnet.retrieval.pair_verification import recall_at  # noqa: E402
-from resnet.retrieval.vector_index import Row, VectorIndex, unit, write_index  # noqa: E402
+from resnet.retrieval.vector_index import EFFORT_ADD, Row, VectorIndex, unit, write_index  # noqa: E402
 from serve.inference.offline_classifier import index_card  # noqa: E402
 
 NEIGHBOURS, AT_ONCE = 10, 4096
 ROUTES = {"embed": "/v1/embed", "search": f"/v1/search?k={NEIGHBOURS}"}
 
 
-def make_index(folder: Path, checkpoint: Path, count: int, thumbnail: bytes) -> float:
+def make_index(folder: Path, checkpoint: Path, count: int, thumbnail: bytes, effort: int) -> float:
     """Write an index of pretended features of a checkpoint's network; the seconds that it took."""
     began, vectors = time.monotonic(), pretended(count, 512)
 
@@ -49,7 +49,8 @@ def make_index(folder: Path, checkpoint: Path, count: int, thumbnail: bytes) -> 
             part = vectors[start : start + AT_ONCE]
             yield [(f"{start + i:06d}.jpg", thumbnail, vector) for i, vector in enumerate(part)]
 
-    write_index(folder, index_card(str(checkpoint), "pretended", "1").model_copy(update={"width": 512}), batches())
+    card = index_card(str(checkpoint), "pretended", "1").model_copy(update={"width": 512})
+    write_index(folder, card, batches(), effort=effort)
     return time.monotonic() - began
 
 
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="checkpoint that answers; an untrained ResNet-18")
     parser.add_argument("--index", type=Path, help="of that checkpoint; without it one is made")
     parser.add_argument("--count", type=int, default=100_000, help="vectors of an index that is made")
+    parser.add_argument("--effort", type=int, default=EFFORT_ADD, help="of adding a vector to an index that is made")
     parser.add_argument("--images", type=Path, help="folder of .JPEG files to post; Imagenette's validation images")
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--connections", nargs="*", type=int, default=[1, 8])
@@ -146,7 +148,8 @@ def main() -> None:
             checkpoint = checkpoint or write_checkpoint("imagenet-resnet18", folder)
         if index is None:
             index = folder / "index"
-            told["build_seconds"] = make_index(index, checkpoint, asked.count, (images / "0.jpg").read_bytes()[:4096])
+            thumbnail = (images / "0.jpg").read_bytes()[:4096]
+            told["build_seconds"] = make_index(index, checkpoint, asked.count, thumbnail, asked.effort)
         opened = VectorIndex(index)
         told["recall"] = recall(opened, asked.queries)
         opened.close()
