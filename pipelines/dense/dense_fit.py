@@ -16,7 +16,7 @@ from pipelines.cluster.planning.waiting import RoomWatch
 from pipelines.cluster.shared_places import SharedPlace, require_everywhere
 from pipelines.dense.dense_data import DenseSource, open_dense
 from pipelines.dense.dense_records import DenseOutcome, DenseRecorder, JudgedByQuality, dense_curves
-from pipelines.dense.dense_run import DenseRun
+from pipelines.dense.dense_run import DenseData, DenseRun
 from pipelines.dense.initial_backbone import begin_with_backbone, identified_backbone
 from pipelines.progress import console
 from pipelines.shards.manifest import MANIFEST
@@ -56,8 +56,9 @@ def fit_dense(run: DenseRun, *, show: bool = True) -> DenseOutcome:
 
 def _asked(run: DenseRun, source: DenseSource) -> dict[str, Any]:
     """Settings that decide the trained network; workers and tracking may change from one start to the next."""
-    recipe = run.recipe.model_dump(mode="json")
-    return {"recipe": recipe, "seed": run.seed, "data_sha256": source.sha256, "backbone_sha256": run.backbone_sha256}
+    recipe, window = run.recipe.model_dump(mode="json"), {"window": run.data.window}
+    known = {"recipe": recipe, "seed": run.seed, "data_sha256": source.sha256, "data": window}
+    return known | {"backbone_sha256": run.backbone_sha256}
 
 
 def _finished(run: DenseRun, source: DenseSource) -> DenseOutcome | None:
@@ -69,6 +70,7 @@ def _finished(run: DenseRun, source: DenseSource) -> DenseOutcome | None:
         return None
     # Fields that a newer version has added have their defaults in an older run.
     known["recipe"] = dense_recipe(known["recipe"]).model_dump(mode="json")
+    known.setdefault("data", {"window": DenseData.model_fields["window"].default})
     before, now = dict(mlflow_runs.flat(known)), dict(mlflow_runs.flat(_asked(run, source)))
     if before != now:
         field = next(k for k in {**now, **before} if before.get(k) != now.get(k))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.run import Run
 from pipelines.storage import Folder
+from pipelines.stream.example_order import WINDOW, default_window
 from pipelines.tracking import mlflow_runs
 from resnet.frozen import Frozen
 from resnet.recipes.recipe import Recipe
@@ -66,6 +67,7 @@ class RunFolder:
         self.data_before = data_before
         # Only these decide the trained network; workers, tracking and the like may change from one start to the next.
         self.asked = {"recipe": run.recipe.model_dump(mode="json"), "seed": run.seed, "data_sha256": data}
+        self.asked |= {"data": {"window": run.data.window or default_window(run.recipe.optim.batch_size)}}
         if run.begins_elsewhere:
             self.asked["resume"] = run.resume
         if run.init is not None:
@@ -88,6 +90,7 @@ class RunFolder:
         asked["recipe"] = Recipe(**asked["recipe"]).model_dump(mode="json")
         if asked["data_sha256"] == self.data_before:
             asked["data_sha256"] = self.asked["data_sha256"]
+        asked.setdefault("data", {"window": self._older_window()})
         before, now = dict(mlflow_runs.flat(asked)), dict(mlflow_runs.flat(self.asked))
         self._settle_precision(before, now)
         if self.run.resume == "auto":  # goes on with a run wherever that began
@@ -126,6 +129,12 @@ class RunFolder:
             before[name] = str(Run(**(self.read(f"{names[-1]}/run.json") or {})).recipe.precision)
         if "auto" in (before[name], now[name]):
             before[name] = now[name]
+
+    def _older_window(self) -> int:
+        """data.window of a run that did not write it down: as its checkpoints know it, else what was usual then."""
+        names = self._checkpoints().names()
+        noted = (self.read(f"{names[-1]}/run.json") or {}) if names else {}
+        return noted.get("data", {}).get("window") or WINDOW
 
     def _checkpoints(self) -> CheckpointStore:
         from pipelines.models.checkpoint_store import CheckpointStore

@@ -35,9 +35,12 @@ def test_a_run_of_before_a_field_was_added_is_the_same_run(boxed, tmp_path):
     """The field has its default there; another value is another run."""
     run = small_run(boxed, tmp_path, steps=3)
     asked = _asked(run, open_dense(run))
-    del asked["recipe"]["turns"]
+    del asked["recipe"]["turns"], asked["data"]
     _write(Folder(run.folder), ASKED, asked)
     assert _finished(run, open_dense(run)) is None, "it is not finished, and goes on"
     turned = run.model_copy(update={"recipe": run.recipe.model_copy(update={"turns": True})})
     with pytest.raises(ValueError, match=r"recipe.turns must be False as in the run that .* holds, got True"):
         _finished(turned, open_dense(run))
+    wider = run.model_copy(update={"data": run.data.model_copy(update={"window": 4})})
+    with pytest.raises(ValueError, match=r"data.window must be 16 as in the run that .* holds, got 4"):
+        _finished(wider, open_dense(run))

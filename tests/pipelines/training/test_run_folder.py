@@ -7,7 +7,7 @@ import pytest
 from pipelines.run import standard
 from pipelines.shards.manifest import read_manifest
 from pipelines.training.run_data import RunData, WorkerData
-from pipelines.training.run_folder import RunFolder
+from pipelines.training.run_folder import ASKED, RunFolder
 from tests.pipelines.training.digits_run import same, small, trained
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -46,3 +46,33 @@ def test_a_run_that_noted_the_fingerprint_of_before_goes_on(digits: str, tmp_pat
     assert RunFolder(run, manifest.fingerprint(), manifest.fingerprint_before()).check() is None
     with pytest.raises(ValueError, match="data_sha256 must be"):
         RunFolder(run, manifest.fingerprint(100), manifest.fingerprint_before(100)).check()
+
+
+def test_the_order_of_the_examples_is_that_of_the_run(data: tuple[RunData, WorkerData], tmp_path: Path) -> None:
+    def folder(window: int | None) -> RunFolder:
+        run = small(tmp_path)
+        return RunFolder(
+            run.model_copy(update={"data": run.data.model_copy(update={"window": window})}), data[0].sha256
+        )
+
+    folder(None).begin()
+    assert folder(16).check() is None, "what is usual with 64 images a batch"
+    with pytest.raises(ValueError, match=r"data\.window must be 16 as in the run that .* holds, got 4"):
+        folder(4).check()
+
+
+def test_a_run_that_did_not_note_its_window_goes_on_with_the_one_of_its_checkpoints(
+    data: tuple[RunData, WorkerData], tmp_path: Path
+) -> None:
+    run = small(tmp_path)
+    run = run.model_copy(update={"data": run.data.model_copy(update={"window": 4})})
+    trained(run, data)
+    place = RunFolder(run, data[0].sha256)
+    place.begin()
+    asked = place.read(ASKED) or {}
+    del asked["data"]
+    place.write(ASKED, asked)
+    assert place.check() is None
+    usual = run.model_copy(update={"data": run.data.model_copy(update={"window": None})})
+    with pytest.raises(ValueError, match=r"data\.window must be 4 as in the run that .* holds, got 16"):
+        RunFolder(usual, data[0].sha256).check()
