@@ -177,13 +177,13 @@ def _transfer_syntax(data: bytes) -> str:
 def _read(data: bytes) -> tuple[dict[str, Any], int]:
     """The values of the tags above that there are, and the place of the pixels' element, or the end of the header."""
     try:
-        import pydicom  # pyright: ignore[reportMissingImports]
+        from pydicom import config, dcmread  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise RefusedKind(MISSING) from None
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # values are checked here, not warned of
+    config.settings.reading_validation_mode = config.IGNORE  # values are checked here, not warned of
     stream = io.BytesIO(data[:HEADER])
     try:
-        found = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS))
+        found = dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS))
         return {name: found.get(name) for name in TAGS if found.get(name) is not None}, stream.tell()
     except MemoryError:
         raise

@@ -110,7 +110,7 @@ def test_a_report_is_refused_where_it_says_nothing(digits: str, untrained: Any) 
     with pytest.raises(ValueError, match="report is for at most 200 classes, the data have 201"):
         require_few_classes(read_manifest(digits).model_copy(update={"classes": many}))
     (place,) = untrained(0).glob("step-*")
-    with pytest.raises(ValueError, match="keep is for the report of one checkpoint of ours"):
+    with pytest.raises(ValueError, match="keep is for the report or the distance of one checkpoint of ours"):
         evaluate([str(next(untrained(0).glob("step-*")))], Evaluation(keep=True), show=False)
     with pytest.raises(ValueError, match="group has an effect with report only, got part 2 of the path"):
         evaluate([str(place)], Evaluation(group=GroupBy(part=2)))
