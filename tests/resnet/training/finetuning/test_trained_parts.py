@@ -102,14 +102,18 @@ def test_a_frozen_batch_norm_is_the_one_of_evaluation_in_training_too() -> None:
     assert torch.equal(net.train()(images), expected)
 
 
+def as_float32(lr: float) -> float:
+    return torch.tensor(lr).item()
+
+
 def test_the_classifier_learns_by_its_own_lr() -> None:
     torch.manual_seed(0)
     net = build("cifar10-resnet8", 3)
     optim = optimizer(net, Optim(lr=0.1, decay_norm_and_bias=False), head_lr=10)
     set_lr(optim, 0.02)
     lr = {id(p): group["lr"] for group in optim.param_groups for p in group["params"]}
-    assert {lr[id(p)] for n, p in net.named_parameters() if n.startswith("fc.")} == {0.2}
-    assert {lr[id(p)] for n, p in net.named_parameters() if not n.startswith("fc.")} == {0.02}
+    assert {lr[id(p)] for n, p in net.named_parameters() if n.startswith("fc.")} == {as_float32(0.2)}
+    assert {lr[id(p)] for n, p in net.named_parameters() if not n.startswith("fc.")} == {as_float32(0.02)}
     decay = {id(p): group["weight_decay"] for group in optim.param_groups for p in group["params"]}
     assert all(decay[id(p)] == (1e-4 if p.ndim > 1 else 0) for p in net.parameters())
 
