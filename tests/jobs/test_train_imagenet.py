@@ -25,6 +25,7 @@ def outcome_of(ray_local: Any, *command: str) -> dict[str, Any]:
     return json.loads(outcome)
 
 
+@pytest.mark.slow
 def test_the_demonstration_reaches_its_accuracy_by_the_literal_command(ray_local: Any) -> None:
     """`ray job submit jobs/train_imagenet.py`: Ray runs in the root of the project, which is installed editable."""
     outcome = outcome_of(ray_local, *RAY, "job", "submit", "jobs/train_imagenet.py")
