@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from benchmarks.training.cifar import CLASSES
 from benchmarks.training.resident import Plan, Resident
-from pipelines.training.guards.step_capture import TRIAL
 from resnet import build
 from resnet.recipes.recipe import Recipe
 from resnet.training.devices.captured_step import CapturedStep, CudaGraph
 from resnet.training.devices.compiled_blocks import compile_blocks
-from resnet.training.devices.step_trial import changed_by_steps, trial_of_steps
+from resnet.training.devices.step_trial import TRIAL, changed_by_steps, trial_of_steps
 from resnet.training.finite_loss import no_bad_step, see_
 from resnet.training.optimizer import begin_with_no_momentum, optimizer, set_lr
 from resnet.training.step import accumulate, native_precision, to_device, update

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from pyarrow import fs
 
 from pipelines.shards.manifest import Manifest, read_manifest
 from pipelines.shards.shard_cache import ShardCache
@@ -17,6 +16,7 @@ from pipelines.storage import OUTAGE, Folder, filesystem, is_outage, patiently, 
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import fs
 
 RETRIES = (0.2, 1.0, 5.0)  # seconds before the next try to read a row group
 
@@ -89,6 +89,8 @@ class Split:
 
     def _table(self, file: int, number: int, columns: list[str]) -> pa.Table:
         """A row group of the node's cache, or from where the shard lies. To read labels alone no shard is fetched."""
+        from pyarrow import fs
+
         for _ in range(2 if self.cache is not None and "image" in columns else 0):
             kept = self._kept(file)
             if kept is None:
@@ -133,7 +135,7 @@ class Split:
 
 def _row_group(path: str, system: fs.FileSystem, number: int, columns: list[str]) -> pa.Table:
     """A row group of a file."""
-    from pyarrow import parquet
+    from pyarrow import fs, parquet
 
     # Each page carries a checksum: a byte that has changed on the way or on the disk is an OSError. Over a network the
     # columns, which lie side by side, come by one request in place of one each.

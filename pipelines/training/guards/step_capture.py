@@ -13,13 +13,10 @@ from torch import Tensor
 from pipelines.stream.in_memory import Draws
 from pipelines.training.rank_data import RankData
 from resnet.training.devices.captured_step import CapturedStep, CudaGraph
-from resnet.training.devices.step_trial import State, addresses, trial_of_steps
+from resnet.training.devices.step_trial import TRIAL, State, addresses, trial_of_steps
 from resnet.training.optimizer import begin_with_no_momentum
 
 log = logging.getLogger(__name__)
-# Steps of the trial: the number of each, which decides the average's share, and its lr in parts of the peak. They
-# differ, so that a value that was recorded for good is seen; lr is small, so that no network explodes in three steps.
-TRIAL = ((0, 0.1), (3, 0.4), (9, 0.2))
 
 
 @dataclass(frozen=True)

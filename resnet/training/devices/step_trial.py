@@ -19,6 +19,10 @@ from resnet.training.weight_average import Average
 State = Mapping[str, Mapping[str, Tensor]]  # tensors by name, by kind
 Steps = Callable[[int], Tensor]  # a step of the trial by its number, (3,) sums
 
+# Steps of the trial: the number of each, which decides the average's share, and its lr in parts of the peak. They
+# differ, so that a value that was recorded for good is seen; lr is small, so that no network explodes in three steps.
+TRIAL = ((0, 0.1), (3, 0.4), (9, 0.2))
+
 # Where two uncaptured tries agree to the last bit, the captured one must too. Where they differ, as by sums whose order
 # is left to chance, each tensor may lie so many times as far away, and this part of its change beside
 NOISES, FLOOR = 10.0, 1e-3
